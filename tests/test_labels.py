@@ -1,0 +1,59 @@
+"""Label sets and contact sheets: ids, colours, mirror swaps, and pictures that show them."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from common.errors import InputError
+from common.labels import IGNORE, LABEL_SETS, label_set
+from common.sheets import Row, contact_sheet, write_sheet
+
+
+@pytest.mark.parametrize("name", LABEL_SETS)
+def test_colours_tell_all_ids_apart(name):
+    labels = label_set(name)
+    used = np.vstack([labels.palette[: labels.num_classes], labels.palette[IGNORE]]).astype(int)
+    distance = np.abs(used[:, None] - used[None]).max(2)
+    assert distance[~np.eye(len(used), dtype=bool)].min() >= 20
+    assert labels.palette.shape == (256, 3) and labels.palette.dtype == np.uint8
+
+
+def test_a_mirror_swaps_left_and_right_and_twice_is_the_identity():
+    for labels in LABEL_SETS.values():
+        assert (labels.mirror_table[labels.mirror_table] == np.arange(256)).all()
+        swapped = {a for pair in labels.mirror_swaps for a in pair}
+        sided = {k for k, n in enumerate(labels.names) if n.startswith(("left-", "right-"))}
+        assert swapped == sided
+        for left, right in labels.mirror_swaps:
+            assert labels.names[left].replace("left", "right") == labels.names[right]
+
+
+def test_ids_of_the_published_sets():
+    assert label_set("horse").names == ("background", "head", "body", "leg", "tail")
+    assert label_set("atr").id_of("scarf") == 17 and label_set("atr").num_classes == 18
+    assert label_set("fashionista56").num_classes == 56
+    assert label_set("fashionista56").names[-2:] == ("hair", "skin")
+
+
+def test_unknown_names_say_what_there_is():
+    with pytest.raises(InputError, match="no label set 'hors'; did you mean 'horse'"):
+        label_set("hors")
+    with pytest.raises(InputError, match="no class 'wing'; choose one of background, head"):
+        label_set("cow").id_of("wing")
+
+
+def test_a_sheet_shows_photos_and_labels_in_their_colours(tmp_path):
+    labels = label_set("horse")
+    photo = np.zeros((30, 20, 3), np.uint8)
+    photo[:] = (200, 10, 10)  # BGR: a blue photo
+    label = np.full((30, 20), 3, np.uint8)
+    rows = [Row([photo, label], f"example {k}") for k in range(3)]
+    sheet = np.asarray(contact_sheet(rows, ("image", "truth"), labels, columns=2, height=60))
+    flat = sheet.reshape(-1, 3)
+    assert (flat == (10, 10, 200)).all(1).sum() == 3 * 60 * 40
+    assert (flat == labels.palette[3]).all(1).sum() > 3 * 60 * 40  # and once in the legend
+
+    path = tmp_path / "new" / "sheet.png"
+    write_sheet(path, rows, ("image", "truth"), labels, title="three examples")
+    assert Image.open(path).mode == "RGB"
+    assert [p.name for p in path.parent.iterdir()] == ["sheet.png"]
