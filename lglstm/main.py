@@ -1,0 +1,84 @@
+"""The `lglstm` command: a group that imports a sub-command only when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import NamedTuple
+
+import click
+
+from common.errors import InputError
+from lglstm import __version__
+
+INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
+
+
+class Entry(NamedTuple):
+    """Where a sub-command is defined (`module:attribute`), and its line in `lglstm --help`."""
+
+    target: str
+    summary: str
+
+
+# In the order of a whole experiment.
+COMMANDS = {
+    "doctor": Entry("lglstm.doctor:command", "Say what is installed here and what is missing."),
+    "demo": Entry("lglstm.demo:command", "Train and evaluate on drawn animals in minutes."),
+    "data": Entry("lglstm.data:command", "Turn downloaded data sets into images and labels."),
+    "init-weights": Entry("lglstm.init_weights:command", "Make the weights training starts from."),
+    "models": Entry("lglstm.models:command", "Generate and describe the nets in models/."),
+    "train": Entry("lglstm.train:command", "Train a model, or go on with one."),
+    "plot": Entry("lglstm.plot:command", "Draw the loss curve of a training run."),
+    "predict": Entry("lglstm.predict:command", "Parse photos into part labels."),
+    "evaluate": Entry("lglstm.evaluate:command", "Measure a trained model on a data set."),
+    "table": Entry("lglstm.table:command", "Print the paper's tables beside our results."),
+    "convert": Entry("lglstm.convert:command", "Convert weights for other frameworks."),
+    "bench": Entry("lglstm.bench:command", "Time the layers and nets on this machine."),
+}
+
+
+class LazyGroup(click.Group):
+    """A click group over `COMMANDS` that turns expected errors into one line and an exit code."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [name for name, entry in COMMANDS.items() if _exists(entry)]
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in self.list_commands(ctx):
+            return None
+        module, attribute = COMMANDS[name].target.split(":")
+        return getattr(importlib.import_module(module), attribute)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the summaries from the table, so that `lglstm --help` imports nothing."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name].summary) for name in self.list_commands(ctx)])
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except InputError as error:
+            click.echo(f"error: {error}", err=True)
+            ctx.exit(1)
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            ctx.exit(INTERRUPTED)
+
+
+def _exists(entry: Entry) -> bool:
+    return importlib.util.find_spec(entry.target.split(":")[0]) is not None
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Each command has its own --help with examples; start with: lglstm doctor",
+)
+@click.version_option(__version__, prog_name="lglstm")
+def main() -> None:
+    """LG-LSTM in BVLC Caffe: object parsing with local-global LSTMs (Liang et al., CVPR 2016)."""
+
+
+if __name__ == "__main__":
+    main()
