@@ -1,0 +1,1 @@
+"""The nets and solvers of the paper, written as prototxt: options → NetSpec → text."""

@@ -1,0 +1,41 @@
+"""Weights that LG-LSTM layers and their convolutional stand-ins have, and how to match the two."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from prototxt_gen.options import Demo
+
+
+def lg_lstm_weights(options: Demo) -> int:
+    """Weights of transition, LG-LSTM layers and classifiers on top of the last convolution."""
+    d, lstms, grid = options.hidden, options.lstms, options.global_grid
+    layers, classes = options.lg_lstm_layers, options.num_classes
+    inputs = (grid**2 + lstms) * d  # length of H, Eq. (3)
+    bias = int(options.bias_term)
+    transition = lstms * 3 * d * (options.widths[-1] + bias)
+    spatial = (1 if options.share_spatial else options.neighbors) * 4 * d * (inputs + bias)
+    depth = 4 * d * (inputs + bias)
+    stack = (spatial + depth) * (1 if options.share_layers else layers)
+    return transition + stack + layers * classes * (inputs + 1)
+
+
+def convolution_weights(options: Demo, filters: int) -> int:
+    """Weights of as many 3×3 convolutions of `filters` filters, each with its classifier."""
+    layers, classes = options.lg_lstm_layers, options.num_classes
+    first = filters * (9 * options.widths[-1] + 1)
+    others = (layers - 1) * filters * (9 * filters + 1)
+    return first + others + layers * classes * (filters + 1)
+
+
+def conv_twin(options: Demo) -> Demo:
+    """Return the net whose extra convolutions have the number of weights nearest to LG-LSTM's."""
+    wanted = lg_lstm_weights(options)
+    filters = min(range(1, 1025), key=lambda f: abs(convolution_weights(options, f) - wanted))
+    return dataclasses.replace(
+        options,
+        lg_lstm_layers=0,
+        extra_convs=options.lg_lstm_layers,
+        extra_conv_filters=filters,
+        extra_conv_losses=True,
+    )

@@ -1,0 +1,335 @@
+"""What can be chosen about a net: one frozen dataclass of documented options per family.
+
+Every choice that the paper leaves open is an option here, with our choice as its default;
+docs/differences.md tells what the paper says about each and why we chose so.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from common.errors import InputError
+from common.labels import LABEL_SETS, LabelSet
+
+FILLERS = ("gaussian", "msra", "xavier")
+
+
+def option(default: Any, help: str, *, choices: tuple = (), low: float | None = None) -> Any:
+    """A dataclass field with its sentence for `--help`, its allowed values and its minimum."""
+    metadata = {"help": help, "choices": choices, "low": low}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """What every family of nets shares: LG-LSTM layers, data, augmentation and training."""
+
+    # The LG-LSTM layers
+    engine: str = option("caffe", "LG-LSTM layers in C++ or in Python", choices=("caffe", "python"))
+    lg_lstm_layers: int = option(5, "stacked LG-LSTM layers; 0 leaves them out", low=0)
+    hidden: int = option(64, "hidden cells d of each LSTM", low=1)
+    neighbors: int = option(8, "local neighbours N of a position", choices=(2, 4, 8))
+    global_grid: int = option(3, "grid G of the global hidden cells, G×G; 0 is without", low=0)
+    share_spatial: bool = option(True, "one weight matrix for the N spatial LSTMs")
+    share_layers: bool = option(True, "one set of weights for all LG-LSTM layers")
+    bias_term: bool = option(False, "biases in the gates of the LSTMs")
+    lstm_range: float = option(0.1, "LSTM weights start uniform in ± this", low=0)
+    loss_weight: float = option(
+        1.0, "weight of the losses before the last layer's, which is 1", low=0
+    )
+
+    # Convolutions in place of LG-LSTM layers
+    extra_convs: int = option(0, "3×3 convolutions before the prediction, for comparison", low=0)
+    extra_conv_filters: int = option(0, "their filters; 0 derives (N + 1)·d", low=0)
+    extra_conv_losses: bool = option(False, "a prediction and loss after each of them")
+
+    # Initial weights
+    weights: str = option("", "initial caffemodel; empty trains from scratch")
+    conv_filler: str = option("gaussian", "how new convolutions start", choices=FILLERS)
+    conv_std: float = option(0.001, "standard deviation of the gaussian filler", low=0)
+
+    # Data
+    label_set: str = option("horse", "classes and mirror swaps", choices=tuple(LABEL_SETS))
+    train_list: str = option("data/horse/train.txt", "list of training images and labels")
+    test_list: str = option("data/horse/test.txt", "list of test images and labels")
+    train_images: int = option(294, "lines of the training list", low=1)
+    test_images: int = option(227, "lines of the test list", low=1)
+    input_size: tuple[int, int] = option((321, 321), "height and width the images are resized to")
+
+    # Augmentation of the training images, as layers/seg_data.py defines it
+    mirror: bool = option(True, "flip half of the images, left and right labels swapped")
+    box_jitter: float = option(0.0, "random box around the object, as layers/seg_data.py", low=0)
+
+    # Training
+    batch_size: int = option(2, "images in a training iteration", low=1)
+    test_batch: int = option(1, "images in a test iteration; divides test_images", low=1)
+    epochs: float = option(60, "passes over the training images", low=0)
+    iterations: int = option(0, "training iterations; 0 derives them from epochs", low=0)
+    base_lr: float = option(0.001, "learning rate of new layers", low=0)
+    bias_lr_mult: float = option(2.0, "learning rate of biases, relative to their weights'", low=0)
+    bias_decay_mult: float = option(0.0, "weight decay of biases, relative to weights'", low=0)
+    lr_policy: str = option("step", "learning-rate policy", choices=("fixed", "step", "poly"))
+    lr_gamma: float = option(0.1, "factor on the learning rate at a step", low=0)
+    lr_step: float = option(2 / 3, "step after this part of the iterations", low=0)
+    lr_power: float = option(0.9, "exponent of the poly policy", low=0)
+    momentum: float = option(0.9, "momentum of gradient descent", low=0)
+    weight_decay: float = option(0.0005, "weight decay", low=0)
+    clip_gradients: float = option(0.0, "largest norm of the gradient; 0 is no limit", low=0)
+    test_epochs: float = option(5, "epochs between two tests", low=0)
+    snapshots: int = option(10, "snapshots in a whole training run", low=1)
+    seed: int = option(1, "seed of weights, dropout and data order", low=0)
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            check_value(field, getattr(self, field.name))
+        self.check()
+
+    def check(self) -> None:
+        """Refuse options that contradict each other."""
+        if self.lg_lstm_layers and self.extra_convs:
+            refuse("extra_convs", self.extra_convs, "0 with lg_lstm_layers above 0, or the reverse")
+        if self.test_images % self.test_batch:
+            refuse("test_batch", self.test_batch, f"a divisor of test_images ({self.test_images})")
+        smallest = min(self.map_size)
+        if self.lg_lstm_layers and self.global_grid > smallest:
+            refuse("global_grid", self.global_grid, f"at most the map's smaller side, {smallest}")
+        if not 0 < self.lr_step <= 1:
+            refuse("lr_step", self.lr_step, "above 0, at most 1")
+
+    @property
+    def labels(self) -> LabelSet:
+        return LABEL_SETS[self.label_set]
+
+    @property
+    def num_classes(self) -> int:
+        return self.labels.num_classes
+
+    @property
+    def stride(self) -> int:
+        """Input pixels per position of the score maps."""
+        raise NotImplementedError
+
+    @property
+    def map_size(self) -> tuple[int, int]:
+        """Height and width of the score maps: every stride-th pixel, from the first on."""
+        height, width = self.input_size
+        return (height - 1) // self.stride + 1, (width - 1) // self.stride + 1
+
+    @property
+    def lstms(self) -> int:
+        """LSTMs of a layer: N spatial ones and the depth LSTM."""
+        return self.neighbors + 1
+
+    @property
+    def local_channels(self) -> int:
+        """Channels of the local hidden cells, (N + 1)·d."""
+        return self.lstms * self.hidden
+
+    @property
+    def predictions(self) -> int:
+        """Score maps with a loss: one per LG-LSTM layer (or extra convolution), else one."""
+        return self.lg_lstm_layers or (self.extra_convs if self.extra_conv_losses else 0) or 1
+
+    @property
+    def max_iter(self) -> int:
+        """Training iterations: given, or epochs × images ÷ batch."""
+        return self.iterations or math.ceil(self.epochs * self.train_images / self.batch_size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LargeFOV(ModelOptions):
+    """DeepLab-LargeFOV on VGG-16 (Horse-Cow models): score maps at an eighth of the input."""
+
+    weights: str = option("data/init/vgg16_largefov.caffemodel", "initial caffemodel")
+    pretrained_lr_mult: float = option(0.1, "learning rate of pre-trained layers, × base_lr", low=0)
+    fc_pretrained: bool = option(True, "fc6 and fc7 come with the initial weights too")
+    fc_filler: str = option(
+        "gaussian", "how fc6 and fc7 start without initial weights", choices=FILLERS
+    )
+    fc_channels: int = option(1024, "filters of fc6 and of fc7", low=1)
+    fc6_dilation: int = option(12, "dilation of fc6, the field of view", low=1)
+    pool5a: bool = option(True, "the 3×3 average pooling before fc6")
+    dropout: float = option(0.5, "dropped part of fc6 and fc7", low=0)
+    lg_lstm_after: str = option(
+        "fc7", "the layer that feeds the transition", choices=("fc7", "fc6", "pool5")
+    )
+    width: float = option(1.0, "factor on the channels of conv1 to fc7, for quick tests", low=0)
+
+    @property
+    def stride(self) -> int:
+        return 8
+
+    def check(self) -> None:
+        check_aligned(self)
+        super().check()
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoCNN(ModelOptions):
+    """Co-CNN (human-parsing models): score maps at the size of the input, image-label branch."""
+
+    label_set: str = option("atr", "classes and mirror swaps", choices=tuple(LABEL_SETS))
+    train_list: str = option("data/atr/train.txt", "list of training images and labels")
+    test_list: str = option("data/atr/test.txt", "list of test images and labels")
+    train_images: int = option(6000, "lines of the training list", low=1)
+    test_images: int = option(1000, "lines of the test list", low=1)
+    input_size: tuple[int, int] = option((150, 100), "height and width the images are resized to")
+    epochs: float = option(90, "passes over the training images", low=0)
+    lr_step: float = option(1 / 3, "step after this part of the iterations", low=0)
+    first_channels: int = option(128, "filters of the first convolution", low=1)
+    channels: int = option(192, "filters of the other convolutions", low=1)
+    last_channels: int = option(256, "filters of the last convolution before the prediction", low=1)
+    kernel: int = option(5, "kernel of the convolutions of encoder and decoder", low=1)
+    upsampling: str = option(
+        "bilinear",
+        "×2 in the decoder: fixed weights, or learned ones",
+        choices=("bilinear", "learned"),
+    )
+    image_skip: bool = option(True, "add the image, filtered once, after the decoder")
+    image_label: bool = option(True, "the image-label branch and its probabilities")
+    image_label_conv: int = option(96, "filters of the 1×1 convolution of that branch", low=1)
+    image_label_fc: int = option(1024, "outputs of its fully connected layer", low=1)
+    image_label_dropout: float = option(0.3, "dropped part of that layer", low=0)
+    image_label_weight: float = option(0.3, "weight of its squared loss", low=0)
+    sum_label_scores: bool = option(
+        False, "sum the image's label probabilities onto the scores, then a 1×1 convolution"
+    )
+    lg_lstm_after: str = option(
+        "image_skip", "the map that feeds the transition", choices=("image_skip", "decoder1")
+    )
+
+    @property
+    def stride(self) -> int:
+        return 1
+
+    def check(self) -> None:
+        if self.sum_label_scores and not self.image_label:
+            refuse("sum_label_scores", True, "false when image_label is false")
+        if self.kernel % 2 == 0:
+            refuse("kernel", self.kernel, "an odd number")
+        super().check()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demo(ModelOptions):
+    """The small net of `make demo`: a few convolutions from scratch, then LG-LSTM layers."""
+
+    lg_lstm_layers: int = option(4, "stacked LG-LSTM layers; 0 leaves them out", low=0)
+    hidden: int = option(16, "hidden cells d of each LSTM", low=1)
+    conv_filler: str = option("msra", "how new convolutions start", choices=FILLERS)
+    train_list: str = option("data/demo/train.txt", "list of training images and labels")
+    test_list: str = option("data/demo/test.txt", "list of test images and labels")
+    train_images: int = option(400, "lines of the training list", low=1)
+    test_images: int = option(100, "lines of the test list", low=1)
+    input_size: tuple[int, int] = option((65, 81), "height and width the images are resized to")
+    batch_size: int = option(8, "images in a training iteration", low=1)
+    test_batch: int = option(10, "images in a test iteration; divides test_images", low=1)
+    iterations: int = option(1000, "training iterations; 0 derives them from epochs", low=0)
+    base_lr: float = option(0.02, "learning rate of new layers", low=0)
+    widths: tuple[int, ...] = option((16, 32, 48), "filters of the 3×3 convolutions, in order")
+    input_scale: float = option(1 / 64, "factor on the pixels: large inputs saturate the gates")
+    poolings: int = option(2, "poolings by 2, after the first convolutions", low=1)
+
+    @property
+    def stride(self) -> int:
+        return 2**self.poolings
+
+    def check(self) -> None:
+        if self.poolings > len(self.widths):
+            refuse("poolings", self.poolings, f"at most one per convolution, {len(self.widths)}")
+        check_aligned(self)
+        super().check()
+
+
+FAMILIES: dict[str, type[ModelOptions]] = {"LargeFOV": LargeFOV, "CoCNN": CoCNN, "Demo": Demo}
+
+
+def refuse(name: str, given: object, allowed: str) -> None:
+    """Raise InputError: the option, what was given, what is allowed."""
+    raise InputError(f"option {name}: {given!r} is not allowed; use {allowed}")
+
+
+def check_aligned(options: ModelOptions) -> None:
+    """Refuse an input whose first and last pixels don't both meet a position of the map."""
+    stride = options.stride
+    if any(size % stride != 1 for size in options.input_size):
+        example = ", ".join(str(stride * m + 1) for m in (8, 12, 40))
+        refuse("input_size", options.input_size, f"sizes {stride}·m + 1, such as {example}")
+
+
+def check_value(field: dataclasses.Field, value: Any) -> None:
+    """Refuse a value outside the field's type, choices or range."""
+    choices, low = field.metadata["choices"], field.metadata["low"]
+    if isinstance(value, tuple):
+        if not value or any(type(item) is not int or item < 1 for item in value):
+            refuse(field.name, value, "whole numbers above 0, such as 65,97")
+        if field.name == "input_size" and len(value) != 2:
+            refuse(field.name, value, "height,width")
+    elif choices and value not in choices:
+        refuse(field.name, value, "one of " + ", ".join(map(str, choices)))
+    elif low is not None and not (value >= low and math.isfinite(value)):
+        refuse(field.name, value, f"{low} or more")
+
+
+def with_settings(options: ModelOptions, settings: list[str]) -> ModelOptions:
+    """Return the options changed by `key=value` strings, as `--set` gives them.
+
+    Tuples are written with commas (`input_size=65,97`). Raises InputError for an unknown key, with
+    the nearest one, and for a value of the wrong kind, with what is allowed.
+    """
+    fields = {field.name: field for field in dataclasses.fields(options)}
+    changes = {}
+    for setting in settings:
+        key, separator, text = setting.partition("=")
+        if not separator:
+            raise InputError(f"--set {setting}: write it as option=value")
+        if key not in fields:
+            close = difflib.get_close_matches(key, fields, n=1)
+            hint = f"did you mean {close[0]}" if close else f"choose one of {', '.join(fields)}"
+            raise InputError(f"option {key} is unknown to {type(options).__name__} nets; {hint}")
+        changes[key] = parse_value(fields[key], text)
+    return dataclasses.replace(options, **changes)
+
+
+def parse_value(field: dataclasses.Field, text: str) -> Any:
+    """Turn the text of a setting into a value of the field's type."""
+    parse, example = PARSERS[field.type.partition("[")[0]]
+    try:
+        return parse(text)
+    except (KeyError, ValueError):
+        refuse(field.name, text, example)
+
+
+# What a setting's text becomes, and what to write instead of a wrong one; by the field's type.
+PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
+    "bool": (lambda text: {"true": True, "false": False}[text.lower()], "true or false"),
+    "int": (int, "a whole number"),
+    "float": (float, "a number"),
+    "str": (str, "text"),
+    "tuple": (
+        lambda text: tuple(int(part) for part in text.split(",")),
+        "whole numbers with commas, such as 65,97",
+    ),
+}
+
+
+def describe(family: type[ModelOptions]) -> list[tuple[str, str]]:
+    """List (name, `sentence (default)`) of every option of a family, for `--help` and the docs."""
+    return [
+        (field.name, f"{field.metadata['help']} ({show(field.default)})")
+        for field in dataclasses.fields(family)
+    ]
+
+
+def show(value: Any) -> str:
+    """Write a value as `--set` takes it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)

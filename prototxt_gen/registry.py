@@ -1,0 +1,115 @@
+"""The models by name: one line per experiment of the paper, and what each differs in."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from dataclasses import dataclass
+
+from common.errors import InputError
+from prototxt_gen.matching import conv_twin
+from prototxt_gen.options import CoCNN, Demo, LargeFOV, ModelOptions
+
+ATR_TRAIN, ATR_TEST = 6000, 1000  # of the 7,700 images of the ATR set; 700 more validate
+ATR_ADDITIONAL = 10000  # "10,000 real-world human pictures are further collected"
+FASHIONISTA_TRAIN, FASHIONISTA_TEST = 456, 229  # of 685
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model: its options, what it is in one phrase, and where the paper reports it."""
+
+    options: ModelOptions
+    what: str
+    paper: str
+
+
+def horse_cow(animal: str) -> dict[str, Model]:
+    """The rows of Table 5, and with the first one Table 1, for one animal."""
+    full = LargeFOV(
+        label_set=animal, train_list=f"data/{animal}/train.txt", test_list=f"data/{animal}/test.txt"
+    )
+    vary = lambda **changes: dataclasses.replace(full, **changes)  # noqa: E731
+    variants = {
+        "": (full, "LargeFOV + 5 LG-LSTM layers", "Tables 1, 5"),
+        "_vgg16": (vary(lg_lstm_layers=0), "LargeFOV + 1×1 prediction", "Table 5"),
+        "_extra_conv": (
+            vary(lg_lstm_layers=0, extra_convs=5),
+            "LargeFOV + five 3×3 convolutions of 576 filters",
+            "Table 5",
+        ),
+        "_local2": (vary(neighbors=2), "2 neighbours", "Table 5"),
+        "_local4": (vary(neighbors=4), "4 neighbours", "Table 5"),
+        "_wo_global": (vary(global_grid=0), "no global hidden cells", "Table 5"),
+    }
+    return {f"{animal}{suffix}": Model(*entry) for suffix, entry in variants.items()}
+
+
+def human_parsing() -> dict[str, Model]:
+    """Co-CNN with and without LG-LSTM on ATR; Fashionista tests what was trained on ATR."""
+    atr = CoCNN(train_images=ATR_TRAIN, test_images=ATR_TEST)
+    baseline = dataclasses.replace(atr, lg_lstm_layers=0, sum_label_scores=True)
+    more = {"train_list": "data/atr/train_more.txt", "train_images": ATR_TRAIN + ATR_ADDITIONAL}
+    on_fashionista = {"test_list": "data/fashionista/test.txt", "test_images": FASHIONISTA_TEST}
+    vary = dataclasses.replace
+    return {
+        "atr": Model(atr, "Co-CNN + 5 LG-LSTM layers", "Tables 2, 4"),
+        "atr_more": Model(vary(atr, **more), "trained on 10,000 more images", "Tables 2, 4"),
+        "atr_co_cnn": Model(baseline, "Co-CNN, the baseline", "Tables 2, 4"),
+        "fashionista": Model(
+            vary(atr, **on_fashionista), "Co-CNN + 5 LG-LSTM layers, trained on ATR", "Table 3"
+        ),
+        "fashionista_co_cnn": Model(
+            vary(baseline, **on_fashionista), "Co-CNN, trained on ATR", "Table 3"
+        ),
+    }
+
+
+def real_photo_checks() -> dict[str, Model]:
+    """LargeFOV on Fashionista: not in the paper, a check on photos that anybody can get."""
+    full = LargeFOV(
+        label_set="atr",
+        train_list="data/fashionista/train.txt",
+        test_list="data/fashionista/test.txt",
+        train_images=FASHIONISTA_TRAIN,
+        test_images=FASHIONISTA_TEST,
+        fc_pretrained=False,
+        fc_filler="msra",
+    )
+    return {
+        "fashionista_largefov": Model(full, "LargeFOV + 5 LG-LSTM layers", "not in the paper"),
+        "fashionista_largefov_vgg16": Model(
+            dataclasses.replace(full, lg_lstm_layers=0),
+            "LargeFOV + 1×1 prediction",
+            "not in the paper",
+        ),
+    }
+
+
+def demo() -> dict[str, Model]:
+    """The small net of `make demo` and its twin of convolutions."""
+    options = Demo()
+    what = f"small net + {options.lg_lstm_layers} LG-LSTM layers, drawn animals"
+    twin = conv_twin(options)
+    return {
+        "demo": Model(options, what, "not in the paper"),
+        "demo_conv": Model(
+            twin,
+            f"the same with {twin.extra_convs} convolutions of as many weights in their place",
+            "not in the paper",
+        ),
+    }
+
+
+MODELS: dict[str, Model] = (
+    horse_cow("horse") | horse_cow("cow") | human_parsing() | real_photo_checks() | demo()
+)
+
+
+def find(name: str) -> Model:
+    """Return a model; raise InputError with the nearest name when there is none."""
+    if name in MODELS:
+        return MODELS[name]
+    close = difflib.get_close_matches(name, MODELS, n=1)
+    hint = f"did you mean {close[0]}" if close else f"choose one of {', '.join(MODELS)}"
+    raise InputError(f"there is no model '{name}'; {hint}")
