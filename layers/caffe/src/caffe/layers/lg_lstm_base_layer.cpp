@@ -1,0 +1,152 @@
+#include <string>
+#include <vector>
+
+#include "caffe/filler.hpp"
+#include "caffe/layers/lg_lstm_layer.hpp"
+#include "caffe/util/math_functions.hpp"
+
+namespace caffe {
+
+template <typename Dtype>
+string LGLSTMBaseLayer<Dtype>::Label() const {
+  return string(this->type()) + " layer \"" + this->layer_param_.name() + "\": ";
+}
+
+template <typename Dtype>
+void LGLSTMBaseLayer<Dtype>::LayerSetUp(const vector<Blob<Dtype>*>& bottom,
+      const vector<Blob<Dtype>*>& top) {
+  const LGLSTMParameter& param = this->layer_param_.lg_lstm_param();
+  CHECK(lg_lstm_has_directions(param.neighbors())) << Label()
+      << "neighbors is " << param.neighbors() << "; it must be 2, 4 or 8.";
+  CHECK_GT(param.num_output(), 0) << Label()
+      << "num_output, the hidden cells of one LSTM, must be at least 1.";
+  const int tops = param.global_grid() > 0 ? 3 : 2;
+  CHECK_EQ(top.size(), tops) << Label() << "with global_grid "
+      << param.global_grid() << " the tops are local, memory"
+      << (tops == 3 ? " and global." : "; there is no global top.");
+  shape_.hidden = param.num_output();
+  shape_.neighbors = param.neighbors();
+  shape_.grid = param.global_grid();
+  bias_term_ = param.bias_term();
+}
+
+template <typename Dtype>
+void LGLSTMBaseLayer<Dtype>::AddWeight(const vector<int>& shape) {
+  LGLSTMParameter param = this->layer_param_.lg_lstm_param();
+  if (!param.has_weight_filler()) {  // sec. 4.1
+    param.mutable_weight_filler()->set_type("uniform");
+    param.mutable_weight_filler()->set_min(-0.1);
+    param.mutable_weight_filler()->set_max(0.1);
+  }
+  shared_ptr<Blob<Dtype> > weight(new Blob<Dtype>(shape));
+  shared_ptr<Filler<Dtype> > filler(GetFiller<Dtype>(param.weight_filler()));
+  filler->Fill(weight.get());
+  this->blobs_.push_back(weight);
+  if (bias_term_) {
+    shared_ptr<Blob<Dtype> > bias(
+        new Blob<Dtype>(vector<int>(shape.begin(), shape.end() - 1)));
+    filler.reset(GetFiller<Dtype>(param.bias_filler()));
+    filler->Fill(bias.get());
+    this->blobs_.push_back(bias);
+  }
+}
+
+template <typename Dtype>
+void LGLSTMBaseLayer<Dtype>::ReshapeCells(const int num, const int height,
+      const int width, const vector<Blob<Dtype>*>& top) {
+  CHECK(height >= shape_.grid && width >= shape_.grid) << Label()
+      << "a map of " << height << " x " << width << " positions cannot be "
+      << "divided into a global grid of " << shape_.grid << " x "
+      << shape_.grid << " cells; use a larger map or a smaller global_grid.";
+  shape_.num = num;
+  shape_.height = height;
+  shape_.width = width;
+  vector<int> shape(4);
+  shape[0] = num;
+  shape[1] = shape_.lstms() * shape_.hidden;
+  shape[2] = height;
+  shape[3] = width;
+  top[0]->Reshape(shape);
+  top[1]->Reshape(shape);
+  if (has_global()) {
+    shape[1] = shape_.hidden;
+    shape[2] = shape[3] = shape_.grid;
+    top[2]->Reshape(shape);
+    global_index_.Reshape(shape);
+  }
+  shape[1] = shape_.sets;
+  shape[2] = shape_.gates * shape_.hidden;
+  shape[3] = shape_.map();
+  gates_.Reshape(shape);
+  shape.resize(3);
+  row_offset_.Reshape(shape);
+}
+
+template <typename Dtype>
+Dtype* LGLSTMBaseLayer<Dtype>::gates(const int image) {
+  return gates_.mutable_cpu_data() + gates_.offset(image);
+}
+
+template <typename Dtype>
+Dtype* LGLSTMBaseLayer<Dtype>::gates_diff(const int image) {
+  return gates_.mutable_cpu_diff() + gates_.offset(image);
+}
+
+template <typename Dtype>
+void LGLSTMBaseLayer<Dtype>::CellsForward_cpu(const Blob<Dtype>* memory,
+      const vector<Blob<Dtype>*>& top) {
+  lg_lstm_cell_forward_cpu(shape_, row_offset_.cpu_data(),
+      memory ? memory->cpu_data() : NULL, gates_.mutable_cpu_data(),
+      top[0]->mutable_cpu_data(), top[1]->mutable_cpu_data());
+  if (has_global()) {
+    lg_lstm_grid_max_cpu(shape_, top[0]->cpu_data(), top[2]->mutable_cpu_data(),
+        global_index_.mutable_cpu_data());
+  }
+}
+
+template <typename Dtype>
+void LGLSTMBaseLayer<Dtype>::CellsBackward_cpu(const vector<Blob<Dtype>*>& top,
+      Blob<Dtype>* memory, const bool propagate_to_memory) {
+  lg_lstm_cell_backward_cpu(shape_, gates_.cpu_data(),
+      memory ? memory->cpu_data() : NULL, top[0]->cpu_data(),
+      top[1]->cpu_data(), top[0]->cpu_diff(), top[1]->cpu_diff(),
+      has_global() ? top[2]->cpu_diff() : NULL,
+      has_global() ? global_index_.cpu_data() : NULL,
+      gates_.mutable_cpu_diff(), row_offset_.mutable_cpu_diff(),
+      propagate_to_memory ? memory->mutable_cpu_diff() : NULL);
+}
+
+template <typename Dtype>
+void LGLSTMBaseLayer<Dtype>::BiasForward_cpu() {
+  if (!bias_term_) {
+    caffe_set(row_offset_.count(), Dtype(0), row_offset_.mutable_cpu_data());
+    return;
+  }
+  for (int image = 0; image < shape_.num; ++image) {
+    Dtype* offset = row_offset_.mutable_cpu_data() + image * shape_.rows();
+    for (int i = 0; i < num_weights(); ++i) {
+      const Blob<Dtype>& bias = *this->blobs_[bias_index(i)];
+      caffe_copy(bias.count(), bias.cpu_data(), offset);
+      offset += bias.count();
+    }
+  }
+}
+
+template <typename Dtype>
+void LGLSTMBaseLayer<Dtype>::BiasBackward_cpu() {
+  if (!bias_term_) { return; }
+  for (int image = 0; image < shape_.num; ++image) {
+    const Dtype* sum = row_offset_.cpu_diff() + image * shape_.rows();
+    for (int i = 0; i < num_weights(); ++i) {
+      Blob<Dtype>* bias = this->blobs_[bias_index(i)].get();
+      if (this->param_propagate_down_[bias_index(i)]) {
+        caffe_axpy(bias->count(), Dtype(1), sum, bias->mutable_cpu_diff());
+      }
+      sum += bias->count();
+    }
+  }
+}
+
+INSTANTIATE_CLASS(LGLSTMBaseLayer);
+
+}  // namespace caffe

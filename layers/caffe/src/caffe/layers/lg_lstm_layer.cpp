@@ -1,0 +1,133 @@
+#include <vector>
+
+#include "caffe/layers/lg_lstm_layer.hpp"
+#include "caffe/util/lg_lstm_gemm.hpp"
+
+namespace caffe {
+
+template <typename Dtype>
+int LGLSTMLayer<Dtype>::rows(const int i) const {
+  const int sets = i == 0 ? shape_.sets - 1 : 1;
+  return sets * shape_.gates * shape_.hidden;
+}
+
+template <typename Dtype>
+int LGLSTMLayer<Dtype>::first_row(const int i) const {
+  return i == 0 ? 0 : rows(0);
+}
+
+template <typename Dtype>
+void LGLSTMLayer<Dtype>::LayerSetUp(const vector<Blob<Dtype>*>& bottom,
+      const vector<Blob<Dtype>*>& top) {
+  LGLSTMBaseLayer<Dtype>::LayerSetUp(bottom, top);
+  const int bottoms = this->has_global() ? 3 : 2;
+  CHECK_EQ(bottom.size(), bottoms) << this->Label() << "with global_grid "
+      << shape_.grid << " the bottoms are local, memory"
+      << (bottoms == 3 ? " and global." : "; there is no global bottom.");
+  const bool shared = this->layer_param_.lg_lstm_param().share_spatial();
+  shape_.gates = 4;
+  shape_.sets = (shared ? 1 : shape_.neighbors) + 1;
+  if (this->blobs_.empty()) {
+    vector<int> shape(3);
+    shape[0] = shape_.sets - 1;
+    shape[1] = shape_.gates * shape_.hidden;
+    shape[2] = inputs();
+    this->AddWeight(shape);
+    this->AddWeight(vector<int>(shape.begin() + 1, shape.end()));
+  }
+  this->param_propagate_down_.resize(this->blobs_.size(), true);
+}
+
+template <typename Dtype>
+void LGLSTMLayer<Dtype>::Reshape(const vector<Blob<Dtype>*>& bottom,
+      const vector<Blob<Dtype>*>& top) {
+  CHECK(bottom[0]->num_axes() == 4 && bottom[0]->shape(1) == local_inputs())
+      << this->Label() << "the bottom local has shape "
+      << bottom[0]->shape_string() << "; with neighbors " << shape_.neighbors
+      << " and num_output " << shape_.hidden << " it must be (B, "
+      << local_inputs() << ", H, W).";
+  CHECK(bottom[1]->shape() == bottom[0]->shape()) << this->Label()
+      << "the bottom memory has shape " << bottom[1]->shape_string()
+      << "; it must be that of local, " << bottom[0]->shape_string() << ".";
+  if (this->has_global()) {
+    vector<int> shape(4, shape_.grid);
+    shape[0] = bottom[0]->num();
+    shape[1] = shape_.hidden;
+    CHECK(bottom[2]->shape() == shape) << this->Label()
+        << "the bottom global has shape " << bottom[2]->shape_string()
+        << "; it must be (" << shape[0] << ", " << shape[1] << ", "
+        << shape[2] << ", " << shape[3] << ").";
+  }
+  this->ReshapeCells(bottom[0]->num(), bottom[0]->height(),
+      bottom[0]->width(), top);
+}
+
+template <typename Dtype>
+void LGLSTMLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom,
+      const vector<Blob<Dtype>*>& top) {
+  const int map = shape_.map();
+  this->BiasForward_cpu();
+  for (int i = 0; i < 2; ++i) {
+    const Dtype* weight = this->blobs_[this->weight_index(i)]->cpu_data();
+    if (this->has_global()) {  // (B, rows) = f (B, G^2 d) W_global^T + bias
+      lg_lstm_cpu_gemm(CblasNoTrans, CblasTrans, shape_.num, rows(i),
+          global_inputs(), bottom[2]->cpu_data(), global_inputs(), weight,
+          inputs(), Dtype(1),
+          this->row_offset_.mutable_cpu_data() + first_row(i), shape_.rows());
+    }
+    for (int b = 0; b < shape_.num; ++b) {  // (rows, HW) = W_local h
+      lg_lstm_cpu_gemm(CblasNoTrans, CblasNoTrans, rows(i), map,
+          local_inputs(), weight + global_inputs(), inputs(),
+          bottom[0]->cpu_data() + bottom[0]->offset(b), map, Dtype(0),
+          this->gates(b) + first_row(i) * map, map);
+    }
+  }
+  this->CellsForward_cpu(bottom[1], top);
+}
+
+template <typename Dtype>
+void LGLSTMLayer<Dtype>::Backward_cpu(const vector<Blob<Dtype>*>& top,
+      const vector<bool>& propagate_down,
+      const vector<Blob<Dtype>*>& bottom) {
+  const int map = shape_.map();
+  this->CellsBackward_cpu(top, bottom[1], propagate_down[1]);
+  for (int i = 0; i < 2; ++i) {
+    const int index = this->weight_index(i);
+    const Dtype* weight = this->blobs_[index]->cpu_data();
+    const bool add = i > 0;  // both weights contribute to the same bottom
+    const Dtype* row_sum = this->row_offset_.cpu_diff() + first_row(i);
+    if (this->param_propagate_down_[index]) {
+      Dtype* weight_diff = this->blobs_[index]->mutable_cpu_diff();
+      if (this->has_global()) {
+        lg_lstm_cpu_gemm(CblasTrans, CblasNoTrans, rows(i), global_inputs(),
+            shape_.num, row_sum, shape_.rows(), bottom[2]->cpu_data(),
+            global_inputs(), Dtype(1), weight_diff, inputs());
+      }
+      for (int b = 0; b < shape_.num; ++b) {
+        lg_lstm_cpu_gemm(CblasNoTrans, CblasTrans, rows(i), local_inputs(),
+            map, this->gates_diff(b) + first_row(i) * map, map,
+            bottom[0]->cpu_data() + bottom[0]->offset(b), map, Dtype(1),
+            weight_diff + global_inputs(), inputs());
+      }
+    }
+    if (propagate_down[0]) {
+      for (int b = 0; b < shape_.num; ++b) {
+        lg_lstm_cpu_gemm(CblasTrans, CblasNoTrans, local_inputs(), map,
+            rows(i), weight + global_inputs(), inputs(),
+            this->gates_diff(b) + first_row(i) * map, map, Dtype(add),
+            bottom[0]->mutable_cpu_diff() + bottom[0]->offset(b), map);
+      }
+    }
+    if (this->has_global() && propagate_down[2]) {
+      lg_lstm_cpu_gemm(CblasNoTrans, CblasNoTrans, shape_.num,
+          global_inputs(), rows(i), row_sum, shape_.rows(), weight, inputs(),
+          Dtype(add), bottom[2]->mutable_cpu_diff(), global_inputs());
+    }
+  }
+  this->BiasBackward_cpu();
+}
+
+INSTANTIATE_CLASS(LGLSTMLayer);
+REGISTER_LAYER_CLASS(LGLSTM);
+
+}  // namespace caffe
