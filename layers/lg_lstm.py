@@ -408,24 +408,22 @@ class _LGLSTMLayer(_Layer):
     def setup(self, bottom, top) -> None:
         self.label = f"{self.TYPE} layer (Python)"
         self.options = parse_options(self.label, self.param_str)
-        names = ["local", "memory", "global"][: 3 if self.options.global_grid else 2]
-        if len(top) != len(names):
-            raise InputError(
-                f"{self.label}: with global_grid {self.options.global_grid} the tops are "
-                f"{', '.join(names)}; given are {len(top)}"
-            )
-        bottoms = self.bottom_names(names)
-        if len(bottom) != len(bottoms):
-            raise InputError(
-                f"{self.label}: with global_grid {self.options.global_grid} the bottoms are "
-                f"{', '.join(bottoms)}; given are {len(bottom)}"
-            )
+        self.check_count("top", len(top), 3 if self.options.global_grid else 2)
+        self.check_bottom_count(len(bottom))
         self.check_bottoms(bottom)
         if len(self.blobs) == 0:
             for shape in self.weight_shapes(bottom):
                 self.add_blob(shape, self.options.weight_filler or WEIGHT_FILLER)
                 if self.options.bias_term:
                     self.add_blob(shape[:-1], self.options.bias_filler or BIAS_FILLER)
+
+    def check_count(self, kind: str, given: int, expected: int) -> None:
+        if given != expected:
+            words = ["and global", f"; there is no global {kind}"][expected == 2]
+            raise InputError(
+                f"{self.label}: with global_grid {self.options.global_grid} the {kind}s are local, "
+                f"memory{' ' * (expected == 3)}{words}; given are {given}"
+            )
 
     def add_blob(self, shape: tuple[int, ...], filler: dict) -> None:
         try:
@@ -476,8 +474,9 @@ class LGLSTMTransition(_LGLSTMLayer):
 
     TYPE = "LGLSTMTransition"
 
-    def bottom_names(self, names: list[str]) -> list[str]:
-        return ["x"]
+    def check_bottom_count(self, given: int) -> None:
+        if given != 1:
+            raise InputError(f"{self.label}: the bottom is x; given are {given}")
 
     def weight_shapes(self, bottom) -> list[tuple[int, ...]]:
         o = self.options
@@ -513,8 +512,8 @@ class LGLSTM(_LGLSTMLayer):
 
     TYPE = "LGLSTM"
 
-    def bottom_names(self, names: list[str]) -> list[str]:
-        return names
+    def check_bottom_count(self, given: int) -> None:
+        self.check_count("bottom", given, 3 if self.options.global_grid else 2)
 
     def weight_shapes(self, bottom) -> list[tuple[int, ...]]:
         o = self.options

@@ -1,0 +1,96 @@
+"""Every wrong option or shape ends in a sentence that names the layer and what is allowed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from common.errors import InputError
+from layers import lg_lstm
+
+caffe = pytest.importorskip("caffe", reason="needs Caffe: make setup")
+
+from test_lg_lstm import input_layer, layer_text  # noqa: E402  (needs Caffe itself)
+
+CELLS = (2, 18, 5, 4)  # of neighbors 8 and num_output 2
+GLOBAL = (2, 2, 3, 3)
+GOOD = {"num_output": 2, "neighbors": 8, "global_grid": 3}
+
+# layer, changed options, shapes of the bottoms, number of tops, part of the message
+BAD_NETS = {
+    "neighbors": ("LGLSTM", {"neighbors": 5}, [CELLS, CELLS, GLOBAL], 3, "it must be 2, 4 or 8"),
+    "num_output": ("LGLSTM", {"num_output": 0}, [CELLS, CELLS, GLOBAL], 3, "at least 1"),
+    "tops": ("LGLSTM", {}, [CELLS, CELLS, GLOBAL], 2, "the tops are local, memory and global"),
+    "bottoms": ("LGLSTM", {}, [CELLS, CELLS], 3, "the bottoms are local, memory and global"),
+    "no-global": (
+        "LGLSTM",
+        {"global_grid": 0},
+        [CELLS, CELLS, GLOBAL],
+        2,
+        "there is no global bottom",
+    ),
+    "local": ("LGLSTM", {"neighbors": 4}, [CELLS, CELLS, GLOBAL], 3, "it must be (B, 10, H, W)"),
+    "memory": ("LGLSTM", {}, [CELLS, (2, 18, 5, 5), GLOBAL], 3, "the bottom memory has shape"),
+    "global": ("LGLSTM", {}, [CELLS, CELLS, (2, 2, 2, 2)], 3, "the bottom global has shape"),
+    "small-map": ("LGLSTMTransition", {}, [(2, 3, 2, 4)], 3, "use a larger map or a smaller"),
+    "not-a-map": ("LGLSTMTransition", {}, [(2, 3)], 3, "it must be (B, C, H, W)"),
+}
+
+
+def net_text(name: str, engine: str) -> str:
+    layer, changed, shapes, tops, _ = BAD_NETS[name]
+    text = "".join(input_layer(f"bottom{i}", shape) for i, shape in enumerate(shapes))
+    return text + layer_text(layer, GOOD | changed, len(shapes), tops, engine)
+
+
+@pytest.mark.parametrize("name", BAD_NETS)
+def test_python_layer_says_what_is_wrong(tmp_path, name):
+    path = tmp_path / "net.prototxt"
+    path.write_text(net_text(name, "python"))
+    with pytest.raises(InputError) as error:
+        caffe.Net(str(path), caffe.TEST)
+    assert BAD_NETS[name][0] in str(error.value)
+    assert BAD_NETS[name][4] in str(error.value)
+
+
+@pytest.mark.parametrize("name", BAD_NETS)
+def test_cpp_layer_says_what_is_wrong(tmp_path, name):
+    path = tmp_path / "net.prototxt"
+    path.write_text(net_text(name, "caffe"))
+    run = subprocess.run(
+        [sys.executable, "-c", f"import caffe; caffe.Net({str(path)!r}, caffe.TEST)"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    (line,) = [line for line in run.stderr.splitlines() if "Check failed" in line]
+    assert run.returncode != 0
+    assert f'{BAD_NETS[name][0]} layer "{BAD_NETS[name][0].lower()}_under_test": ' in line
+    assert BAD_NETS[name][4] in line
+
+
+@pytest.mark.parametrize(
+    "text,message",
+    [
+        ("{", "is not JSON"),
+        ("[1]", "must be a JSON object"),
+        ('{"hidden": 3}', "unknown key hidden; allowed are num_output"),
+        ('{"neighbors": "8"}', "it must be of type int"),
+        ('{"share_spatial": 1}', "it must be of type bool"),
+        ('{"global_grid": -1}', "it must be 0 or more"),
+    ],
+)
+def test_param_str_is_checked(text, message):
+    with pytest.raises(InputError, match="the layer: .*" + message):
+        lg_lstm.parse_options("the layer", text)
+
+
+def test_unknown_filler_is_refused(tmp_path):
+    path = tmp_path / "net.prototxt"
+    text = input_layer("bottom0", (2, 3, 5, 4))
+    options = GOOD | {"weight_filler": {"sort": "uniform"}}
+    path.write_text(text + layer_text("LGLSTMTransition", options, 1, 3, "python"))
+    with pytest.raises(InputError, match="is not a filler of Caffe"):
+        caffe.Net(str(path), caffe.TEST)
