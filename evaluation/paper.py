@@ -1,0 +1,200 @@
+"""The paper's five tables as data (paper_tables.toml), and our numbers beside them.
+
+A row is named <dataset>.<method>, `horse.lg_lstm`, and gathers what all tables say of it: Tables 2
+and 4 both print `atr.lg_lstm_more`. Numbers are percentages; a cell that the paper leaves empty, or
+that was not measured by us, is None and never enters a difference.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from common.errors import InputError
+from evaluation.metrics import AVERAGES, PER_CLASS, Metrics
+
+TABLES = Path(__file__).with_name("paper_tables.toml")
+
+LG_LSTM = "lg_lstm"
+"""The id of the paper's own method."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One printed row: `key` such as horse.lg_lstm, the method as printed, metric → percent."""
+
+    key: str
+    method: str
+    cells: Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
+class Table:
+    """One block of a printed table: the rows of one data set. `columns` is metric → heading."""
+
+    number: int
+    dataset: str
+    title: str
+    columns: Mapping[str, str]
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One metric: heading, paper and ours in percent, either of them None when there is none."""
+
+    metric: str
+    heading: str
+    paper: float | None
+    ours: float | None
+
+    @property
+    def difference(self) -> float | None:
+        """Ours minus paper, in percentage points."""
+        return None if self.paper is None or self.ours is None else self.ours - self.paper
+
+    def as_dict(self) -> dict[str, object]:
+        return {
+            "metric": self.metric,
+            "paper": self.paper,
+            "ours": self.ours,
+            "difference": self.difference,
+        }
+
+
+@cache
+def tables() -> tuple[Table, ...]:
+    """All blocks of the five tables, in the paper's order."""
+    blocks = tomllib.loads(TABLES.read_text(encoding="utf-8"))["table"]
+    return tuple(_table(block) for block in blocks)
+
+
+def blocks_of(number: int) -> tuple[Table, ...]:
+    """The blocks of one table; raise InputError when the paper has no such table."""
+    found = tuple(table for table in tables() if table.number == number)
+    if not found:
+        raise InputError(f"the paper has no Table {number}; choose 1, 2, 3, 4 or 5")
+    return found
+
+
+def rows() -> dict[str, dict[str, float | None]]:
+    """Every method by key: metric → percent over all tables that print it."""
+    merged: dict[str, dict[str, float | None]] = {}
+    for table in tables():
+        for row in table.rows:
+            merged.setdefault(row.key, {}).update(row.cells)
+    return merged
+
+
+def find_row(key: str) -> dict[str, float | None]:
+    """The numbers of one method; raise InputError with the nearest key when there is none."""
+    known = rows()
+    if key in known:
+        return known[key]
+    close = difflib.get_close_matches(key, known, n=1)
+    hint = f"did you mean {close[0]}" if close else f"choose one of {', '.join(known)}"
+    raise InputError(f"the paper has no row {key}; {hint}")
+
+
+def row_of_model(name: str) -> str | None:
+    """The row that a model of models/ reproduces: horse_local2 → horse.local2; else None."""
+    dataset, _, variant = name.partition("_")
+    methods = (variant, f"{LG_LSTM}_{variant}") if variant else (LG_LSTM,)
+    return next((key for m in methods if (key := f"{dataset}.{m}") in rows()), None)
+
+
+def headings(key: str | None, names: tuple[str, ...]) -> dict[str, str]:
+    """Metric → heading of the table that a result belongs to.
+
+    key: a row of the paper, whose tables give the form. Without one: the first table that has the
+    form of the class `names`, or every average and each class's IoU when none has.
+    """
+    if key is not None:
+        find_row(key)
+        dataset = key.partition(".")[0]
+        forms = [
+            table
+            for table in tables()
+            if table.dataset == dataset and key in {row.key for row in table.rows}
+        ]
+    else:
+        dataset = _dataset_with(names)
+        forms = [table for table in tables() if table.dataset == dataset]
+    merged = {metric: text for table in forms for metric, text in table.columns.items()}
+    return merged or {**AVERAGES, **{f"iou.{name}": f"IoU {name}" for name in names}}
+
+
+def compare(metrics: Metrics, key: str | None) -> list[Cell]:
+    """Our numbers in the form of the paper's table, beside the row `key` when there is one."""
+    paper = find_row(key) if key else {}
+    form = headings(key, metrics.names)
+    strangers = sorted({_class(metric) for metric in form} - {"", *metrics.names})
+    if strangers:
+        raise InputError(
+            f"row {key} has numbers for the classes {', '.join(strangers)}, which the labels "
+            f"{', '.join(metrics.names)} don't have; choose a row of the same data set"
+        )
+    return [
+        Cell(metric, heading, paper.get(metric), percent(metrics.value(metric)))
+        for metric, heading in form.items()
+    ]
+
+
+def outside(cells: list[Cell], tolerance: float) -> list[Cell]:
+    """The cells that the paper has and that ours misses by more than `tolerance` points."""
+    expected = [cell for cell in cells if cell.paper is not None]
+    return [
+        cell
+        for cell in expected
+        # 1e-9: a difference of exactly the tolerance is within it, whatever its last binary digit.
+        if cell.difference is None or abs(cell.difference) > tolerance + 1e-9
+    ]
+
+
+def percent(value: float | None) -> float | None:
+    return None if value is None else 100 * value
+
+
+def describe(metric: str) -> str:
+    """What a metric key means, in words: "iou.head" → "IoU head"."""
+    name, _, label = metric.partition(".")
+    return f"{PER_CLASS[name]} {label}" if label else AVERAGES[name]
+
+
+def _table(block: dict) -> Table:
+    columns = dict(zip(block["metrics"], block["headers"], strict=True))
+    return Table(
+        number=block["number"],
+        dataset=block["dataset"],
+        title=block["title"],
+        columns=columns,
+        rows=tuple(
+            Row(
+                key=f"{block['dataset']}.{row[0]}",
+                method=row[1],
+                cells=dict(zip(columns, map(_cell, row[2:]), strict=True)),
+            )
+            for row in block["rows"]
+        ),
+    )
+
+
+def _cell(printed: float | str) -> float | None:
+    return None if printed == "-" else float(printed)
+
+
+def _class(metric: str) -> str:
+    return metric.partition(".")[2]
+
+
+def _dataset_with(names: tuple[str, ...]) -> str | None:
+    """The first data set whose tables speak of some of these classes and of no others."""
+    for table in tables():
+        spoken = {_class(m) for t in tables() if t.dataset == table.dataset for m in t.columns}
+        if spoken - {""} and spoken - {""} <= set(names):
+            return table.dataset
+    return None
