@@ -1,0 +1,95 @@
+"""What a training run shows: a progress bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from typing import TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.text import Text
+
+# Plain lines for a solver that sets no `display`.
+DEFAULT_INTERVAL = 20
+REFRESH_SECONDS = 0.1
+
+
+class Display:
+    """Reports on a run from iteration `start` to `total`; `stream` is where it writes.
+
+    `plain` forces lines instead of a bar, which would fight with Caffe's log on one terminal.
+    """
+
+    def __init__(
+        self, name: str, start: int, total: int, interval: int, stream: TextIO, plain: bool = False
+    ):
+        self.console = Console(file=stream, highlight=False, soft_wrap=True)
+        self.start, self.total = start, total
+        self.interval = interval or DEFAULT_INTERVAL
+        self.began = time.monotonic()
+        self.refreshed = 0.0
+        self.progress: Progress | None = None
+        if self.console.is_terminal and not plain:
+            self._open_bar(name)
+
+    def _open_bar(self, name: str) -> None:
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[status]}"),
+            console=self.console,
+            auto_refresh=False,
+        )
+        self.task = self.progress.add_task(
+            name, total=self.total, completed=self.start, status="starting"
+        )
+        self.progress.start()
+
+    def iteration(self, iteration: int, loss: float, data_share: float) -> None:
+        """Show that iteration number `iteration` is done; `data_share` of its time was waiting."""
+        done = iteration + 1
+        status = f"loss {loss:.4f}  {self._pace(done)}"
+        if data_share >= 0.05:
+            status += f"  ({data_share:.0%} waiting for data)"
+        if self.progress is None:
+            if done == self.start + 1 or done % self.interval == 0 or done == self.total:
+                self.console.print(f"iteration {done}/{self.total}  {status}", markup=False)
+        else:
+            self._update(force=done == self.total, completed=done, status=status)
+
+    def testing(self, batch: int, batches: int) -> None:
+        if self.progress is not None:
+            self._update(status=f"testing {batch}/{batches}")
+
+    def tested(self, iteration: int, scores: dict[str, float]) -> None:
+        values = "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
+        self.note(f"iteration {iteration}/{self.total}  {values}")
+
+    def note(self, text: str) -> None:
+        """A line that stays, above the bar."""
+        self.console.print(Text(text))
+
+    def close(self) -> None:
+        if self.progress is not None:
+            self.progress.refresh()
+            self.progress.stop()
+
+    def _pace(self, done: int) -> str:
+        """Speed and time left at the mean pace so far, tests and snapshots included."""
+        rate = (done - self.start) / max(time.monotonic() - self.began, 1e-9)
+        speed = f"{rate:.2f} it/s" if rate >= 1 else f"{1 / rate:.1f} s/it"
+        return f"{speed}  {clock((self.total - done) / rate)} left"
+
+    def _update(self, force: bool = False, **fields: object) -> None:
+        self.progress.update(self.task, **fields)
+        now = time.monotonic()
+        if force or now - self.refreshed >= REFRESH_SECONDS:
+            self.progress.refresh()
+            self.refreshed = now
+
+
+def clock(seconds: float) -> str:
+    """Seconds as h:mm:ss."""
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"

@@ -1,0 +1,339 @@
+"""One training run: Caffe's own `Solver::Solve`, with our hooks around its iterations.
+
+Caffe computes, tests, displays and writes snapshots exactly as under `caffe train`. What makes a
+run repeatable and resumable is here: Caffe's snapshots hold neither the state of its random
+generator nor the place in the data, so before each iteration the generator is seeded from the run's
+seed and the iteration, and after a restore the data layers are brought to their place.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+import caffe
+import numpy as np
+
+from common.errors import InputError
+from training import health, log, snapshots
+from training.display import Display
+from training.plan import Plan, weight_files
+from training.plot import draw
+from training.probe import Probe, source_layers
+from training.stop import Stopped, StopRequest
+
+# Layers without bottoms that have no place in any data.
+PLACELESS = {"DummyData", "Input", "Parameter"}
+
+
+class Diverged(Exception):
+    """A number that is not finite came up."""
+
+    def __init__(self, iteration: int, what: str, culprit: health.Culprit | None):
+        self.culprit = culprit
+        where = f"; in net order it starts in {culprit}; {culprit.remedy}" if culprit else ""
+        super().__init__(f"iteration {iteration}: {what}{where}")
+
+
+@dataclass
+class Summary:
+    """How a run ended. `loss` is the mean of the last tenth of this run's iterations."""
+
+    name: str
+    outcome: str  # finished, interrupted or diverged
+    device: str
+    start: int
+    iteration: int
+    max_iter: int
+    loss: float | None
+    tests: dict[str, float]
+    seconds: float
+    data_seconds: float
+    snapshot: str | None
+    csv: str
+    curve: str | None
+    log: str
+    message: str = ""
+    culprit: dict[str, str] | None = None
+
+
+def iteration_seed(seed: int, rank: int, iteration: int) -> int:
+    """Caffe's random seed (32 bit) for one iteration of one process of a run.
+
+    A hash and not seed + iteration, by which runs with neighbouring seeds would share most of
+    their dropout masks.
+    """
+    return int(np.random.SeedSequence([seed, rank, iteration]).generate_state(1)[0])
+
+
+def build_solver(plan: Plan):
+    """Choose the device, and let Caffe build the nets and restore the plan's snapshot."""
+    if plan.gpus:
+        caffe.set_device(plan.gpus[plan.rank])
+        caffe.set_mode_gpu()
+    else:
+        caffe.set_mode_cpu()
+    if len(plan.gpus) > 1:
+        caffe.set_solver_count(len(plan.gpus))
+        caffe.set_solver_rank(plan.rank)
+        caffe.set_multiprocess(True)
+    with tempfile.NamedTemporaryFile("w", suffix=".prototxt") as file:
+        file.write(plan.solver)
+        file.flush()
+        solver = caffe.get_solver(file.name)
+    if plan.resume:
+        solver.restore(plan.resume)
+    return solver
+
+
+def advance_data(net, batches: int, stop: StopRequest) -> None:
+    """Bring data layers that keep no position of their own past their first `batches` batches.
+
+    A layer that keeps it in a parameter blob (SegData) was restored with the snapshot.
+    """
+    for index in source_layers(net):
+        layer = net.layers[index]
+        if layer.type in PLACELESS or len(layer.blobs):
+            continue
+        for _ in range(batches):
+            stop.check()
+            net._forward(index, index)
+
+
+class Training:
+    """A run that is built and ready to go; the first or only process of it."""
+
+    def __init__(self, plan: Plan, stop: StopRequest, stream: TextIO):
+        self.plan, self.stop = plan, stop
+        self.parameters = plan.parameters()
+        self.solver = build_solver(plan)
+        self.net = self.solver.net
+        self.start = self.solver.iter
+        health.require_space(Path(plan.prefix).parent, snapshots.size(self.net, self.parameters))
+        self.display = Display(
+            plan.name, self.start, self.parameters.max_iter, self.parameters.display, stream,
+            plain=plan.verbose,
+        )  # fmt: skip
+        self._report_weights()
+        self.probe = Probe(self.solver, self.parameters.iter_size, list(self.parameters.test_iter))
+        self.row: dict[str, float] | None = None
+        self.recent: list[float] = []
+        self.tests: dict[str, float] = {}
+        self.data_seconds = 0.0
+        self.snapshot = Path(plan.resume) if plan.resume else None
+        self._synchronise()
+        self._listen()
+
+    def run(self) -> Summary:
+        """Train to the end, or until a stop request or a loss that is not finite."""
+        if self.plan.overwrite:
+            for state in snapshots.find(self.plan.prefix):
+                snapshots.remove(state)
+        self.csv = log.CsvLog(self.plan.csv, self.probe.columns, self.start)
+        self.began = time.perf_counter()
+        try:
+            outcome, error = self._solve()
+        finally:
+            self.csv.close()
+            self.display.close()
+        self._draw()
+        return self._summary(outcome, error)
+
+    def _solve(self) -> tuple[str, Diverged | None]:
+        try:
+            self._advance()
+            self.solver.solve()
+            self._finish()
+        except Stopped:
+            self._finish_row()
+            self._snapshot_now()
+            return "interrupted", None
+        except Diverged as error:
+            self._finish_row()
+            return "diverged", error
+        return "finished", None
+
+    # -- before the first iteration
+
+    def _report_weights(self) -> None:
+        """Say how many layers the initial weights fill: Caffe skips unknown names in silence."""
+        needed = {name for name, blobs in self.net.params.items() if len(blobs)}
+        for name in weight_files(self.parameters):
+            if name.endswith(".h5"):
+                continue
+            filled = needed & snapshots.layer_names(Path(name))
+            if not filled:
+                raise InputError(
+                    f"{name}: none of its layers is in this net; give weights of the same backbone"
+                )
+            self.display.note(f"{name}: fills {len(filled)} of {len(needed)} layers")
+
+    def _advance(self) -> None:
+        if self.start:
+            self.display.note(f"resumed from {self.plan.resume}")
+            advance_data(self.net, self.start * self.parameters.iter_size, self.stop)
+
+    def _synchronise(self) -> None:
+        if len(self.plan.gpus) > 1:
+            connect(self.solver, self.plan)
+
+    def _listen(self) -> None:
+        self.solver.add_callback(self._on_start, self._on_gradients)
+        self.probe.on_bad_loss = self._on_bad_loss
+        self.probe.on_test = self.display.testing
+        self.probe.on_test_layer = self._on_test_layer
+
+    # -- called by Caffe
+
+    def _on_start(self) -> None:
+        """Before the forward pass of an iteration; tests and snapshots of it are done."""
+        iteration = self.solver.iter
+        self._finish_row()
+        tests = self._take_tests()
+        if iteration > self.start and self._snapshot_due(iteration):
+            self._check_snapshot()
+        self.stop.check()
+        caffe.set_random_seed(iteration_seed(self.parameters.random_seed, 0, iteration))
+        self.probe.start_iteration()
+        self.row = {"iteration": iteration, "lr": _shortest(self.solver.lr), **tests}
+        self.row_began = time.perf_counter()
+
+    def _on_gradients(self) -> None:
+        """After the backward pass, before the update."""
+        self.row.update(self.probe.iteration_losses(), data_seconds=self.probe.data_seconds)
+
+    def _on_test_layer(self) -> None:
+        self._finish_row()
+        self.stop.check()
+
+    def _on_bad_loss(self) -> None:
+        """Stop before the backward pass, while what went wrong can still be seen in the net."""
+        losses = self.probe.iteration_losses()
+        if self.row is not None:
+            self.row.update(losses, data_seconds=self.probe.data_seconds)
+        raise Diverged(
+            self.solver.iter,
+            f"the loss is {losses[log.TOTAL]}",
+            health.first_not_finite(self.net),
+        )
+
+    # -- one iteration's record
+
+    def _finish_row(self) -> None:
+        """Write the iteration's row, once the first thing after its update happens."""
+        if self.row is None:
+            return
+        row, self.row = self.row, None
+        if log.TOTAL not in row:
+            return  # stopped before its loss was known
+        row["seconds"] = time.perf_counter() - self.row_began
+        self.csv.write(row)
+        self.recent.append(row[log.TOTAL])
+        self.data_seconds += row["data_seconds"]
+        share = row["data_seconds"] / max(row["seconds"], 1e-9)
+        self.display.iteration(int(row["iteration"]), row[log.TOTAL], share)
+
+    def _take_tests(self) -> dict[str, float]:
+        tests = self.probe.take_tests()
+        if tests:
+            self.tests = tests
+            self.display.tested(self.solver.iter, tests)
+        return tests
+
+    def _finish(self) -> None:
+        """After the last update: its row, and the results of the test after it."""
+        self._finish_row()
+        if tests := self._take_tests():
+            self.csv.write({"iteration": self.solver.iter, **tests})
+        if self.parameters.snapshot_after_train or self._snapshot_due(self.solver.iter):
+            self._check_snapshot()
+
+    # -- snapshots
+
+    def _snapshot_due(self, iteration: int) -> bool:
+        return self.parameters.snapshot > 0 and iteration % self.parameters.snapshot == 0
+
+    def _snapshot_now(self) -> None:
+        if self.solver.iter > self.start:
+            self.solver.snapshot()
+            self._check_snapshot()
+
+    def _check_snapshot(self) -> None:
+        """Keep the snapshot just written if it is whole and finite; bring the curve up to date."""
+        state = snapshots.path_at(self.plan.prefix, self.solver.iter)
+        if not health.weights_finite(self.net):
+            snapshots.remove(state)
+            culprit = health.first_not_finite(self.net)
+            raise Diverged(self.solver.iter, "the update is not finite", culprit)
+        try:
+            snapshots.verify(state)
+        except snapshots.BrokenSnapshot as error:
+            raise InputError(f"{error}; is the disk full? free some space and --resume") from error
+        self.snapshot = state
+        self._draw()
+
+    def _draw(self) -> None:
+        """Draw the loss curve anew; a run that has no row yet has no curve."""
+        if self.recent:
+            draw([log.read(self.plan.csv)], self.plan.curve)
+
+    def _summary(self, outcome: str, error: Diverged | None) -> Summary:
+        recent = [x for x in self.recent[-max(1, len(self.recent) // 10) :] if np.isfinite(x)]
+        kept = f"the last good snapshot is {self.snapshot}" if self.snapshot else "no snapshot yet"
+        return Summary(
+            name=self.plan.name,
+            outcome=outcome,
+            device=device_name(self.plan.gpus),
+            start=self.start,
+            iteration=self.solver.iter,
+            max_iter=self.parameters.max_iter,
+            loss=float(np.mean(recent)) if recent else None,
+            tests=self.tests,
+            seconds=time.perf_counter() - self.began,
+            data_seconds=self.data_seconds,
+            snapshot=self.snapshot and str(self.snapshot),
+            csv=str(self.plan.csv),
+            curve=str(self.plan.curve) if self.recent else None,
+            log=str(self.plan.log),
+            message=f"{error}; {kept}" if error else "",
+            culprit=vars(error.culprit) if error and error.culprit else None,
+        )
+
+
+def follow(plan: Plan, stop: StopRequest) -> None:
+    """The part of a run on several GPUs that its second and later processes do."""
+    parameters = plan.parameters()
+    solver = build_solver(plan)
+    advance_data(solver.net, solver.iter * parameters.iter_size, stop)
+    connect(solver, plan)
+
+    def seed() -> None:
+        stop.check()
+        number = iteration_seed(parameters.random_seed, plan.rank, solver.iter)
+        caffe.set_random_seed(number)
+
+    solver.add_callback(seed, lambda: None)
+    solver.step(parameters.max_iter - solver.iter)
+
+
+def connect(solver, plan: Plan) -> None:
+    """Join the processes of a run: the same weights at the start, summed gradients ever after."""
+    nccl = caffe.NCCL(solver, bytes.fromhex(plan.nccl_id))
+    nccl.bcast()
+    solver.add_callback(nccl)
+    if plan.parameters().layer_wise_reduce:
+        solver.net.after_backward(nccl)
+
+
+def device_name(gpus: tuple[int, ...]) -> str:
+    if not gpus:
+        return "CPU"
+    return f"GPU{'s' * (len(gpus) > 1)} {', '.join(map(str, gpus))}"
+
+
+def _shortest(value: float) -> float:
+    """Undo pycaffe's widening of a float32: 0.1, not 0.10000000149."""
+    return float(str(np.float32(value)))

@@ -1,0 +1,77 @@
+"""The process that trains: `python -m training.worker FD`, with the plan as JSON on its input.
+
+Caffe aborts the process on a failed check, and logs to its error stream. Both are contained by
+training apart from the process that the user started (`training.supervise`): here file descriptor
+2 belongs to Caffe, and what is meant for the user goes to descriptor FD.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import sys
+from dataclasses import asdict
+
+from training.stop import Stopped, StopRequest
+
+EXIT_SIGNAL_BASE = 128
+PR_SET_PDEATHSIG = 1
+
+
+def main() -> int:
+    stop = StopRequest()
+    stop.install()
+    # A supervisor that was killed outright must not leave a training process behind.
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    sys.stderr = os.fdopen(int(sys.argv[1]), "w", buffering=1)
+    # Imported only now: a Ctrl-C while they load must not end in a traceback.
+    from common.errors import InputError
+    from training.plan import Plan
+
+    plan = Plan.from_json(sys.stdin.read())
+    try:
+        return _train(plan, stop)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except Stopped:
+        return EXIT_SIGNAL_BASE + stop.signal
+
+
+def _train(plan, stop: StopRequest) -> int:
+    from training.loop import Training, follow
+
+    if plan.rank:
+        follow(plan, stop)
+        return 0
+    summary = Training(plan, stop, sys.stderr).run()
+    if summary.message:
+        print(f"error: {summary.message}", file=sys.stderr)
+    print(json.dumps(asdict(summary), indent=2) if plan.json else _describe(summary))
+    if summary.outcome == "interrupted":
+        return EXIT_SIGNAL_BASE + stop.signal
+    return 0 if summary.outcome == "finished" else 1
+
+
+def _describe(summary) -> str:
+    from training.display import clock
+
+    done = summary.iteration - summary.start
+    lines = [
+        f"{summary.name}: {summary.outcome} at iteration {summary.iteration} of "
+        f"{summary.max_iter} on {summary.device}; {done} iterations in {clock(summary.seconds)}, "
+        f"{summary.data_seconds:.1f} s of them waiting for data",
+    ]
+    if summary.loss is not None:
+        lines.append(f"  loss      {summary.loss:.4f} (mean of the last tenth)")
+    lines += [f"  {name:<9} {value:.4f}" for name, value in summary.tests.items()]
+    files = {"snapshot": summary.snapshot, "losses": summary.csv, "curve": summary.curve}
+    lines += [f"  {name:<9} {os.path.relpath(path)}" for name, path in files.items() if path]
+    lines.append(f"  {'log':<9} {os.path.relpath(summary.log)}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
