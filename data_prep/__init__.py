@@ -1,0 +1,8 @@
+"""Data sets: readers that turn downloaded files into images, label maps and lists.
+
+prepare.py      the one way every set is written: tasks in parallel, a journal, lists at the end
+fashionista.py  Fashionista v0.2           horse_cow.py  VOC 2010 photos with PASCAL-Part
+atr.py          ATR                        synthetic.py  drawn animals in PASCAL-Part layout
+check.py        what `lglstm data check` measures    show.py  contact sheets of examples
+matfiles.py     MATLAB files as plain Python values  cluster.py  the same work on a Dask cluster
+"""

@@ -1,0 +1,337 @@
+"""The one way every data set is prepared: tasks in parallel, a journal, lists at the end.
+
+A reader (`fashionista.py`, `horse_cow.py`, `atr.py`) describes its set as a `Plan`: the names and
+splits of its tasks, a stream of those tasks, and a function that turns one task into examples.
+`prepare` does the rest: it runs that function on all cores or on a Dask cluster, writes
+
+    DEST/images/<name>.jpg|.png    DEST/labels/<name>.png    DEST/<split>.txt    DEST/dataset.json
+
+each file whole or not at all, and continues where an earlier run stopped. `dataset.json` comes
+last: a folder that has it is complete.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import multiprocessing
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from common.errors import InputError
+from common.files import atomic_path, inside, write_text
+from common.images import write_label
+from common.labels import LabelSet
+
+JOURNAL = "prepared.jsonl"
+SUMMARY = "dataset.json"
+SKIPPED = "skipped.txt"
+SPLITS = ("train", "val", "test")
+IN_FLIGHT = 4
+"""Tasks per worker that are handed out ahead: enough to keep it busy, few enough for memory."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One unit of work; `payload` is what `Plan.convert` takes, and travels between processes."""
+
+    name: str
+    payload: Any
+
+
+@dataclass(frozen=True)
+class Example:
+    """One image with its label map.
+
+    image: (H, W, 3) uint8 BGR, written as PNG; or the bytes of a JPEG file, kept as they are.
+    label: (H, W) uint8 of ids, 255 where unknown.
+    """
+
+    name: str
+    image: np.ndarray | bytes
+    label: np.ndarray
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What a task gave: its examples, and counts of what was met or left out, by description."""
+
+    examples: list[Example]
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A data set that can be prepared.
+
+    splits: split ("train", "val", "test") of every task by task name, in the order of the lists.
+    tasks: called to get the tasks, as a stream; tasks that are not in `splits` are passed over.
+    convert: turns a task into examples; a module-level function, since it runs in other processes.
+    settings: the options that shaped the result; a run continues only with the same ones.
+    notes: sentences about the set that belong into its summary.
+    """
+
+    name: str
+    labels: LabelSet
+    splits: Mapping[str, str]
+    tasks: Callable[[], Iterable[Task]]
+    convert: Callable[[Any], Converted]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One line of the journal: a finished task, or, with `error`, one that was bad."""
+
+    task: str
+    files: list[tuple[str, str]] = field(default_factory=list)
+    counts: Mapping[str, int] = field(default_factory=dict)
+    error: str = ""
+
+
+def prepare(
+    plan: Plan,
+    destination: str | os.PathLike[str],
+    *,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    skip_bad: bool = False,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Prepare `plan` in the folder `destination`; return what `dataset.json` then holds.
+
+    workers: processes, by default one per core; 1 works within this process.
+    scheduler: address of a Dask scheduler whose workers see `destination` under the same path.
+    skip_bad: leave bad inputs out and name them in skipped.txt; otherwise the first one raises.
+    on_progress: called with (finished tasks, all tasks).
+    Raises InputError for a bad input or folder. What was finished stays, and is not done again.
+    """
+    root = Path(destination)
+    journal = _Journal(root, plan)
+    done = {name: outcome for name, outcome in journal.read().items() if not outcome.error}
+    pending = (t for t in plan.tasks() if t.name in plan.splits and t.name not in done)
+    total = len(plan.splits)
+    on_progress(len(done), total)
+    with (
+        contextlib.closing(_outcomes(plan, root, pending, workers, scheduler)) as outcomes,
+        journal,
+    ):
+        for outcome in outcomes:
+            if outcome.error and not skip_bad:
+                raise InputError(outcome.error)
+            journal.add(outcome)
+            done[outcome.task] = outcome
+            on_progress(len(done), total)
+    missing = [name for name in plan.splits if name not in done]
+    if missing:
+        raise InputError(
+            f"{plan.name}: {len(missing)} of {total} examples were not found in the source, first "
+            f"'{missing[0]}'; check that the source is complete"
+        )
+    return _write_summary(plan, root, done)
+
+
+# ---------------------------------------------------------------- running the tasks
+
+
+def _outcomes(
+    plan: Plan, root: Path, tasks: Iterator[Task], workers: int | None, scheduler: str | None
+) -> Iterator[Outcome]:
+    """Yield the outcome of every task, in the order in which they finish."""
+    workers = workers or len(os.sched_getaffinity(0))
+    if workers == 1 and not scheduler:
+        yield from (run_task(plan.convert, plan.labels, root, task) for task in tasks)
+        return
+    with _executor(workers, scheduler) as (executor, slots):
+        running: dict[Future[Outcome], Task] = {}
+        try:
+            while True:
+                while len(running) < slots and (task := next(tasks, None)):
+                    future = executor.submit(run_task, plan.convert, plan.labels, root, task)
+                    running[future] = task
+                if not running:
+                    return
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    running.pop(future)
+                    yield future.result()
+        except BrokenProcessPool:
+            names = ", ".join(sorted(task.name for task in running.values())[:8])
+            raise InputError(
+                f"a worker process died while it read one of {names}; there may not be enough "
+                "memory: run again with fewer --workers (finished files are kept)"
+            ) from None
+        finally:
+            for future in running:
+                future.cancel()
+
+
+@contextlib.contextmanager
+def _executor(workers: int, scheduler: str | None) -> Iterator[tuple[Executor, int]]:
+    """Yield an executor and the number of tasks to keep in flight on it."""
+    if scheduler:
+        from data_prep.cluster import dask_executor
+
+        with dask_executor(scheduler) as (executor, cores):
+            yield executor, IN_FLIGHT * cores
+        return
+    # Plain forking is not safe beside the threads of OpenCV and of a progress bar.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["data_prep.prepare"])
+    executor = ProcessPoolExecutor(workers, mp_context=context)
+    try:
+        yield executor, IN_FLIGHT * workers
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def run_task(
+    convert: Callable[[Any], Converted], labels: LabelSet, root: Path, task: Task
+) -> Outcome:
+    """Convert one task and write its files: the function that runs in every worker."""
+    cv2.setNumThreads(1)  # the processes are the parallelism
+    try:
+        converted = convert(task.payload)
+    except InputError as error:
+        return Outcome(task.name, error=str(error))
+    files = [_write_example(root, example, labels) for example in converted.examples]
+    return Outcome(task.name, files, dict(converted.counts))
+
+
+def _write_example(root: Path, example: Example, labels: LabelSet) -> tuple[str, str]:
+    """Write image and label; return their paths relative to `root`."""
+    if not re.fullmatch(r"[\w-][\w.-]*", example.name, re.ASCII):
+        raise InputError(
+            f"'{example.name}' cannot name a file; use letters, digits, '_', '-' and '.'"
+        )
+    if isinstance(example.image, bytes):
+        image, data = f"images/{example.name}.jpg", example.image
+    else:
+        image, data = f"images/{example.name}.png", cv2.imencode(".png", example.image)[1].tobytes()
+    label = f"labels/{example.name}.png"
+    with atomic_path(inside(root, image)) as temporary:
+        temporary.write_bytes(data)
+    write_label(inside(root, label), example.label, labels.palette)
+    return image, label
+
+
+# ---------------------------------------------------------------- what was done
+
+
+class _Journal:
+    """DEST/prepared.jsonl: a first line that identifies the plan, then a line per finished task."""
+
+    def __init__(self, root: Path, plan: Plan) -> None:
+        self.path = root / JOURNAL
+        self.root = root
+        names = "".join(f"{name} {split}\n" for name, split in plan.splits.items())
+        head = {
+            "set": plan.name,
+            "settings": dict(plan.settings),
+            "tasks": hashlib.sha256(names.encode()).hexdigest(),
+        }
+        self.head = json.loads(json.dumps(head))  # as it reads back: tuples are lists
+
+    def read(self) -> dict[str, Outcome]:
+        """Return the outcomes of an earlier run whose files are all there."""
+        if not self.path.exists():
+            self._start()
+            return {}
+        lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
+        records = [record for record in map(_parse, lines) if record is not None]
+        if not records or records[0] != self.head:
+            raise InputError(
+                f"{self.root}: was prepared from another source or with other options; choose "
+                "another folder, or remove this one"
+            )
+        outcomes = {}
+        for record in records[1:]:
+            with contextlib.suppress(TypeError, ValueError):  # a line that was cut short
+                outcome = Outcome(**record)
+                if all(_is_whole(self.root / name) for pair in outcome.files for name in pair):
+                    outcomes[outcome.task] = outcome
+        return outcomes
+
+    def _start(self) -> None:
+        if self.root.exists() and not self.root.is_dir():
+            raise InputError(f"{self.root}: is a file; name a folder")
+        if self.root.is_dir() and any(self.root.iterdir()):
+            raise InputError(f"{self.root}: is not empty; choose a new folder for the data set")
+        write_text(self.path, json.dumps(self.head) + "\n")
+
+    def __enter__(self) -> _Journal:
+        try:
+            self.file = self.path.open("a", encoding="utf-8")
+            self.file.write("\n")  # ends a line that an earlier run left unfinished
+        except OSError as error:
+            raise _not_written(self.path, error) from error
+        return self
+
+    def add(self, outcome: Outcome) -> None:
+        try:
+            self.file.write(json.dumps(outcome.__dict__) + "\n")
+            self.file.flush()
+        except OSError as error:
+            raise _not_written(self.path, error) from error
+
+    def __exit__(self, *exception: object) -> None:
+        with contextlib.suppress(OSError):
+            self.file.close()
+
+
+def _parse(line: str) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _is_whole(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size > 0
+
+
+def _not_written(path: Path, error: OSError) -> InputError:
+    return InputError(
+        f"{path}: cannot be written ({error.strerror}); check the free space and the permissions"
+    )
+
+
+def _write_summary(plan: Plan, root: Path, done: Mapping[str, Outcome]) -> dict[str, Any]:
+    """Write the lists, skipped.txt if needed, and last dataset.json."""
+    lists: dict[str, list[str]] = {split: [] for split in SPLITS if split in plan.splits.values()}
+    counts: Counter[str] = Counter()
+    skipped = []
+    for name, split in plan.splits.items():
+        outcome = done[name]
+        counts.update(outcome.counts)
+        lists[split] += [f"{image} {label}\n" for image, label in outcome.files]
+        if outcome.error:
+            skipped.append(f"{name}\t{outcome.error}\n")
+    for split, lines in lists.items():
+        write_text(root / f"{split}.txt", "".join(lines))
+    (root / SKIPPED).unlink(missing_ok=True)
+    if skipped:
+        write_text(root / SKIPPED, "".join(skipped))
+    summary = {
+        "set": plan.name,
+        "label_set": plan.labels.name,
+        "settings": dict(plan.settings),
+        "examples": {split: len(lines) for split, lines in lists.items()},
+        "skipped": len(skipped),
+        "counts": dict(sorted(counts.items())),
+        "notes": list(plan.notes),
+    }
+    write_text(root / SUMMARY, json.dumps(summary, indent=2) + "\n")
+    return summary
