@@ -1,0 +1,39 @@
+# The commands of this repository. Everything is installed into .venv by `make setup`, on which
+# all others depend; a second call finds all in place and takes about a second.
+
+PYTHON := .venv/bin/python
+export CAFFE_SOURCE CUDA CUDA_ARCH LGLSTM_CACHE
+
+.PHONY: help setup demo test test-caffe lint lock clean
+
+help: ## List these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Install Debian and Python packages and Caffe with our layers into .venv (docs/install.md)
+	@scripts/setup_debian.sh
+	@scripts/setup_python.sh
+	@$(PYTHON) scripts/setup_caffe.py install
+
+demo: setup ## Train and evaluate on drawn animals, on the CPU (COMPARE=1: against convolutions, too)
+	@.venv/bin/lglstm demo $(if $(filter-out 0,$(COMPARE)),--compare)
+
+test: setup ## Run our tests, C++ and Python
+	@$(PYTHON) scripts/setup_caffe.py test
+	@$(PYTHON) -m pytest
+
+test-caffe: setup ## Build and run Caffe's whole test suite, ours included (minutes)
+	@$(PYTHON) scripts/setup_caffe.py test-all
+
+lint: setup ## Check style and common mistakes with ruff
+	@$(PYTHON) -m ruff check .
+	@$(PYTHON) -m ruff format --check .
+
+# uv keeps the pinned versions that still fit; `make lock UPGRADE=--upgrade` takes the newest.
+lock: ## Write requirements.lock anew after a change of pyproject.toml
+	@/usr/bin/python3 -m venv .venv/lock && .venv/lock/bin/pip install -q uv
+	@.venv/lock/bin/uv pip compile pyproject.toml --extra dev --python-version 3.11 -q \
+		--generate-hashes --custom-compile-command "make lock" $(UPGRADE) -o requirements.lock
+
+clean: ## Remove .venv and what tools left in the checkout; data/, runs/ and the cache stay
+	@rm -rf .venv .pytest_cache .ruff_cache *.egg-info
+	@find . -name __pycache__ -not -path './data/*' -prune -exec rm -rf {} +
