@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import shlex
+from pathlib import Path
 
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from common.errors import InputError
+from common.files import write_text
 
 
 @click.group()
@@ -67,20 +71,49 @@ def generate(
                 "lglstm models generate MODEL --set option=value --name NEW"
             )
         options = with_settings(find(names[0]).options, changes)
-        jobs = [(new_name, options, origin(names[0], changes, new_name))]
+        texts = files.texts(options, new_name, origin(names[0], changes, new_name))
     else:
-        jobs = [(name, find(name).options, origin(name)) for name in names or MODELS]
+        texts = {}
+        for name in names or MODELS:
+            texts |= files.texts(find(name).options, name, origin(name))
+        if not names:
+            texts |= files.index_text()
     if check:
-        out_of_date = [path for name, *job in jobs for path in files.stale(job[0], name, job[1])]
-        if out_of_date:
-            raise InputError(
-                f"out of date: {', '.join(map(str, out_of_date))}; run lglstm models generate"
-            )
-        click.echo(f"{len(jobs)} models are up to date")
+        check_texts(texts)
         return
-    for name, options, command_line in jobs:
-        for path in files.write(options, name, command_line):
-            click.echo(path)
+    for path, text in texts.items():
+        write_text(path, text)
+        click.echo(path)
+
+
+def check_texts(texts: dict[Path, str]) -> None:
+    """Say that all files are up to date, or raise InputError with those that are not."""
+    from prototxt_gen.files import stale
+
+    out_of_date = stale(texts)
+    if out_of_date:
+        raise InputError(
+            f"out of date: {', '.join(map(str, out_of_date))}; run lglstm models generate"
+        )
+    click.echo(f"{len(texts)} files are up to date")
+
+
+@command.command()
+@click.argument("name")
+def options(name: str) -> None:
+    """List every option of a model's family: what it means and the model's value.
+
+    \b
+    Example:
+      lglstm models options horse
+    """
+    from prototxt_gen.options import describe
+    from prototxt_gen.registry import find
+
+    table = Table("option", "value", "meaning", "allowed", box=None)
+    for row in describe(find(name).options):
+        table.add_row(*row)
+    Console().print(table)
 
 
 def origin(name: str, changes: list[str] | None = None, new_name: str | None = None) -> str:
@@ -89,3 +122,64 @@ def origin(name: str, changes: list[str] | None = None, new_name: str | None = N
     for change in changes or []:
         words += ["--set", change]
     return shlex.join(words + (["--name", new_name] if new_name else []))
+
+
+@command.command()
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+def summary(name: str, as_json: bool) -> None:
+    """Show layers, map sizes, weights, multiply-adds and memory of a generated model.
+
+    NAME is a folder of models/, variants included. Multiply-adds are those of one forward pass of
+    one image; weights in brackets are shared with an earlier layer.
+
+    \b
+    Examples:
+      lglstm models summary horse
+      lglstm models summary horse --json
+    """
+    from prototxt_gen.files import folder_of
+    from prototxt_gen.summary import summarise
+
+    measured = summarise(folder_of(name))
+    if as_json:
+        click.echo(json.dumps(measured.as_dict(), indent=2))
+    else:
+        print_summary(measured.as_dict())
+
+
+def print_summary(measured: dict) -> None:
+    """Print the dictionary of a summary as two tables and a line of totals."""
+    table = Table("layer", "type", "top", "weights", "multiply-adds", "lr_mult", box=None)
+    for column in table.columns[3:5]:
+        column.justify = "right"
+    for row in measured["layers"]:
+        shape = "×".join(map(str, next(iter(row["tops"].values()), [])))
+        shared = f"[{row['shared_weights']:,}]" if row["shared_weights"] else ""
+        table.add_row(
+            row["name"],
+            row["type"],
+            shape,
+            f"{row['weights']:,}" if row["weights"] else Text(shared),
+            f"{row['multiply_adds_per_image']:,}" if row["multiply_adds_per_image"] else "",
+            " ".join(f"{rate:g}" for rate in row["lr_mult"]),
+        )
+    groups = Table("part", "layers", "weights", "multiply-adds", box=None)
+    for column in groups.columns[1:]:
+        column.justify = "right"
+    for part, total in measured["groups"].items():
+        groups.add_row(part, *(f"{value:,}" for value in total.values()))
+    console = Console()
+    console.print(table, "", groups)
+    console.print(
+        f"\n{measured['model']}: {measured['weights']:,} weights; "
+        f"{measured['multiply_adds_per_image'] / 1e9:.2f} G multiply-adds per image; training with "
+        f"batch {measured['batch']}: {gib(measured['activation_bytes'])} of activations, "
+        f"{gib(measured['gpu_bytes'])} with weights, momentum and the test net",
+        soft_wrap=True,
+    )
+
+
+def gib(size: int) -> str:
+    """Write a number of bytes for people."""
+    return f"{size / 2**30:.2f} GiB"

@@ -1,4 +1,4 @@
-"""The generated files of a model: their text, writing them, and checking what is on disk."""
+"""The generated files under models/: their text, and whether the ones on disk agree with it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from google.protobuf import text_format
 
 from common.errors import InputError
-from common.files import write_text
+from prototxt_gen.index import index
 from prototxt_gen.nets import FORMS, build
 from prototxt_gen.options import ModelOptions
 from prototxt_gen.solvers import derivation, solver
@@ -16,41 +16,45 @@ from prototxt_gen.solvers import derivation, solver
 MODELS_FOLDER = Path("models")
 
 
-def texts(options: ModelOptions, name: str, origin: str) -> dict[str, str]:
-    """Return file name → text of the four files; `origin` is the command that makes them."""
-    header = f"# {name}: made by `{origin}`; change the options, not this file.\n"
-    files = {
-        f"{form}.prototxt": header + text_format.MessageToString(build(options, name, form))
-        for form in FORMS
-    }
-    files["solver.prototxt"] = (
-        f"{header}# {derivation(options)}.\n"
-        f"# Run in the repository root: caffe train -solver models/{name}/solver.prototxt"
-        "   (GPU: add -gpu 0)\n" + text_format.MessageToString(solver(options, name))
-    )
-    return files
-
-
-def write(options: ModelOptions, name: str, origin: str, root: Path = MODELS_FOLDER) -> list[Path]:
-    """Write the files of a model into `root/name`; return their paths."""
+def texts(options: ModelOptions, name: str, origin: str) -> dict[Path, str]:
+    """Return path → text of a model's four files; `origin` is the command that makes them."""
     check_name(name)
-    paths = []
-    for file, text in texts(options, name, origin).items():
-        write_text(root / name / file, text)
-        paths.append(root / name / file)
-    return paths
+    header = f"# {name}: made by `{origin}`; change the options, not this file.\n"
+    solver_header = (
+        f"# {derivation(options)}.\n"
+        f"# Run in the repository root: caffe train -solver models/{name}/solver.prototxt"
+        "   (GPU: add -gpu 0)\n"
+    )
+    messages = {form: build(options, name, form) for form in FORMS}
+    files = {form: header + text_format.MessageToString(net) for form, net in messages.items()}
+    files["solver"] = header + solver_header + text_format.MessageToString(solver(options, name))
+    return {MODELS_FOLDER / name / f"{file}.prototxt": text for file, text in files.items()}
 
 
-def stale(options: ModelOptions, name: str, origin: str, root: Path = MODELS_FOLDER) -> list[Path]:
-    """Return the files of a model that are missing or differ from what would be generated."""
-    return [
-        root / name / file
-        for file, text in texts(options, name, origin).items()
-        if not (root / name / file).is_file() or (root / name / file).read_text("utf-8") != text
-    ]
+def index_text() -> dict[Path, str]:
+    """Return path → text of the index of all models."""
+    return {MODELS_FOLDER / "README.md": index()}
+
+
+def stale(texts: dict[Path, str]) -> list[Path]:
+    """Return the files that are missing or differ from their text."""
+    return [p for p, text in texts.items() if not p.is_file() or p.read_text("utf-8") != text]
 
 
 def check_name(name: str) -> None:
     """Refuse a name that would not be a plain folder of its own under models/."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9_]*", name):
         raise InputError(f"model name '{name}': use small letters, digits and underscores")
+
+
+def folder_of(name: str) -> Path:
+    """Return the folder of a generated model; raise InputError when there is none."""
+    check_name(name)
+    folder = MODELS_FOLDER / name
+    if not folder.is_dir():
+        known = sorted(path.parent.name for path in MODELS_FOLDER.glob("*/train.prototxt"))
+        raise InputError(
+            f"{folder}: there is no such model here; choose one of {', '.join(known) or 'none'}, "
+            "or make it with lglstm models generate, in the repository root"
+        )
+    return folder

@@ -318,12 +318,21 @@ PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
 }
 
 
-def describe(family: type[ModelOptions]) -> list[tuple[str, str]]:
-    """List (name, `sentence (default)`) of every option of a family, for `--help` and the docs."""
+def describe(options: ModelOptions) -> list[tuple[str, str, str, str]]:
+    """List (name, value, meaning, allowed values) of every option."""
     return [
-        (field.name, f"{field.metadata['help']} ({show(field.default)})")
-        for field in dataclasses.fields(family)
+        (field.name, show(getattr(options, field.name)), field.metadata["help"], allowed(field))
+        for field in dataclasses.fields(options)
     ]
+
+
+def allowed(field: dataclasses.Field) -> str:
+    """Say which values an option takes."""
+    choices, low = field.metadata["choices"], field.metadata["low"]
+    if choices:
+        return ", ".join(map(show, choices))
+    example = PARSERS[field.type.partition("[")[0]][1]
+    return example if low is None else f"{example}, {low} or more"
 
 
 def show(value: Any) -> str:

@@ -1,0 +1,79 @@
+"""models/README.md: every model with its numbers, generated like the models themselves."""
+
+from __future__ import annotations
+
+from prototxt_gen.nets import build
+from prototxt_gen.registry import MODELS, Model
+from prototxt_gen.summary import PAPER_GPU_BYTES, Summary, summarise_nets
+
+HEAD = """\
+# Models
+
+Every net of the paper, and a few more, made by `lglstm models generate`; `lglstm models generate
+--check` tells whether the files are up to date. Don't edit them: change the options in
+`prototxt_gen/`, or make a variant of your own:
+
+```
+lglstm models generate horse --set share_spatial=false --name horse_distinct
+lglstm models options horse          # every option, what it means, its value
+lglstm models summary horse_distinct # layers, weights, multiply-adds, memory
+lglstm models draw horse_distinct    # a picture
+```
+
+Each folder has `train.prototxt`, `test.prototxt`, `deploy.prototxt` (an image in, class scores of
+the same size out, any batch) and `solver.prototxt`. Train in the repository root, on a GPU with
+`-gpu 0`:
+
+```
+caffe train -solver models/horse/solver.prototxt
+```
+
+What was chosen where the paper is silent stands in [docs/differences.md](../docs/differences.md).
+"""
+
+TAIL = """\
+Weights are the learned ones, shared weights counted once. Multiply-adds are those of one forward
+pass of one image. Activations are the blobs of a training iteration with their gradients, and what the
+layers hold beside them. GPU memory adds weights, their gradients and momentum, and the test net;
+it is computed, not measured, in float32 and without cuDNN's workspaces and the few hundred MB of a
+CUDA context. The paper's card had 12 GB: {verdict}.
+
+`horse` and `cow` differ in their lists; so do `atr`, `atr_more` and `fashionista`. The two
+`fashionista_largefov` models are a check on photos that anybody can download: the paper has no
+such experiment. `demo` and `demo_conv` belong to `make demo`.
+"""
+
+
+def index() -> str:
+    """Return the text of models/README.md."""
+    lines = [
+        "| model | what | paper | input | iterations | weights | multiply-adds | activations "
+        "| GPU memory |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    largest = 0
+    for name, model in MODELS.items():
+        measured = summarise_nets(
+            name, build(model.options, name, "train"), build(model.options, name, "test")
+        )
+        largest = max(largest, measured.gpu_bytes)
+        lines.append(row(name, model, measured))
+    verdict = "every model fits" if largest < PAPER_GPU_BYTES else "some models do not fit"
+    return "\n".join([HEAD, *lines, "", TAIL.format(verdict=verdict)])
+
+
+def row(name: str, model: Model, measured: Summary) -> str:
+    """Return a model's line of the table."""
+    options = model.options
+    cells = (
+        f"[`{name}`]({name})",
+        model.what,
+        model.paper,
+        f"{measured.batch} × " + "×".join(map(str, options.input_size)),
+        f"{options.max_iter:,}",
+        f"{measured.weights:,}",
+        f"{measured.multiply_adds / 1e9:.2f} G",
+        f"{measured.activation_bytes / 2**30:.2f} GiB",
+        f"{measured.gpu_bytes / 2**30:.2f} GiB",
+    )
+    return f"| {' | '.join(cells)} |"

@@ -1,0 +1,192 @@
+"""A model in numbers: its layers, their groups, and the memory that training takes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+from caffe.proto import caffe_pb2
+
+from prototxt_gen.shapes import Layer, measure, read_net
+
+BYTES = 4  # Caffe trains in float32
+WEIGHT_COPIES = 3  # values, gradients, momentum
+PAPER_GPU_BYTES = 12 * 2**30  # "a single NVIDIA GeForce GTX TITAN X GPU with 12GB memory"
+
+GROUPS = (
+    "data",
+    "backbone",
+    "image labels",
+    "transition",
+    "LG-LSTM",
+    "extra convolutions",
+    "prediction",
+    "loss",
+)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A training net in numbers.
+
+    layers: the layers of the training net. batch: its images.
+    weights: learnable values, shared ones counted once.
+    multiply_adds: of one forward pass, per image.
+    activation_bytes: blobs with their gradients, and what layers hold beside them.
+    test_bytes: the test net that Caffe keeps beside the training net.
+    """
+
+    name: str
+    layers: list[Layer]
+    batch: int
+    weights: int
+    multiply_adds: int
+    activation_bytes: int
+    test_bytes: int
+
+    @property
+    def gpu_bytes(self) -> int:
+        """Memory of a training run: activations, weights and the test net."""
+        return self.activation_bytes + WEIGHT_COPIES * BYTES * self.weights + self.test_bytes
+
+    def as_dict(self) -> dict:
+        """Everything as plain values, for JSON."""
+        return {
+            "model": self.name,
+            "batch": self.batch,
+            "weights": self.weights,
+            "multiply_adds_per_image": self.multiply_adds,
+            "activation_bytes": self.activation_bytes,
+            "gpu_bytes": self.gpu_bytes,
+            "groups": group_totals(self),
+            "layers": [layer_row(self, layer) for layer in self.layers],
+        }
+
+
+def summarise(folder: Path) -> Summary:
+    """Measure `folder/train.prototxt`, and test.prototxt beside it."""
+    return summarise_nets(
+        folder.name, read_net(folder / "train.prototxt"), read_net(folder / "test.prototxt")
+    )
+
+
+def summarise_nets(
+    name: str, train_net: caffe_pb2.NetParameter, test_net: caffe_pb2.NetParameter
+) -> Summary:
+    """Measure a training net and the test net that Caffe keeps beside it."""
+    layers, test = measure(train_net), measure(test_net)
+    batch = layers[0].cost.tops[0][0]
+    return Summary(
+        name=name,
+        layers=layers,
+        batch=batch,
+        weights=sum(own_weights(layers).values()),
+        multiply_adds=sum(layer.cost.multiply_adds for layer in layers) // batch,
+        activation_bytes=training_bytes(layers),
+        test_bytes=BYTES * (sum(blob_sizes(test).values()) + workspaces(test)),
+    )
+
+
+def own_weights(layers: list[Layer]) -> dict[str, int]:
+    """Learnable weights per layer; a shared blob counts where it comes first."""
+    seen: set[str] = set()
+    own = {}
+    for layer in layers:
+        fresh = [
+            prod(shape)
+            for name, shape in zip(layer.param_names, layer.cost.params, strict=True)
+            if name not in seen and not layer.is_fixed
+        ]
+        own[layer.name] = sum(fresh)
+        seen.update(layer.param_names)
+    return own
+
+
+def blob_sizes(layers: list[Layer]) -> dict[str, int]:
+    """Values per blob; a layer that works in place adds none."""
+    return {
+        top: prod(shape)
+        for layer in layers
+        for top, shape in zip(layer.proto.top, layer.cost.tops, strict=True)
+    }
+
+
+def training_bytes(layers: list[Layer]) -> int:
+    """Blobs, their gradients and the workspaces of a forward and backward pass.
+
+    A blob that several layers read is split: every reader has a gradient of its own.
+    """
+    sizes = blob_sizes(layers)
+    readers = Counter(
+        bottom
+        for layer in layers
+        for bottom in dict.fromkeys(layer.proto.bottom)
+        if bottom not in layer.proto.top
+    )
+    data = layers[0].proto.top  # images and labels have no gradient
+    gradients = {
+        blob: size * (1 if readers[blob] <= 1 else 1 + readers[blob])
+        for blob, size in sizes.items()
+        if blob not in data
+    }
+    return BYTES * (sum(sizes.values()) + sum(gradients.values()) + workspaces(layers))
+
+
+def workspaces(layers: list[Layer]) -> int:
+    """Values that layers hold beside their blobs."""
+    return sum(layer.cost.workspace for layer in layers)
+
+
+def group(layer: Layer) -> str:
+    """The part of the net that a layer belongs to, one of GROUPS."""
+    kind, name = layer.kind, layer.name
+    if kind in ("SegData", "Input"):
+        return "data"
+    if kind == "LGLSTMTransition":
+        return "transition"
+    if kind == "LGLSTM" or name == "silence":
+        return "LG-LSTM"
+    if kind in ("Accuracy", "ImageLabels", "SoftmaxWithLoss", "EuclideanLoss"):
+        return "loss"
+    if name.startswith(("score", "raw_score")):
+        return "prediction"
+    if name.startswith(("extra", "relu_extra")):
+        return "extra convolutions"
+    if "label" in name and kind != "Concat":
+        return "image labels"
+    return "backbone"
+
+
+def layer_row(summary: Summary, layer: Layer) -> dict:
+    """One layer as plain values."""
+    own = own_weights(summary.layers)[layer.name]
+    return {
+        "name": layer.name,
+        "type": layer.kind,
+        "group": group(layer),
+        "tops": {top: list(s) for top, s in zip(layer.proto.top, layer.cost.tops, strict=True)},
+        "weight_shapes": [list(shape) for shape in layer.cost.params],
+        "weights": own,
+        "shared_weights": sum(map(prod, layer.cost.params)) - own,
+        "multiply_adds_per_image": layer.cost.multiply_adds // summary.batch,
+        "lr_mult": [param.lr_mult for param in layer.proto.param],
+        "decay_mult": [param.decay_mult for param in layer.proto.param],
+    }
+
+
+def group_totals(summary: Summary) -> dict[str, dict[str, int]]:
+    """Layers, weights and multiply-adds of every group that the net has."""
+    totals: dict[str, dict[str, int]] = {}
+    own = own_weights(summary.layers)
+    for name in GROUPS:
+        members = [layer for layer in summary.layers if group(layer) == name]
+        if members:
+            totals[name] = {
+                "layers": len(members),
+                "weights": sum(own[layer.name] for layer in members),
+                "multiply_adds_per_image": sum(layer.cost.multiply_adds for layer in members)
+                // summary.batch,
+            }
+    return totals
