@@ -1,0 +1,163 @@
+"""The two LG-LSTM layers of "Semantic Object Parsing with Local-Global LSTM" (CVPR 2016).
+
+Every position of a map has N spatial LSTMs and one along the depth of the network, d cells each:
+
+    u, f, o = sigmoid(W_u H), sigmoid(W_f H), sigmoid(W_o H);   c = tanh(W_c H)
+    m' = f m + u c;   h' = tanh(o m')                                             (Eq. 1)
+
+(not h' = o tanh(m'); no bias unless `bias_term`). Both layers return
+
+    local   (B, (N+1) d, H, W)  hidden cells that arrive at each position, d channels for each of
+                                the N directions, then the depth LSTM's own
+    memory  (B, (N+1) d, H, W)  memory cells m', where they were computed
+    global  (B, d, G, G)        largest hidden cell of the depth LSTM in each cell of a G x G grid;
+                                absent when `global_grid` is 0
+
+which is what the next LGLSTM takes. Directions are named by where hidden cells come from, in raster
+order; from outside the map comes zero.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+# (row, column) of the neighbour that each spatial LSTM receives from.
+DIRECTIONS = {
+    8: [(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)],
+    4: [(-1, -1), (-1, 0), (-1, 1), (0, -1)],
+    2: [(-1, 0), (0, -1)],
+}
+
+
+class _LGLSTMBase(nn.Module):
+    def __init__(self, num_output: int, neighbors: int, global_grid: int):
+        super().__init__()
+        if neighbors not in DIRECTIONS:
+            raise ValueError(f"neighbors is {neighbors}; allowed are 2, 4 and 8")
+        self.num_output, self.neighbors, self.global_grid = num_output, neighbors, global_grid
+
+    def extra_repr(self) -> str:
+        return f"{self.num_output}, neighbors={self.neighbors}, global_grid={self.global_grid}"
+
+    def _tops(self, hidden: Tensor, memory: Tensor) -> tuple[Tensor, ...]:
+        """From what the LSTMs computed, (B, N+1, d, H, W), to local, memory[, global]."""
+        local = torch.cat(self._arrivals(hidden[:, :-1]) + [hidden[:, -1]], dim=1)
+        tops = (local, memory.flatten(1, 2))
+        return tops + ((grid_max(hidden[:, -1], self.global_grid),) if self.global_grid else ())
+
+    def _arrivals(self, sent: Tensor) -> list[Tensor]:
+        """What reaches each position, for each direction: the map moved by one, zeros moved in."""
+        height, width = sent.shape[-2:]
+        padded = F.pad(sent, (1, 1, 1, 1))
+        return [
+            padded[:, n, :, 1 + dy : 1 + dy + height, 1 + dx : 1 + dx + width]
+            for n, (dy, dx) in enumerate(DIRECTIONS[self.neighbors])
+        ]
+
+
+class LGLSTMTransition(_LGLSTMBase):
+    """Makes hidden and memory cells from features x (B, C, H, W): N+1 LSTMs, H = x, zero memory.
+
+    With zero memory the forget gate multiplies nothing and is left out: `weight` (N+1, 3 d, C) has
+    the rows u, o, c; with `bias_term`, `bias` (N+1, 3 d).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_output: int = 64,
+        neighbors: int = 8,
+        global_grid: int = 3,
+        bias_term: bool = False,
+    ):
+        super().__init__(num_output, neighbors, global_grid)
+        lstms = neighbors + 1
+        self.weight = nn.Parameter(torch.empty(lstms, 3 * num_output, in_channels))
+        self.bias = nn.Parameter(torch.zeros(lstms, 3 * num_output)) if bias_term else None
+        nn.init.uniform_(self.weight, -0.1, 0.1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        weight = self.weight.flatten(0, 1)[:, :, None, None]
+        gates = F.conv2d(x, weight, None if self.bias is None else self.bias.flatten())
+        gates = gates.unflatten(1, (self.neighbors + 1, 3, self.num_output))
+        u, o, c = gates.unbind(2)  # each (B, N+1, d, H, W)
+        memory = u.sigmoid() * c.tanh()
+        return self._tops((o.sigmoid() * memory).tanh(), memory)
+
+
+class LGLSTM(_LGLSTMBase):
+    """One LG-LSTM layer: every LSTM sees H = [global, arriving hidden cells] and its own memory.
+
+    `spatial` (S, 4 d, K) and `depth` (4 d, K), K = (G² + N + 1) d: columns global (d, G, G), then
+    directions, then depth; rows u, f, o, c. S = 1 when the spatial LSTMs share weights, else N.
+    With `bias_term`, `spatial_bias` (S, 4 d) and `depth_bias` (4 d).
+
+    The global cells are the same at every position, so their product is computed once per image;
+    and LSTMs that share weights have the same gates, computed once.
+    """
+
+    def __init__(
+        self,
+        num_output: int = 64,
+        neighbors: int = 8,
+        global_grid: int = 3,
+        share_spatial: bool = True,
+        bias_term: bool = False,
+    ):
+        super().__init__(num_output, neighbors, global_grid)
+        d, sets = num_output, 1 if share_spatial else neighbors
+        inputs = (global_grid**2 + neighbors + 1) * d
+        self.spatial = nn.Parameter(torch.empty(sets, 4 * d, inputs))
+        self.depth = nn.Parameter(torch.empty(4 * d, inputs))
+        for weight in (self.spatial, self.depth):
+            nn.init.uniform_(weight, -0.1, 0.1)
+        self.spatial_bias = nn.Parameter(torch.zeros(sets, 4 * d)) if bias_term else None
+        self.depth_bias = nn.Parameter(torch.zeros(4 * d)) if bias_term else None
+
+    def forward(self, local: Tensor, memory: Tensor, *grid: Tensor) -> tuple[Tensor, ...]:
+        gates = self._gates(local, *grid)
+        memory = memory.unflatten(1, (self.neighbors + 1, self.num_output))
+        # Shared gates, one set for all N, broadcast against the N memories.
+        spatial = lstm(gates[:, :-1], memory[:, :-1])
+        depth = lstm(gates[:, -1:], memory[:, -1:])
+        return self._tops(*(torch.cat(pair, dim=1) for pair in zip(spatial, depth, strict=True)))
+
+    def _gates(self, local: Tensor, *grid: Tensor) -> Tensor:
+        """W H for the S sets of spatial weights and the depth LSTM's: (B, S+1, 4, d, H, W)."""
+        weight = torch.cat([self.spatial.flatten(0, 1), self.depth])
+        from_global, from_local = weight.tensor_split([weight.shape[1] - local.shape[1]], dim=1)
+        bias = None
+        if self.spatial_bias is not None:
+            bias = torch.cat([self.spatial_bias.flatten(), self.depth_bias])
+        gates = F.conv2d(local, from_local[:, :, None, None], bias)
+        if grid:
+            gates = gates + (grid[0].flatten(1) @ from_global.T)[:, :, None, None]
+        return gates.unflatten(1, (len(self.spatial) + 1, 4, self.num_output))
+
+
+def lstm(gates: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+    """Eq. (1): gates (B, n or 1, 4, d, H, W), memory (B, n, d, H, W) -> h', m'."""
+    u, f, o, c = gates.unbind(2)
+    memory = f.sigmoid() * memory + u.sigmoid() * c.tanh()
+    return (o.sigmoid() * memory).tanh(), memory
+
+
+def grid_max(hidden: Tensor, grid: int) -> Tensor:
+    """Maximum in each cell of a grid: (B, d, H, W) -> (B, d, G, G).
+
+    Cell g of an axis of length L begins at floor(g L / G + 1/2), so that a mirrored map has
+    mirrored cells.
+    """
+    height, width = hidden.shape[-2:]
+    if min(height, width) < grid:
+        raise ValueError(f"a map of {height} x {width} is smaller than its {grid} x {grid} grid")
+    starts = [[(2 * g * n + grid) // (2 * grid) for g in range(grid + 1)] for n in (height, width)]
+    for axis, edges in zip((2, 3), starts, strict=True):
+        cells = [
+            hidden.narrow(axis, a, b - a).max(dim=axis).values
+            for a, b in zip(edges, edges[1:], strict=False)
+        ]
+        hidden = torch.stack(cells, dim=axis)
+    return hidden

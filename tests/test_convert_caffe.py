@@ -1,0 +1,232 @@
+"""Caffe's files read and written without Caffe."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+from convert_help import (
+    ROOT,
+    caffe_outputs,
+    data,
+    layer,
+    lg_lstm_net,
+    make_net,
+    needs_caffe,
+    random_inputs,
+)
+
+from common.errors import InputError
+from convert.caffe import read_caffemodel, read_net, weights_for, write_caffemodel
+from convert.caffe.schema import NetParameter, message_class
+
+CONVOLUTION = "convolution_param { num_output: 2 kernel_size: 3 }"
+SMALL = data(1, 3, 8, 6) + layer("Convolution", "conv", "data", "conv", CONVOLUTION)
+
+
+def records(path):
+    return [
+        (x.name, x.type, [(b.shape, b.tobytes()) for b in x.blobs]) for x in read_caffemodel(path)
+    ]
+
+
+def blob(values, **fields):
+    """A Blob message with numbers as given, in another field than `data` if `fields` says so."""
+    message = message_class("Blob")(data=[np.asarray(values, "<f4").tobytes()])
+    message.shape.dim.extend(np.shape(values))
+    for name, value in fields.items():
+        setattr(message, name, value)
+    return message
+
+
+@needs_caffe
+def test_caffe_and_we_read_each_others_files(tmp_path):
+    """Bit for bit, shared weights included, and our file is what Caffe writes."""
+    caffe = pytest.importorskip("caffe")
+    net, weights = make_net(tmp_path, lg_lstm_net(8, 3, share=True, bias=True))
+    loaded = caffe.Net(net.path, caffe.TEST, weights=str(tmp_path / "net.caffemodel"))
+    for item in net.layers:
+        for stored, key in zip(loaded.params.get(item.name, []), item.blobs.values(), strict=True):
+            assert stored.data.tobytes() == weights[key].tobytes()
+    loaded.save(str(tmp_path / "caffe.caffemodel"))
+    of_caffe = [r for r in records(tmp_path / "caffe.caffemodel") if r[2]]
+    assert of_caffe == [r for r in records(tmp_path / "net.caffemodel") if r[2]]
+
+
+def test_older_files_read_the_same(tmp_path):
+    """V1 layers, four-axis shapes, doubles, halves and unpacked numbers."""
+    values = np.float32([[1.5, -2.25, 0.125], [3, 1e-7, -65000]])
+    raw = b"".join(bytes([5 << 3 | 5]) + v.tobytes() for v in values.ravel())  # field 5, unpacked
+    shape = blob(values).shape
+    as_double = bytes([8 << 3 | 2, 48]) + values.astype("<f8").tobytes()
+    as_half = bytes([10 << 3, 2, 12 << 3 | 2, 12]) + values.astype("<f2").tobytes()
+    legacy = blob(values, num=1, channels=1, height=2, width=3)
+    legacy.ClearField("shape")
+    head = message_class("Blob")(shape=shape).SerializeToString()
+    blobs = [legacy.SerializeToString(), head + raw, head + as_double, head + as_half]
+    v1 = NetParameter()
+    v1.layers.add(name="fc", type=14)  # INNER_PRODUCT
+    layer_record = v1.layers[0].SerializeToString() + b"".join(
+        bytes([6 << 3 | 2, len(b)]) + b for b in blobs
+    )
+    path = tmp_path / "old.caffemodel"
+    path.write_bytes(bytes([2 << 3 | 2]) + _varint(len(layer_record)) + layer_record)
+    (stored,) = read_caffemodel(path)
+    assert (stored.name, stored.type) == ("fc", "InnerProduct")
+    assert stored.blobs[0].shape == (1, 1, 2, 3)
+    for got in stored.blobs[:3]:
+        np.testing.assert_array_equal(got.reshape(2, 3), values)
+    np.testing.assert_array_equal(stored.blobs[3], values.astype(np.float16).astype(np.float32))
+    assert all(b.dtype == np.float32 for b in stored.blobs)
+
+
+def _varint(value):
+    out = b""
+    while value > 127:
+        out, value = out + bytes([value & 127 | 128]), value >> 7
+    return out + bytes([value])
+
+
+def test_reads_half_precision_of_opencv(tmp_path):
+    cv2 = pytest.importorskip("cv2")
+    _, weights = make_net(tmp_path, SMALL)
+    half = tmp_path / "half.caffemodel"
+    cv2.dnn.shrinkCaffeModel(str(tmp_path / "net.caffemodel"), str(half))
+    assert half.stat().st_size < (tmp_path / "net.caffemodel").stat().st_size
+    stored = {x.name: x.blobs for x in read_caffemodel(half)}
+    expected = weights["conv.weight"].astype(np.float16).astype(np.float32)
+    np.testing.assert_array_equal(stored["conv"][0], expected)
+
+
+@needs_caffe
+def test_v1_prototxt_is_upgraded_as_caffe_does(tmp_path):
+    text = """
+    name: "old" input: "data" input_dim: 1 input_dim: 3 input_dim: 9 input_dim: 7
+    layers { name: "conv" type: CONVOLUTION bottom: "data" top: "conv" blobs_lr: 1 blobs_lr: 2
+      convolution_param { num_output: 4 kernel_size: 3 group: 1 } }
+    layers { name: "relu" type: RELU bottom: "conv" top: "conv" }
+    layers { name: "train" type: DROPOUT bottom: "conv" top: "x" include { phase: TRAIN } }
+    layers { name: "pool" type: POOLING bottom: "conv" top: "pool"
+      pooling_param { kernel_size: 3 stride: 2 } }
+    """
+    net, _ = make_net(tmp_path, text)
+    assert [(x.type, x.line) for x in net.layers] == [
+        ("Convolution", 3), ("ReLU", 5), ("Pooling", 7)
+    ]  # fmt: skip
+    made = caffe_outputs(net, tmp_path, random_inputs(net))
+    assert made["pool"].shape == net.layers[-1].top_shapes[0] == (1, 4, 3, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("layer { name: 'a' type: 'Normalize' bottom: 'data' top: 'a' norm_param { x: 1 } }",
+         'line 3: layer "a" of type Normalize: this type cannot be converted'),
+        ("layer { name: 'a' type: 'ReLU' bottom: 'data' top: 'a' relu_parm { } }", "3:"),
+        ("layer { name: 'a' type: 'ReLU' bottom: 'date' top: 'a' }", '"date" is no top'),
+        ("layer { name: 'a' type: 'Python' bottom: 'data' top: 'a' python_param { module: 'os' "
+         "layer: 'system' } }", "the Python layer os.system cannot be converted"),
+        ("layer { name: 'a' type: 'Convolution' bottom: 'data' top: 'a' convolution_param { "
+         "num_output: 4 kernel_size: 99 } }", "the bottom is too small"),
+        ("layer { name: 'a' type: 'LGLSTM' bottom: 'data' bottom: 'data' top: 'l' top: 'm' "
+         "top: 'g' }", "its bottoms have the shapes"),
+        ("{" * 500, "nested too deep"),
+        ("layer { name: 'a", "is no net description"),
+    ],
+)  # fmt: skip
+def test_a_wrong_prototxt_is_refused_with_its_line(tmp_path, text, words):
+    path = tmp_path / "net.prototxt"
+    path.write_text("# a net {\n" + data(1, 3, 8, 6) + text)
+    with pytest.raises(InputError) as error:
+        read_net(path)
+    assert words in str(error.value)
+    assert str(path) in str(error.value)
+
+
+def test_weights_must_fit_the_net(tmp_path):
+    net, _ = make_net(tmp_path, SMALL)
+    stored = read_caffemodel(tmp_path / "net.caffemodel")
+    stored[0].blobs[0] = stored[0].blobs[0][:, :2]
+    with pytest.raises(InputError, match=r'weight of layer "conv" has the shape \[2, 2, 3, 3\]'):
+        weights_for(net, stored, "w.caffemodel")
+    with pytest.raises(InputError, match='has no layer "conv"'):
+        weights_for(net, [], "w.caffemodel")
+
+
+def test_shared_weights_must_agree(tmp_path):
+    net, _ = make_net(tmp_path, lg_lstm_net(2, 0, True, False))
+    stored = read_caffemodel(tmp_path / "net.caffemodel")
+    second = next(x for x in stored if x.name == "lg_lstm2")
+    second.blobs[1] = second.blobs[1] + 1
+    with pytest.raises(InputError, match='"lg_lstm2" shares depth with others'):
+        weights_for(net, stored, "w.caffemodel")
+
+
+HOSTILE = {
+    "negative": blob([1.0, 2.0]),
+    "huge": blob([1.0]),
+    "overflow": blob([1.0]),
+    "short": blob([1.0, 2.0]),
+    "ragged": blob([1.0]),
+    "axes": blob([1.0]),
+}
+HOSTILE["negative"].shape.dim[:] = [-1, -2]
+HOSTILE["huge"].shape.dim[:] = [2**31]
+HOSTILE["overflow"].shape.dim[:] = [2**62, 4, 2**62, 4]
+HOSTILE["short"].shape.dim[:] = [3]
+HOSTILE["ragged"].data[0] = b"123"
+HOSTILE["axes"].shape.dim[:] = [1] * 33
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_blob_must_hold_what_its_shape_says(tmp_path, name):
+    net = NetParameter()
+    net.layer.add(name="conv").blobs.append(HOSTILE[name])
+    path = tmp_path / "bad.caffemodel"
+    path.write_bytes(net.SerializeToString())
+    with pytest.raises(InputError, match='blob 0 of layer "conv"'):
+        read_caffemodel(path)
+
+
+def test_damaged_files_are_refused_not_believed(tmp_path):
+    """Every truncation, and random damage: an InputError or arrays, never another exception."""
+    make_net(tmp_path, SMALL)
+    whole = (tmp_path / "net.caffemodel").read_bytes()
+    path = tmp_path / "damaged.caffemodel"
+
+    def read(content):
+        path.write_bytes(content)
+        try:
+            return len(read_caffemodel(path))
+        except InputError as error:
+            assert "\n" not in str(error) and str(path) in str(error)
+            return None
+
+    assert read(whole) == 1
+    for length in range(len(whole)):
+        assert read(whole[:length]) is None, length
+    rng = random.Random(1)
+    refused = 0
+    for _ in range(400):
+        content = bytearray(whole)
+        for _ in range(rng.randint(1, 4)):
+            content[rng.randrange(60)] = rng.randrange(256)
+        refused += read(bytes(content)) is None
+    assert refused > 100
+
+
+def test_writing_is_whole_or_not_at_all(tmp_path):
+    with pytest.raises(TypeError):
+        write_caffemodel(tmp_path / "x.caffemodel", "x", [(None, [])])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_model_of_the_repository_is_read():
+    prototxts = sorted(ROOT.glob("models/*/deploy.prototxt"))
+    assert prototxts
+    for path in prototxts:
+        net = read_net(path)
+        assert net.outputs == ("score",)
+        (score,) = (x for x in net.layers if "score" in x.tops)
+        assert score.top_shapes[0][2:] == net.inputs["data"][2:]
