@@ -14,20 +14,22 @@ No mapping was ever published; this one is ours:
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from common.errors import InputError
+from common.images import MAX_PIXELS
 from common.labels import IGNORE, label_set
 from data_prep.matfiles import count_structs, field, load_mat, stream_structs, structs
 from data_prep.prepare import Converted, Example, Plan, Task
 
-TRAIN, TEST = 456, 229
-"""The published split."""
+PUBLISHED = {"train": 456, "test": 229}
 
 POSE = """
     right_ankle right_knee right_hip left_hip left_knee left_ankle right_hand right_elbow
@@ -103,8 +105,6 @@ def plan(source: str | os.PathLike[str], labels: int = 18) -> Plan:
         for k, record in enumerate(stream_structs(source, "truths"), start=1):
             yield Task(_name(k), (str(source), k, record, labels == 56))
 
-    counts = (count - len(test), len(test))
-    same = "the published split" if counts == (TRAIN, TEST) else f"published: {TRAIN} / {TEST}"
     return Plan(
         name="fashionista",
         labels=label_set("fashionista56" if labels == 56 else "atr"),
@@ -112,24 +112,20 @@ def plan(source: str | os.PathLike[str], labels: int = 18) -> Plan:
         tasks=tasks,
         convert=convert,
         settings={"labels": labels},
-        notes=(
-            f"{counts[0]} training and {counts[1]} test photos ({same})",
-            *(() if labels == 56 else ("the 18 labels are derived from the pose: docs/data.md",)),
-        ),
+        published=PUBLISHED,
+        notes=() if labels == 56 else ("the 18 labels are derived from the pose: docs/data.md",),
     )
 
 
 def convert(payload: tuple[str, int, dict, bool]) -> Converted:
     """Turn one element of `truths` into its photo, unchanged, and its label map."""
     sample = _sample(*payload)
-    photo = cv2.imdecode(np.frombuffer(sample.image, np.uint8), cv2.IMREAD_COLOR)
-    if photo is None:
-        raise InputError(f"{sample.where}: 'image' is not a JPEG; fetch the file again")
+    width, height = _decode(sample.image, "JPEG", "image", sample.where).size
     superpixels = _superpixels(sample)
-    if superpixels.shape != photo.shape[:2]:
+    if superpixels.shape != (height, width):
         raise InputError(
-            f"{sample.where}: the photo is {photo.shape[1]}×{photo.shape[0]} and its super-pixel "
-            f"map {superpixels.shape[1]}×{superpixels.shape[0]} pixels; fetch the file again"
+            f"{sample.where}: the photo is {width} × {height} and its super-pixel map "
+            f"{superpixels.shape[1]} × {superpixels.shape[0]} pixels; fetch the file again"
         )
     label = labels_56(sample, superpixels) if sample.keep_56 else labels_18(sample, superpixels)
     return Converted([Example(sample.name, sample.image, label)])
@@ -272,11 +268,23 @@ def _bytes(record: dict, name: str, where: str) -> bytes:
 
 def _superpixels(sample: Sample) -> np.ndarray:
     """Decode the super-pixel map, (H, W) int, counting from 0."""
-    encoded = np.frombuffer(sample.superpixel_map, np.uint8)
-    superpixels = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
-    if superpixels is None or superpixels.ndim != 2:
-        raise InputError(f"{sample.where}: 'superpixel_map' is not a grey PNG; fetch it again")
+    picture = _decode(sample.superpixel_map, "PNG", "superpixel_map", sample.where)
+    numbers = np.asarray(picture).astype(np.int64) - 1
     count = len(sample.superpixel_labels)
-    if superpixels.min() < 1 or superpixels.max() > count:
+    if numbers.ndim != 2 or numbers.min() < 0 or numbers.max() >= count:
         raise InputError(f"{sample.where}: 'superpixel_map' points beyond its {count} labels")
-    return superpixels.astype(np.int64) - 1
+    return numbers
+
+
+def _decode(data: bytes, kind: str, what: str, where: str) -> Image.Image:
+    """Decode a picture whole; a damaged or enormous one raises InputError."""
+    try:
+        picture = Image.open(io.BytesIO(data), formats=(kind,))
+        if picture.width * picture.height <= MAX_PIXELS:
+            picture.load()
+            return picture
+    except Exception as error:  # Pillow's decoders raise many kinds on damaged bytes
+        raise InputError(
+            f"{where}: '{what}' is not a sound {kind} ({error}); fetch the file again"
+        ) from error
+    raise InputError(f"{where}: '{what}' has more than {MAX_PIXELS:,} pixels; fetch the file again")

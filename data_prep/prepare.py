@@ -79,6 +79,7 @@ class Plan:
     tasks: called to get the tasks, as a stream; tasks that are not in `splits` are passed over.
     convert: turns a task into examples; a module-level function, since it runs in other processes.
     settings: the options that shaped the result; a run continues only with the same ones.
+    published: examples per split that the paper or the set's authors report, to compare with.
     notes: sentences about the set that belong into its summary.
     """
 
@@ -88,6 +89,7 @@ class Plan:
     tasks: Callable[[], Iterable[Task]]
     convert: Callable[[Any], Converted]
     settings: Mapping[str, Any] = field(default_factory=dict)
+    published: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -329,6 +331,7 @@ def _write_summary(plan: Plan, root: Path, done: Mapping[str, Outcome]) -> dict[
         "label_set": plan.labels.name,
         "settings": dict(plan.settings),
         "examples": {split: len(lines) for split, lines in lists.items()},
+        "published": dict(plan.published),
         "skipped": len(skipped),
         "counts": dict(sorted(counts.items())),
         "notes": list(plan.notes),

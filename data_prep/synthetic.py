@@ -12,7 +12,7 @@ real one; `draw_animal` and `draw_example` return arrays.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,11 +66,12 @@ def make_synthetic(
     size: int = 97,
     seed: int = 0,
     animal_class: str = "horse",
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
     """Write `count_train` + `count_test` examples of size × size pixels in PASCAL-Part layout.
 
     JPEGImages/<id>.png, Annotations_Part/<id>.mat and ImageSets/{train,test}.txt. The same seed
-    and size give the same files. Raises InputError for counts or sizes that make no set.
+    and size give the same pictures. Raises InputError for counts or sizes that make no set.
     """
     if count_train < 1 or count_test < 1:
         raise InputError(
@@ -78,19 +79,22 @@ def make_synthetic(
         )
     label_set(animal_class)
     root = Path(destination)
-    for split, first, count in (("train", 0, count_train), ("test", count_train, count_test)):
-        names = [f"synthetic_{k:05d}" for k in range(first, first + count)]
-        for k, name in enumerate(names, start=first):
-            animal = draw_animal(size, seed, k)
-            with atomic_path(root / "JPEGImages" / f"{name}.png") as temporary:
-                cv2.imwrite(str(temporary), animal.image)
-            with atomic_path(root / "Annotations_Part" / f"{name}.mat") as temporary:
-                scipy.io.savemat(
-                    temporary,
-                    {"anno": _annotation(name, animal, animal_class)},
-                    do_compression=True,
-                )
-        write_text(root / "ImageSets" / f"{split}.txt", "".join(f"{n}\n" for n in names))
+    total = count_train + count_test
+    names = [f"synthetic_{k:05d}" for k in range(total)]
+    for k, name in enumerate(names):
+        _write(root, name, draw_animal(size, seed, k), animal_class)
+        on_progress(k + 1, total)
+    for split, listed in (("train", names[:count_train]), ("test", names[count_train:])):
+        write_text(root / "ImageSets" / f"{split}.txt", "".join(f"{name}\n" for name in listed))
+
+
+def _write(root: Path, name: str, animal: Animal, animal_class: str) -> None:
+    """Write photo and annotation of one example."""
+    with atomic_path(root / "JPEGImages" / f"{name}.png") as temporary:
+        temporary.write_bytes(cv2.imencode(".png", animal.image)[1].tobytes())
+    with atomic_path(root / "Annotations_Part" / f"{name}.mat") as temporary:
+        anno = _annotation(name, animal, animal_class)
+        scipy.io.savemat(temporary, {"anno": anno}, do_compression=True)
 
 
 def draw_example(size: int = 97, seed: int = 0, index: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -223,7 +227,7 @@ def _place(rng: np.random.Generator, strokes: list[Stroke]) -> list[Stroke]:
 def _paint(stroke: Stroke, size: int) -> np.ndarray:
     """Return how much of each pixel the stroke covers, (size, size) float32 in 0 … 1."""
     big = np.zeros((size * ENLARGE, size * ENLARGE), np.uint8)
-    steps = np.linspace(0, len(stroke.points) - 1, 6 * len(stroke.points))
+    steps = np.linspace(0, len(stroke.points) - 1, 3 * len(stroke.points))
     grid = np.arange(len(stroke.points))
     x, y = (np.interp(steps, grid, stroke.points[:, axis]) for axis in (0, 1))
     radii = np.interp(steps, grid, stroke.radii)

@@ -11,6 +11,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from common.errors import InputError
 from data_prep.prepare import Plan, prepare
 
 SOURCE = click.argument("source", type=click.Path(path_type=Path))
@@ -84,8 +85,10 @@ class _progress:
 
 def _told(summary: dict[str, Any], dest: Path) -> str:
     """Return the summary of a finished set as text."""
-    counts = [f"{count} {split}" for split, count in summary["examples"].items()]
-    lines = [f"{dest}: {', '.join(counts)} examples with the labels of '{summary['label_set']}'"]
+    lines = [f"{dest}: labels of '{summary['label_set']}'"]
+    for split, count in summary["examples"].items():
+        published = summary["published"].get(split)
+        lines.append(f"  {count} {split}" + (f" (published: {published})" if published else ""))
     lines += [f"  {count} {what}" for what, count in summary["counts"].items()]
     lines += [f"  {note}" for note in summary["notes"]]
     if summary["skipped"]:
@@ -108,3 +111,106 @@ def fashionista(source: Path, labels: str) -> Plan:
     from data_prep import fashionista as reader
 
     return reader.plan(source, int(labels))
+
+
+def _lists(*splits: str) -> Callable[[Callable], Callable]:
+    """Add an option per split that takes a list file."""
+
+    def add(function: Callable) -> Callable:
+        for name in reversed(splits):
+            text = f"List of the {name} names; give all lists or none."
+            option = click.option(f"--{name}", type=click.Path(path_type=Path), help=text)
+            function = option(function)
+        return function
+
+    return add
+
+
+def _given(**lists: Path | None) -> dict[str, Path]:
+    """Return the lists that were given; a training list alone would leave nothing to test on."""
+    given = {name: path for name, path in lists.items() if path}
+    if given and not {"train", "test"} <= given.keys():
+        raise InputError("give --train and --test together: a set needs both lists")
+    return given
+
+
+@command.command("horse-cow")
+@click.option("--animal", type=click.Choice(["horse", "cow"]), default="horse", show_default=True)
+@click.option("--annotations", type=click.Path(path_type=Path), help="Folder, when not in SOURCE.")
+@_lists("train", "test")
+@click.option("--neck", type=click.Choice(["body", "head"]), default="body", show_default=True)
+@click.option(
+    "--others",
+    type=click.Choice(["ignore", "background"]),
+    default="ignore",
+    show_default=True,
+    help="What other objects in the picture become.",
+)
+@click.option(
+    "--context",
+    type=click.FloatRange(0, 10),
+    default=0.2,
+    show_default=True,
+    help="How far the crop reaches beyond the animal on each side, in sides of its box.",
+)
+@click.option("--whole", is_flag=True, help="Keep whole photos instead of cropping.")
+@click.option(
+    "--smallest",
+    type=click.IntRange(1),
+    default=50,
+    show_default=True,
+    help="Without lists: leave out animals whose longer side has fewer pixels.",
+)
+@preparing
+def horse_cow(source: Path, annotations, train, test, context, whole, **options: Any) -> Plan:
+    """SOURCE has VOC 2010's JPEGImages and PASCAL-Part's Annotations_Part in it.
+
+    One example per animal, with the labels background, head, body, leg, tail. A folder of merged
+    label maps (PNG, or .mat with one array of ids) works in place of PASCAL-Part.
+
+    \b
+    lglstm data horse-cow VOC2010 data/horse
+    lglstm data horse-cow VOC2010 data/cow --animal cow --train train_ids.txt --test test_ids.txt
+    """
+    from data_prep import horse_cow as reader
+
+    chosen = reader.Options(context=None if whole else context, **options)
+    return reader.plan(source, chosen, annotations, _given(train=train, test=test))
+
+
+@command.command()
+@click.option("--more", is_flag=True, help="Add the dataset10k_ photos to the training part.")
+@_lists("train", "val", "test")
+@preparing
+def atr(source: Path, more: bool, **lists: Path | None) -> Plan:
+    """SOURCE is the folder `humanparsing` with JPEGImages and SegmentationClassAug.
+
+    \b
+    lglstm data atr humanparsing data/atr
+    lglstm data atr humanparsing data/atr_more --more
+    """
+    from data_prep import atr as reader
+
+    return reader.plan(source, more, _given(**lists))
+
+
+@command.command()
+@DESTINATION
+@click.option("--train", "count_train", type=click.IntRange(1), default=300, show_default=True)
+@click.option("--test", "count_test", type=click.IntRange(1), default=100, show_default=True)
+@click.option("--size", type=click.IntRange(33, 1025), default=97, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--animal", type=click.Choice(["horse", "cow"]), default="horse", show_default=True)
+def synthetic(dest: Path, count_train: int, count_test: int, size: int, seed: int, animal) -> None:
+    """Draw quadrupeds in the layout of VOC and PASCAL-Part, for `lglstm data horse-cow`.
+
+    \b
+    lglstm data synthetic drawn --train 300 --test 100
+    lglstm data horse-cow drawn data/drawn --whole \\
+        --train drawn/ImageSets/train.txt --test drawn/ImageSets/test.txt
+    """
+    from data_prep.synthetic import make_synthetic
+
+    with _progress("synthetic") as on_progress:
+        make_synthetic(dest, count_train, count_test, size, seed, animal, on_progress)
+    click.echo(f"{dest}: {count_train} training and {count_test} test pictures of {size} × {size}")
