@@ -270,7 +270,7 @@ READERS: dict[str, Callable[[Path], Weights]] = {
 
 
 def write_caffemodel(weights: Weights, destination: Path) -> str:
-    """Write the weights as convolutions of a .caffemodel, and its SHA-256 beside it; return that."""
+    """Write the weights as convolutions of a .caffemodel; return its SHA-256, written beside it."""
     net = caffe_pb2.NetParameter(name="vgg16_largefov")
     for name, arrays in weights.items():
         layer = net.layer.add(name=name, type="Convolution")

@@ -148,6 +148,32 @@ def summary(name: str, as_json: bool) -> None:
         print_summary(measured.as_dict())
 
 
+@command.command("draw")
+@click.argument("name")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    help="File ending in .png, .svg or .pdf.  [default: runs/NAME_net.png]",
+)
+def draw_model(name: str, output: Path | None) -> None:
+    """Draw a generated model: backbone, transition, LG-LSTM layers, predictions and losses.
+
+    \b
+    Examples:
+      lglstm models draw horse
+      lglstm models draw atr --output atr.svg
+    """
+    from prototxt_gen.draw import draw
+    from prototxt_gen.files import folder_of
+    from prototxt_gen.summary import summarise
+
+    output = output or Path("runs") / f"{name}_net.png"
+    if output.suffix not in (".png", ".svg", ".pdf"):
+        raise InputError(f"{output}: give a file that ends in .png, .svg or .pdf")
+    draw(summarise(folder_of(name)), output)
+    click.echo(output)
+
+
 def print_summary(measured: dict) -> None:
     """Print the dictionary of a summary as two tables and a line of totals."""
     table = Table("layer", "type", "top", "weights", "multiply-adds", "lr_mult", box=None)

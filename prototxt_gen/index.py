@@ -33,10 +33,10 @@ What was chosen where the paper is silent stands in [docs/differences.md](../doc
 
 TAIL = """\
 Weights are the learned ones, shared weights counted once. Multiply-adds are those of one forward
-pass of one image. Activations are the blobs of a training iteration with their gradients, and what the
-layers hold beside them. GPU memory adds weights, their gradients and momentum, and the test net;
-it is computed, not measured, in float32 and without cuDNN's workspaces and the few hundred MB of a
-CUDA context. The paper's card had 12 GB: {verdict}.
+pass of one image. Activations are the blobs of a training iteration with their gradients, and
+what the layers hold beside them. GPU memory adds weights, their gradients and momentum, and the
+test net; it is computed, not measured, in float32 and without cuDNN's workspaces and the few
+hundred MB of a CUDA context. The paper's card had 12 GB: {verdict}.
 
 `horse` and `cow` differ in their lists; so do `atr`, `atr_more` and `fashionista`. The two
 `fashionista_largefov` models are a check on photos that anybody can download: the paper has no

@@ -11,11 +11,13 @@ import difflib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from common.errors import InputError
 from common.labels import LABEL_SETS, LabelSet
 
+RANGE = "tuple[float, float]"
 FILLERS = ("gaussian", "msra", "xavier")
 
 
@@ -61,9 +63,13 @@ class ModelOptions:
     test_images: int = option(227, "lines of the test list", low=1)
     input_size: tuple[int, int] = option((321, 321), "height and width the images are resized to")
 
-    # Augmentation of the training images, as layers/seg_data.py defines it
+    # Augmentation of the training images: ranges [low, high] as layers/seg_options.py explains
     mirror: bool = option(True, "flip half of the images, left and right labels swapped")
-    box_jitter: float = option(0.0, "random box around the object, as layers/seg_data.py", low=0)
+    box_jitter: tuple[float, float] = option((0, 0), "box drawn around the object, 0 is the photo")
+    crop: tuple[float, float] = option((1, 1), "part of each side that an additional crop keeps")
+    scale: tuple[float, float] = option((1, 1), "zoom")
+    rotation: tuple[float, float] = option((0, 0), "degrees, counter-clockwise")
+    color: tuple[float, float] = option((1, 1), "factor on each colour channel")
 
     # Training
     batch_size: int = option(2, "images in a training iteration", low=1)
@@ -265,7 +271,10 @@ def check_aligned(options: ModelOptions) -> None:
 def check_value(field: dataclasses.Field, value: Any) -> None:
     """Refuse a value outside the field's type, choices or range."""
     choices, low = field.metadata["choices"], field.metadata["low"]
-    if isinstance(value, tuple):
+    if field.type == RANGE:
+        if len(value) != 2 or not value[0] <= value[1]:
+            refuse(field.name, value, "low,high with low not above high")
+    elif isinstance(value, tuple):
         if not value or any(type(item) is not int or item < 1 for item in value):
             refuse(field.name, value, "whole numbers above 0, such as 65,97")
         if field.name == "input_size" and len(value) != 2:
@@ -298,11 +307,15 @@ def with_settings(options: ModelOptions, settings: list[str]) -> ModelOptions:
 
 def parse_value(field: dataclasses.Field, text: str) -> Any:
     """Turn the text of a setting into a value of the field's type."""
-    parse, example = PARSERS[field.type.partition("[")[0]]
+    parse, example = PARSERS[field.type]
     try:
         return parse(text)
     except (KeyError, ValueError):
         refuse(field.name, text, example)
+
+
+def parse_tuple(kind: type, text: str) -> tuple:
+    return tuple(kind(part) for part in text.split(","))
 
 
 # What a setting's text becomes, and what to write instead of a wrong one; by the field's type.
@@ -311,10 +324,9 @@ PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
     "int": (int, "a whole number"),
     "float": (float, "a number"),
     "str": (str, "text"),
-    "tuple": (
-        lambda text: tuple(int(part) for part in text.split(",")),
-        "whole numbers with commas, such as 65,97",
-    ),
+    "tuple[int, int]": (partial(parse_tuple, int), "height,width such as 65,97"),
+    "tuple[int, ...]": (partial(parse_tuple, int), "whole numbers such as 16,32,48"),
+    RANGE: (partial(parse_tuple, float), "low,high such as 0.8,1.2"),
 }
 
 
@@ -331,7 +343,7 @@ def allowed(field: dataclasses.Field) -> str:
     choices, low = field.metadata["choices"], field.metadata["low"]
     if choices:
         return ", ".join(map(show, choices))
-    example = PARSERS[field.type.partition("[")[0]][1]
+    example = PARSERS[field.type][1]
     return example if low is None else f"{example}, {low} or more"
 
 
@@ -340,5 +352,5 @@ def show(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):
-        return ",".join(map(str, value))
+        return ",".join(map(show, value))
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -142,7 +142,7 @@ def workspaces(layers: list[Layer]) -> int:
 def group(layer: Layer) -> str:
     """The part of the net that a layer belongs to, one of GROUPS."""
     kind, name = layer.kind, layer.name
-    if kind in ("SegData", "Input"):
+    if kind in ("SegData", "Input", "Power"):
         return "data"
     if kind == "LGLSTMTransition":
         return "transition"

@@ -1,0 +1,309 @@
+"""A picture of a net: blocks of layers, in the colours of what they are, from left to right.
+
+Block heights follow the size of the maps, so that an encoder narrows and a decoder widens.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch
+
+from common.files import atomic_path
+from prototxt_gen.shapes import Layer, lstm_param
+from prototxt_gen.summary import Summary, group
+
+COLOURS = {
+    "data": "#8d99a6",
+    "backbone": "#4f7cac",
+    "image labels": "#9a6fb0",
+    "transition": "#e0a030",
+    "LG-LSTM": "#d2603a",
+    "extra convolutions": "#3f9c8f",
+    "prediction": "#5a9e4b",
+    "loss": "#8c3b4a",
+}
+WIDTH, GAP = 1.0, 0.42  # of a block, and between two, in the picture's units
+INCHES = 0.8  # per unit
+ARC = 0.24  # how far an arc bends, relative to its length
+
+
+@dataclass
+class Block:
+    """Layers drawn as one box: `title` above the lines of `text`; (x, y) is the centre."""
+
+    key: str
+    part: str
+    layers: list[Layer] = field(default_factory=list)
+    x: float = 0.0
+    y: float = 0.0
+    height: float = 0.0
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the maps that the block computes; 1×1 for vectors."""
+        learned = [layer for layer in self.layers if layer.cost.params and not layer.is_fixed]
+        tops = [layer.cost.tops[0] for layer in learned or self.layers]
+        shapes = [shape for shape in tops if len(shape) > 2]
+        return shapes[-1][2:] if shapes else (1, 1)
+
+
+def draw(summary: Summary, destination: Path) -> None:
+    """Write the picture of a net; the suffix of `destination` (.png, .svg, .pdf) says its kind."""
+    blocks = collect(summary.layers)
+    place(blocks)
+    right = max(block.x for block in blocks.values()) + WIDTH
+    arcs = [b.x - a.x for a, b in connections(blocks) if goes_over(a, b)]
+    top = max(block.height for block in blocks.values()) / 2 + 1.7 + ARC / 2 * max(arcs, default=0)
+    bottom = min(block.y - block.height / 2 for block in blocks.values()) - 0.3
+    figure = Figure(figsize=(right * INCHES + 0.4, (top - bottom) * INCHES), dpi=150)
+    axes = figure.add_axes((0.01, 0.01, 0.98, 0.98))
+    axes.set(xlim=(-WIDTH, right), ylim=(bottom, top), aspect="equal")
+    axes.axis("off")
+    for source, target in connections(blocks):
+        connect(axes, source, target)
+    for block in blocks.values():
+        paint(axes, block)
+    bracket(axes, blocks)
+    title(axes, summary, blocks, top)
+    with atomic_path(destination) as temporary:
+        figure.savefig(temporary)
+
+
+def collect(layers: list[Layer]) -> dict[str, Block]:
+    """Group the layers of a net into blocks, in order of their first layer."""
+    blocks: dict[str, Block] = {}
+    stage = ""
+    for layer in layers:
+        part = group(layer)
+        if layer.kind in ("Silence", "ImageLabels", "Accuracy"):
+            continue
+        if part == "backbone" and layer.kind in ("Convolution", "Deconvolution"):
+            # conv4_1, conv4_2 → conv4; up3_whole begins decoder3
+            stage = re.sub(r"_(\d+|whole)$", "", layer.name).replace("up", "decoder")
+        number = re.search(r"\d+", layer.name)
+        key = {
+            "backbone": stage or layer.name,
+            "LG-LSTM": layer.name,
+            "extra convolutions": f"extra{number.group() if number else ''}",
+            "prediction": f"score{number.group() if number else ''}",
+            "loss": layer.name,
+        }.get(part, part)
+        blocks.setdefault(key, Block(key, part)).layers.append(layer)
+    return blocks
+
+
+def place(blocks: dict[str, Block]) -> None:
+    """Give every block its place: the trunk in a row, predictions and losses below it."""
+    x = 0.0
+    unit = math.log2(max(max(block.size) for block in blocks.values()))
+    lowest = 0.0
+    for block in blocks.values():
+        block.height = 0.6 + 2.7 * math.log2(max(2, *block.size)) / unit
+        if block.part in ("prediction", "loss", "image labels"):
+            continue
+        block.x = x
+        x += WIDTH + GAP
+        lowest = min(lowest, -block.height / 2)
+    for block in blocks.values():
+        if block.part == "prediction":
+            feeders = [other for other in blocks.values() if feeds(other, block, blocks)]
+            block.x = max(feeder.x for feeder in feeders)
+            block.height, block.y = 1.05, lowest - 1.15
+        elif block.part == "image labels":
+            block.x, block.height, block.y = below_backbone(block, blocks), 1.3, lowest - 0.9
+    for block in blocks.values():
+        if block.part == "loss":
+            feeder = next(other for other in blocks.values() if feeds(other, block, blocks))
+            block.x, block.height, block.y = feeder.x, 0.75, feeder.y - 1.35
+
+
+def below_backbone(labels: Block, blocks: dict[str, Block]) -> float:
+    """The x of the backbone block that the image-label branch starts from."""
+    return next(block.x for block in blocks.values() if feeds(block, labels, blocks))
+
+
+def feeds(source: Block, target: Block, blocks: dict[str, Block]) -> bool:
+    return (source.key, target.key) in {(a.key, b.key) for a, b in connections(blocks)}
+
+
+def connections(blocks: dict[str, Block]) -> list[tuple[Block, Block]]:
+    """List pairs of blocks of which the first makes what the second reads."""
+    makers: dict[str, Block] = {}
+    pairs: dict[tuple[str, str], tuple[Block, Block]] = {}
+    for block, layer in in_net_order(blocks):
+        for bottom in layer.proto.bottom:
+            maker = makers.get(bottom)
+            if maker and maker is not block and bottom != "label":
+                pairs[maker.key, block.key] = (maker, block)
+        makers |= dict.fromkeys(layer.proto.top, block)
+    return list(pairs.values())
+
+
+def in_net_order(blocks: dict[str, Block]) -> list[tuple[Block, Layer]]:
+    """List every layer with its block so that makers come before readers."""
+    pending = [(block, layer) for block in blocks.values() for layer in block.layers]
+    made: set[str] = set()
+    known = {top for _, layer in pending for top in layer.proto.top}
+    ordered = []
+    while pending:
+        ready = [
+            item
+            for item in pending
+            if all(
+                b in made or b not in known or b in item[1].proto.top for b in item[1].proto.bottom
+            )
+        ]
+        ordered += ready
+        made.update(top for _, layer in ready for top in layer.proto.top)
+        pending = [item for item in pending if item not in ready]
+    return ordered
+
+
+def paint(axes, block: Block) -> None:
+    """Draw a block's box and its words."""
+    colour = COLOURS[block.part]
+    box = FancyBboxPatch(
+        (block.x - WIDTH / 2, block.y - block.height / 2),
+        WIDTH,
+        block.height,
+        boxstyle="round,pad=0,rounding_size=0.12",
+        facecolor=colour,
+        edgecolor="white",
+        linewidth=1.2,
+        zorder=3,
+    )
+    axes.add_patch(box)
+    head, *lines = words(block)
+    axes.text(
+        block.x,
+        block.y,
+        "\n".join([rf"$\bf{{{head}}}$", *lines]),
+        color="white",
+        fontsize=6.6,
+        ha="center",
+        va="center",
+        linespacing=1.35,
+        zorder=4,
+    )
+    if block.part not in ("prediction", "loss", "image labels"):
+        axes.text(
+            block.x,
+            block.y + block.height / 2 + 0.08,
+            "×".join(map(str, block.size)),
+            fontsize=6.2,
+            color="#555555",
+            ha="center",
+            va="bottom",
+        )
+
+
+def words(block: Block) -> list[str]:
+    """The words in a block: its name, then what it holds."""
+    name = block.key.replace("_", r"\_")
+    kinds = [layer for layer in block.layers if layer.cost.params and not layer.is_fixed]
+    if block.part == "data":
+        return ["image", "BGR", "− mean"]
+    if block.part == "LG-LSTM":
+        return [rf"LG{{-}}LSTM\ {block.key.removeprefix('lg_lstm')}", *lstm_words(block)]
+    if block.part == "image labels":
+        return ["labels", "FC, softmax", f"{block.layers[-1].cost.tops[0][1]} values"]
+    if block.part == "loss":
+        return [name]
+    if block.part == "transition":
+        return ["transition", *lstm_words(block)]
+    if block.part == "prediction":
+        return [name, "1×1", str(kinds[0].cost.tops[0][1])]
+    return [name, *convolution_words(kinds), *extras(block)]
+
+
+def lstm_words(block: Block) -> list[str]:
+    """How many LSTMs of how many cells, and the grid of the global cells."""
+    param = lstm_param(block.layers[0].proto)
+    grid = f"global {param.global_grid}×{param.global_grid}" if param.global_grid else "no global"
+    return [f"{param.neighbors} + 1 LSTMs", f"{param.num_output} cells", grid]
+
+
+def convolution_words(layers: list[Layer]) -> list[str]:
+    """`2 × 5×5` and the filters, for the convolutions of a block."""
+    kernels = [layer.cost.params[0][-1] for layer in layers]
+    filters = list(dict.fromkeys(layer.cost.params[0][0] for layer in layers))
+    count = f"{len(layers)} × " if len(layers) > 1 else ""
+    lines = [f"{count}{kernels[0]}×{kernels[0]}", ", ".join(map(str, filters))]
+    dilation = max((*layer.proto.convolution_param.dilation, 1)[0] for layer in layers)
+    return lines + ([f"dilated {dilation}"] if dilation > 1 else [])
+
+
+def extras(block: Block) -> list[str]:
+    """The other things worth a word in a backbone block."""
+    kinds = [layer.kind for layer in block.layers]
+    shown = (("Pooling", "pool"), ("Dropout", "dropout"), ("Eltwise", "+ sum"))
+    return [word for kind, word in shown if kind in kinds]
+
+
+def goes_over(source: Block, target: Block) -> bool:
+    """Whether a connection skips blocks of the trunk, which an arc must pass over."""
+    trunk = ("data", "backbone")
+    return source.part in trunk and target.part in trunk and target.x - source.x > 2 * WIDTH
+
+
+def connect(axes, source: Block, target: Block) -> None:
+    """Draw an arrow: straight to a neighbour, in an arc over what lies between, down to a loss."""
+    style = {"arrowstyle": "-|>", "mutation_scale": 7, "linewidth": 0.9, "color": "#777777"}
+    if goes_over(source, target):
+        above = [block.y + block.height / 2 + 0.32 for block in (source, target)]
+        start, end = (source.x, above[0]), (target.x, above[1])
+        style |= {"connectionstyle": f"arc3,rad={-ARC}", "color": COLOURS[source.part]}
+    elif source.part == "image labels" and target.x > source.x:
+        start = (source.x + WIDTH / 2, source.y)
+        end = (target.x, -target.height / 2)
+        if target.part == "prediction":
+            end = (target.x - WIDTH / 2, target.y)
+        style |= {"connectionstyle": "arc3,rad=0.12", "color": COLOURS[source.part]}
+    elif source.x == target.x:
+        start = (source.x, source.y - source.height / 2)
+        end = (target.x, target.y + target.height / 2)
+    else:
+        start, end = (source.x + WIDTH / 2, source.y), (target.x - WIDTH / 2, target.y)
+    axes.add_patch(FancyArrowPatch(start, end, shrinkA=0, shrinkB=0, zorder=1, **style))
+
+
+def bracket(axes, blocks: dict[str, Block]) -> None:
+    """Mark LG-LSTM layers that share their weights."""
+    layers = [block for block in blocks.values() if block.part == "LG-LSTM"]
+    if len(layers) < 2:
+        return
+    first, last = layers[0], layers[-1]
+    y = first.height / 2 + 0.42
+    left, right = first.x - WIDTH / 2, last.x + WIDTH / 2
+    axes.plot([left, left, right, right], [y, y + 0.12, y + 0.12, y], color="#555555", lw=0.9)
+    shapes = [" × ".join(map(str, s)) for s in first.layers[0].cost.params]
+    shared = first.layers[0].param_names[0] == last.layers[0].param_names[0]
+    words = "shared weights" if shared else "each with weights"
+    text = f"{words} {' and '.join(shapes)}"
+    axes.text((left + right) / 2, y + 0.2, text, fontsize=6.6, ha="center", color="#555555")
+
+
+def title(axes, summary: Summary, blocks: dict[str, Block], top: float) -> None:
+    """Write the name, the totals and the legend."""
+    axes.text(-WIDTH / 2, top - 0.15, summary.name, fontsize=12, weight="bold", va="top")
+    totals = (
+        f"{summary.weights / 1e6:.2f} M weights · {summary.multiply_adds / 1e9:.2f} G multiply-adds"
+        f" per image · {summary.gpu_bytes / 2**30:.2f} GiB to train with batch {summary.batch}"
+    )
+    axes.text(-WIDTH / 2, top - 0.62, totals, fontsize=8, va="top", color="#444444")
+    parts = dict.fromkeys(block.part for block in blocks.values())
+    handles = [Patch(color=COLOURS[part], label=part) for part in parts]
+    axes.legend(
+        handles=handles,
+        loc="upper right",
+        ncols=len(handles),
+        frameon=False,
+        fontsize=7.5,
+        handlelength=1,
+        columnspacing=1.2,
+    )
