@@ -31,6 +31,9 @@ def command(files: tuple[Path, ...], output: Path, as_json: bool) -> None:
     from training.plot import draw
 
     runs = [read(path) for path in files]
+    if len({run.name for run in runs}) < len(runs):
+        for path, run in zip(files, runs, strict=True):
+            run.name = str(path)
     draw(runs, output)
     drawn = []
     for path, run in zip(files, runs, strict=True):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import click
 
 EXAMPLES = """\b
@@ -46,4 +48,5 @@ def command(context: click.Context, **options: object) -> None:
     from training.plan import Options, make_plan
     from training.supervise import run
 
+    logging.basicConfig(format="warning: %(message)s")
     context.exit(run(make_plan(Options(**options))))

@@ -32,17 +32,14 @@ def gpu_count() -> int:
 def choose(asked: str | None, cpu: bool, solver) -> tuple[int, ...]:
     """GPU numbers to train on, () for the CPU.
 
-    Without a wish: GPU 0 (or the solver's `device_id`) when there is one and Caffe can use it,
-    unless the solver file says `solver_mode: CPU`.
+    Without a wish: the solver's `device_id` (0 by default) when Caffe and the machine have it. The
+    solver's `solver_mode` is for `caffe train`; one file then serves machines of both kinds.
     """
     if cpu and asked:
         raise InputError("--cpu and --gpu exclude each other; give one of them")
-    if cpu:
-        return ()
     if asked:
         return _named(asked)
-    wants_cpu = solver.HasField("solver_mode") and solver.solver_mode == solver.CPU
-    if wants_cpu or not caffe_has_cuda() or solver.device_id >= gpu_count():
+    if cpu or not caffe_has_cuda() or solver.device_id >= gpu_count():
         return ()
     return (solver.device_id,)
 

@@ -8,6 +8,8 @@ seed and the iteration, and after a restore the data layers are brought to their
 
 from __future__ import annotations
 
+import ctypes
+import importlib
 import tempfile
 import time
 from dataclasses import dataclass
@@ -27,6 +29,7 @@ from training.stop import Stopped, StopRequest
 
 # Layers without bottoms that have no place in any data.
 PLACELESS = {"DummyData", "Input", "Parameter"}
+_libc = ctypes.CDLL(None)
 
 
 class Diverged(Exception):
@@ -60,13 +63,16 @@ class Summary:
     culprit: dict[str, str] | None = None
 
 
-def iteration_seed(seed: int, rank: int, iteration: int) -> int:
-    """Caffe's random seed (32 bit) for one iteration of one process of a run.
+def seed_iteration(seed: int, rank: int, iteration: int) -> None:
+    """Seed all generators that layers draw from for one iteration of one process of a run.
 
-    A hash and not seed + iteration, by which runs with neighbouring seeds would share most of
-    their dropout masks.
+    These are Caffe's own, C's (HDF5Data shuffles with it) and NumPy's (for Python layers). A hash
+    and not seed + iteration, by which runs with neighbouring seeds would share dropout masks.
     """
-    return int(np.random.SeedSequence([seed, rank, iteration]).generate_state(1)[0])
+    number = int(np.random.SeedSequence([seed, rank, iteration]).generate_state(1)[0])
+    caffe.set_random_seed(number)
+    _libc.srand(number)
+    np.random.seed(number)
 
 
 def build_solver(plan: Plan):
@@ -80,6 +86,7 @@ def build_solver(plan: Plan):
         caffe.set_solver_count(len(plan.gpus))
         caffe.set_solver_rank(plan.rank)
         caffe.set_multiprocess(True)
+    _import_python_layers(plan)
     with tempfile.NamedTemporaryFile("w", suffix=".prototxt") as file:
         file.write(plan.solver)
         file.flush()
@@ -89,17 +96,33 @@ def build_solver(plan: Plan):
     return solver
 
 
-def advance_data(net, batches: int, stop: StopRequest) -> None:
-    """Bring data layers that keep no position of their own past their first `batches` batches.
+def _import_python_layers(plan: Plan) -> None:
+    """Caffe itself says little about a Python layer that it cannot make."""
+    for net in plan.nets():
+        for layer in (layer for layer in net.layer if layer.type == "Python"):
+            module, name = layer.python_param.module, layer.python_param.layer
+            try:
+                getattr(importlib.import_module(module), name)
+            except (ImportError, AttributeError) as error:
+                raise InputError(
+                    f"layer '{layer.name}': {module}.{name} cannot be imported ({error}); put the "
+                    "module's folder on PYTHONPATH, or install what it needs"
+                ) from error
 
-    A layer that keeps it in a parameter blob (SegData) was restored with the snapshot.
+
+def advance_data(solver, plan: Plan, stop: StopRequest) -> None:
+    """After a restore, bring data layers that keep no position of their own to their place.
+
+    They serve the batches of the iterations before once more, with the seeds of then. A layer that
+    keeps its position in a parameter blob (SegData) was restored with the snapshot.
     """
-    for index in source_layers(net):
-        layer = net.layers[index]
-        if layer.type in PLACELESS or len(layer.blobs):
-            continue
-        for _ in range(batches):
-            stop.check()
+    net, parameters = solver.net, plan.parameters()
+    layers = [k for k in source_layers(net) if not len(net.layers[k].blobs)]
+    layers = [k for k in layers if net.layers[k].type not in PLACELESS]
+    for iteration in range(solver.iter if layers else 0):
+        stop.check()
+        seed_iteration(parameters.random_seed, plan.rank, iteration)
+        for index in layers * parameters.iter_size:
             net._forward(index, index)
 
 
@@ -124,7 +147,7 @@ class Training:
         self.tests: dict[str, float] = {}
         self.data_seconds = 0.0
         self.snapshot = Path(plan.resume) if plan.resume else None
-        self._synchronise()
+        self.nccl = connect(self.solver, plan) if len(plan.gpus) > 1 else None
         self._listen()
 
     def run(self) -> Summary:
@@ -174,11 +197,7 @@ class Training:
     def _advance(self) -> None:
         if self.start:
             self.display.note(f"resumed from {self.plan.resume}")
-            advance_data(self.net, self.start * self.parameters.iter_size, self.stop)
-
-    def _synchronise(self) -> None:
-        if len(self.plan.gpus) > 1:
-            connect(self.solver, self.plan)
+            advance_data(self.solver, self.plan, self.stop)
 
     def _listen(self) -> None:
         self.solver.add_callback(self._on_start, self._on_gradients)
@@ -196,7 +215,7 @@ class Training:
         if iteration > self.start and self._snapshot_due(iteration):
             self._check_snapshot()
         self.stop.check()
-        caffe.set_random_seed(iteration_seed(self.parameters.random_seed, 0, iteration))
+        seed_iteration(self.parameters.random_seed, self.plan.rank, iteration)
         self.probe.start_iteration()
         self.row = {"iteration": iteration, "lr": _shortest(self.solver.lr), **tests}
         self.row_began = time.perf_counter()
@@ -303,29 +322,35 @@ class Training:
         )
 
 
-def follow(plan: Plan, stop: StopRequest) -> None:
-    """The part of a run on several GPUs that its second and later processes do."""
+def follow(plan: Plan) -> None:
+    """The part of a run on several GPUs that its second and later processes do.
+
+    They never stop by themselves, which would leave the first waiting for their gradients: when
+    the first one ends, the supervisor ends them.
+    """
     parameters = plan.parameters()
     solver = build_solver(plan)
-    advance_data(solver.net, solver.iter * parameters.iter_size, stop)
-    connect(solver, plan)
+    advance_data(solver, plan, StopRequest())
+    _nccl = connect(solver, plan)
 
     def seed() -> None:
-        stop.check()
-        number = iteration_seed(parameters.random_seed, plan.rank, solver.iter)
-        caffe.set_random_seed(number)
+        seed_iteration(parameters.random_seed, plan.rank, solver.iter)
 
     solver.add_callback(seed, lambda: None)
     solver.step(parameters.max_iter - solver.iter)
 
 
-def connect(solver, plan: Plan) -> None:
-    """Join the processes of a run: the same weights at the start, summed gradients ever after."""
+def connect(solver, plan: Plan):
+    """Join the processes of a run: the same weights at the start, summed gradients ever after.
+
+    Keep the returned object as long as the solver, which only points to it.
+    """
     nccl = caffe.NCCL(solver, bytes.fromhex(plan.nccl_id))
     nccl.bcast()
     solver.add_callback(nccl)
     if plan.parameters().layer_wise_reduce:
         solver.net.after_backward(nccl)
+    return nccl
 
 
 def device_name(gpus: tuple[int, ...]) -> str:

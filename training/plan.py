@@ -72,6 +72,12 @@ class Plan:
     def parameters(self) -> caffe_pb2.SolverParameter:
         return text_format.Parse(self.solver, caffe_pb2.SolverParameter())
 
+    def nets(self) -> list[caffe_pb2.NetParameter]:
+        """The nets that the solver names or holds."""
+        solver, folder = self.parameters(), Path(self.folder)
+        files = [read_prototxt(folder / n, caffe_pb2.NetParameter()) for n in net_files(solver)]
+        return [*files, solver.net_param, solver.train_net_param, *solver.test_net_param]
+
     def to_json(self) -> str:
         return json.dumps(asdict(self))
 
@@ -84,7 +90,7 @@ class Plan:
 def make_plan(options: Options) -> Plan:
     """Check the options and every file they name; raise InputError for the first that is wrong."""
     path, folder = find_solver(options.model)
-    solver = _read(path, caffe_pb2.SolverParameter())
+    solver = read_prototxt(path, caffe_pb2.SolverParameter())
     for setting in _grouped(options.settings):
         _apply_setting(solver, *setting)
     if options.iterations is not None:
@@ -134,7 +140,7 @@ def find_solver(model: str) -> tuple[Path, Path]:
     )
 
 
-def _read(path: Path, message):
+def read_prototxt(path: Path, message):
     """Parse a prototxt file into `message`."""
     try:
         return text_format.Parse(path.read_text(encoding="utf-8"), message)
@@ -197,12 +203,11 @@ def _snapshot_prefix(solver, path: Path, folder: Path) -> Path:
 
 
 def _check_solver(solver, path: Path, folder: Path) -> None:
-    nets = [name for name in (solver.net, solver.train_net, *solver.test_net) if name]
     if not (solver.net or solver.train_net or solver.HasField("net_param")
             or solver.HasField("train_net_param")):  # fmt: skip
         raise InputError(f"{path}: names no net to train; add net: or train_net:")
-    for name in nets:
-        _read(folder / name, caffe_pb2.NetParameter())
+    for name in net_files(solver):
+        read_prototxt(folder / name, caffe_pb2.NetParameter())
     if solver.max_iter <= 0:
         raise InputError(f"{path}: has no max_iter; add it, or give --iterations N")
     if solver.snapshot_format != solver.BINARYPROTO:
@@ -210,6 +215,10 @@ def _check_solver(solver, path: Path, folder: Path) -> None:
             f"{path}: snapshot_format HDF5 cannot be checked and resumed here; leave it out, or "
             "give --set snapshot_format=BINARYPROTO"
         )
+
+
+def net_files(solver) -> list[str]:
+    return [name for name in (solver.net, solver.train_net, *solver.test_net) if name]
 
 
 def _choose_snapshot(options: Options, solver, prefix: Path, path: Path) -> Path | None:

@@ -24,13 +24,14 @@ POLL_SECONDS = 0.05
 # The progress bar hides the cursor; a process that died could not bring it back.
 SHOW_CURSOR = "\x1b[?25h"
 _GLOG = re.compile(r"([IWEF])\d{4,8} [\d:.]+ +\d+ (\S+:\d+)\] ?(.*)")
+_CREATING = re.compile(r"Creating Layer (.+)")
 _LIBRARY_ERROR = re.compile(r"\[libprotobuf (?:ERROR|FATAL) \S+\] ?(.*)")
 
 
 class CaffeLog:
     """Sorts what Caffe writes to its error stream: all into the log, errors to the user as well.
 
-    `fatal` is the reason of a failed check, once there is one.
+    `fatal` is the reason of a failed check, once there is one, with the layer that was being made.
     """
 
     def __init__(self, file: IO[str], verbose: bool):
@@ -38,6 +39,7 @@ class CaffeLog:
         self.fatal = ""
         self.tail: deque[str] = deque(maxlen=3)
         self._in_fatal = False
+        self._layer = ""
 
     def feed(self, line: str) -> None:
         self.file.write(line)
@@ -51,9 +53,13 @@ class CaffeLog:
             level, place, text = match.groups()
             self._in_fatal = level == "F" and not self.fatal
             if self._in_fatal:
-                self.fatal = f"{text.strip()} ({place})"
+                self.fatal = f"{self._layer}{text.strip()} ({place})"
             elif level == "E":
                 self._show(text)
+            elif creating := _CREATING.match(text):
+                self._layer = f"layer '{creating[1]}': "
+            elif text.startswith("Network initialization done"):
+                self._layer = ""
         elif error := _LIBRARY_ERROR.match(line):
             self._show(error[1])
         elif line.startswith("***"):

@@ -44,7 +44,7 @@ def _train(plan, stop: StopRequest) -> int:
     from training.loop import Training, follow
 
     if plan.rank:
-        follow(plan, stop)
+        follow(plan)
         return 0
     summary = Training(plan, stop, sys.stderr).run()
     if summary.message:

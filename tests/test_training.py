@@ -1,0 +1,518 @@
+"""Training for real: tiny nets through the `lglstm train` command, killed, stopped and resumed."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+caffe = pytest.importorskip("caffe")
+
+from caffe.proto import caffe_pb2  # noqa: E402
+from PIL import Image  # noqa: E402
+
+from common.errors import InputError  # noqa: E402
+from training import health, log, snapshots  # noqa: E402
+from training.plan import Options, make_plan  # noqa: E402
+from training.plot import draw, smooth  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# A layer that passes its bottom on: slowly, or with a NaN in batch number `nan_at`.
+FAULTY = """
+import json, time
+import caffe
+
+class Faulty(caffe.Layer):
+    def setup(self, bottom, top):
+        self.options = json.loads(self.param_str)
+        self.count = 0
+    def reshape(self, bottom, top):
+        top[0].reshape(*(bottom[0].shape if bottom else (4, 3, 2, 5)))
+    def forward(self, bottom, top):
+        time.sleep(self.options.get("sleep", 0))
+        top[0].data[...] = bottom[0].data if bottom else self.count
+        if self.count == self.options.get("nan_at"):
+            top[0].data[0] = float("nan")
+        self.count += 1
+    def backward(self, top, propagate_down, bottom):
+        pass
+"""
+
+# Two losses, a weight that two layers share, dropout, and data in shuffled order.
+NET = """
+name: "tiny"
+layer {{ name: "data" type: "HDF5Data" top: "image" top: "label"
+  hdf5_data_param {{ source: "list.txt" batch_size: 4 shuffle: {shuffle} }}
+  include {{ phase: TRAIN }} }}
+layer {{ name: "test_data" type: "HDF5Data" top: "image" top: "label"
+  hdf5_data_param {{ source: "list.txt" batch_size: 5 }} include {{ phase: TEST }} }}
+layer {{ name: "slow" type: "Python" bottom: "image" top: "data"
+  python_param {{ module: "faulty" layer: "Faulty" param_str: '{faulty}' }} }}
+layer {{ name: "conv" type: "Convolution" bottom: "data" top: "conv"
+  convolution_param {{ num_output: 4 kernel_size: 1 weight_filler {{ type: "xavier" }} }} }}
+layer {{ name: "relu" type: "ReLU" bottom: "conv" top: "conv" }}
+layer {{ name: "drop" type: "Dropout" bottom: "conv" top: "drop"
+  dropout_param {{ dropout_ratio: {dropout} }} }}
+layer {{ name: "score1" type: "InnerProduct" bottom: "drop" top: "score1"
+  param {{ name: "shared" }} param {{ name: "shared_bias" }}
+  inner_product_param {{ num_output: 3 weight_filler {{ type: "xavier" }} }} }}
+layer {{ name: "score2" type: "InnerProduct" bottom: "conv" top: "score2"
+  param {{ name: "shared" }} param {{ name: "shared_bias" }}
+  inner_product_param {{ num_output: 3 weight_filler {{ type: "xavier" }} }} }}
+layer {{ name: "loss1" type: "SoftmaxWithLoss" bottom: "score1" bottom: "label" top: "loss1" }}
+layer {{ name: "loss2" type: "SoftmaxWithLoss" bottom: "score2" bottom: "label" top: "loss2"
+  loss_weight: 0.5 }}
+"""
+
+SOLVER = """
+net: "net.prototxt" base_lr: 0.05 lr_policy: "step" stepsize: 30 gamma: 0.5 momentum: 0.9
+weight_decay: 0.001 max_iter: 60 display: 1 snapshot: 12 snapshot_prefix: "runs/tiny"
+test_iter: 2 test_interval: 20 random_seed: 7
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with a data set, a net and a solver; the current one, as for a user."""
+    (tmp_path / "faulty.py").write_text(FAULTY)
+    rng = np.random.default_rng(3)
+    with h5py.File(tmp_path / "data.h5", "w") as file:
+        file["image"] = rng.normal(size=(10, 3, 2, 5)).astype(np.float32)
+        file["label"] = rng.integers(0, 3, size=(10, 1)).astype(np.float32)
+    (tmp_path / "list.txt").write_text(f"{tmp_path}/data.h5\n")
+    write_net(tmp_path)
+    (tmp_path / "solver.prototxt").write_text(SOLVER)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
+
+
+def write_net(folder: Path, shuffle="true", dropout=0.5, **faulty) -> None:
+    text = NET.format(shuffle=shuffle, dropout=dropout, faulty=json.dumps(faulty))
+    (folder / "net.prototxt").write_text(text)
+
+
+def environment(folder: Path) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": f"{ROOT}:{folder}", "OMP_NUM_THREADS": "1"}
+
+
+def start(*arguments: str, folder: Path) -> subprocess.Popen:
+    command = [sys.executable, "-m", "lglstm.main", "train", "./solver.prototxt", "--cpu"]
+    return subprocess.Popen(
+        [*command, *arguments],
+        cwd=folder,
+        env=environment(folder),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def train(*arguments: str, folder: Path, status: int = 0) -> tuple[str, str]:
+    process = start(*arguments, folder=folder)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == status, err
+    return out, err
+
+
+def wait_for_rows(folder: Path, count: int) -> None:
+    path = folder / "runs/tiny.csv"
+    for _ in range(3000):
+        if path.exists() and path.read_text().count("\n") > count:
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"no {count} rows in {path}")
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "runs/tiny.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def results(folder: Path) -> list[dict[str, str]]:
+    """The rows without what a clock measured."""
+    return [{k: v for k, v in row.items() if "seconds" not in k} for row in rows(folder)]
+
+
+def weights(path: Path) -> list[np.ndarray]:
+    net = caffe_pb2.NetParameter()
+    net.ParseFromString(path.read_bytes())
+    return [np.array(blob.data, np.float32) for layer in net.layer for blob in layer.blobs]
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    pairs = zip(weights(one), weights(other), strict=True)
+    return all(a.tobytes() == b.tobytes() for a, b in pairs)
+
+
+def test_killed_and_stopped_runs_end_as_one_that_ran_through(folder):
+    """kill -9, then Ctrl-C, then to the end: the same bits, each iteration once in the CSV.
+
+    With iter_size 2, dropout and shuffled data, of which Caffe's snapshots know nothing.
+    """
+    write_net(folder, sleep=0.004)
+    iter_size = ("--set", "iter_size=2")
+    train(*iter_size, folder=folder)
+    expected = results(folder)
+    shutil.copytree(folder / "runs", folder / "through")
+    shutil.rmtree(folder / "runs")
+
+    killed = start(*iter_size, folder=folder)
+    wait_for_rows(folder, 17)
+    killed.kill()
+    killed.communicate()
+    assert killed.returncode == -signal.SIGKILL
+    stopped_at = wait_until_quiet(folder)
+    assert stopped_at < 60
+
+    interrupted = start("--resume", *iter_size, folder=folder)
+    wait_for_rows(folder, 27)
+    interrupted.send_signal(signal.SIGINT)
+    out, err = interrupted.communicate(timeout=60)
+    assert interrupted.returncode == 130, err
+    last = int(rows(folder)[-1]["iteration"])
+    assert f"interrupted at iteration {last + 1} of 60" in out
+    assert snapshots.newest_good("runs/tiny").name == f"tiny_iter_{last + 1}.solverstate"
+
+    train("--resume", *iter_size, folder=folder)
+    assert results(folder) == expected
+    assert [row["iteration"] for row in expected] == [str(k) for k in range(61)]
+    for iteration in (48, 60):
+        name = f"tiny_iter_{iteration}.caffemodel"
+        assert same_weights(folder / "runs" / name, folder / "through" / name)
+    assert not same_weights(folder / "runs/tiny_iter_48.caffemodel", folder / "runs" / name)
+
+
+def wait_until_quiet(folder: Path) -> int:
+    """The rows of a killed run, after its worker has ended too."""
+    before = -1
+    while before != (count := len(rows(folder))):
+        before = count
+        time.sleep(0.2)
+    return count
+
+
+def test_same_losses_and_weights_as_caffe_train(folder):
+    """Without dropout nothing is random but the initial weights: then the two do not differ."""
+    write_net(folder, dropout=1e-9)
+    program = Path(sys.executable).with_name("caffe")
+    program = str(program) if program.exists() else shutil.which("caffe")
+    if not program:
+        pytest.skip("the caffe program is not installed")
+    (folder / "runs").mkdir()
+    plain = subprocess.run(
+        [program, "train", "-solver", "solver.prototxt"],
+        cwd=folder,
+        env=environment(folder) | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        text=True,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    assert plain.returncode == 0, plain.stderr[-2000:]
+    (folder / "plain.log").write_text(plain.stderr)
+    (folder / "runs").rename(folder / "plain")
+    train(folder=folder)
+
+    ours, theirs = log.read(folder / "runs/tiny.csv"), log.read(folder / "plain.log")
+    assert sorted(ours.losses) == ["loss1", "loss2", "total_loss"]
+    for name, points in ours.losses.items():
+        assert sorted(points) == list(range(60))
+        np.testing.assert_allclose(
+            [theirs.losses[name][k] for k in points], list(points.values()), 1e-5, 1e-6
+        )
+    assert ours.tests.keys() == theirs.tests.keys() == {"loss1", "loss2", "total_loss"}
+    for name, points in ours.tests.items():
+        assert list(points) == list(theirs.tests[name]) == [0, 20, 40, 60]
+        np.testing.assert_allclose(list(theirs.tests[name].values()), list(points.values()), 1e-5)
+    for iteration in (12, 60):
+        name = f"tiny_iter_{iteration}.caffemodel"
+        assert same_weights(folder / "runs" / name, folder / "plain" / name)
+    # Our own copy of Caffe's log says the same.
+    assert log.read(folder / "runs/tiny.log").tests == theirs.tests
+
+
+def test_nan_in_the_data_stops_the_run_and_names_the_layer(folder):
+    net = (folder / "net.prototxt").read_text()
+    source = net[net.index("layer {") : net.index('layer { name: "slow"')]
+    faulty = """layer { name: "data" type: "Python" top: "image" include { phase: TRAIN }
+      python_param { module: "faulty" layer: "Faulty" param_str: '{"nan_at": 30}' } }
+    layer { name: "labels" type: "DummyData" top: "label" include { phase: TRAIN }
+      dummy_data_param { shape { dim: 4 dim: 1 } } }"""
+    test_only = source[source.index('layer { name: "test_data"') :]
+    (folder / "net.prototxt").write_text(net.replace(source, faulty + test_only))
+    out, err = train("--json", folder=folder, status=1)
+    summary = json.loads(out)
+    assert summary["outcome"] == "diverged" and summary["iteration"] == 30
+    assert summary["culprit"] == {"layer": "data", "kind": "data", "blob": "image"}
+    assert Path(summary["snapshot"]).name == "tiny_iter_24.solverstate"
+    assert "error: iteration 30: the loss is nan; in net order it starts in the data" in err
+    assert "tiny_iter_24" in err
+    assert rows(folder)[-1]["total_loss"] == "nan"
+    assert not list((folder / "runs").glob("*_iter_30.*"))
+
+
+def test_snapshot_of_infinite_weights_is_not_kept(folder):
+    arguments = ("--set", "base_lr=3e38", "--set", "snapshot=1")
+    _, err = train(*arguments, folder=folder, status=1)
+    assert "iteration 1: the update is not finite; in net order it starts in the weights" in err
+    assert "clip_gradients" in err
+    assert snapshots.find(folder / "runs/tiny") == []
+
+
+@pytest.mark.parametrize(
+    ("layer", "poison", "expected"),
+    [
+        ("bad", "data", health.Culprit("bad", "data", "x")),
+        ("ip", "weights", health.Culprit("ip", "weights", "parameter 0")),
+        ("log", "activation", health.Culprit("log", "activation", "y")),
+    ],
+)
+def test_first_not_finite_in_net_order(tmp_path, layer, poison, expected):
+    path = tmp_path / "net.prototxt"
+    path.write_text(
+        """
+        layer { name: "bad" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }
+        layer { name: "ip" type: "InnerProduct" bottom: "x" top: "ip" inner_product_param {
+          num_output: 2 bias_term: false weight_filler { type: "constant" value: 1 } } }
+        layer { name: "log" type: "Log" bottom: "ip" top: "y" }
+        layer { name: "after" type: "Power" bottom: "y" top: "z" }
+        """
+    )
+    net = caffe.Net(str(path), caffe.TEST)
+    net.blobs["x"].data[...] = 1
+    net.forward()
+    assert health.first_not_finite(net) is None
+    if poison == "data":
+        net.blobs["x"].data[1, 2] = np.inf
+    elif poison == "weights":
+        net.params["ip"][0].data[0, 1] = np.nan
+    else:
+        net.blobs["x"].data[...] = -1
+    net.forward()
+    assert health.first_not_finite(net) == expected
+
+
+def test_a_failed_check_of_caffe_is_shown(folder):
+    text = (folder / "net.prototxt").read_text()
+    (folder / "net.prototxt").write_text(text.replace("kernel_size: 1", "kernel_size: 9"))
+    _, err = train(folder=folder, status=1)
+    assert err.count("\n") == 1
+    assert "error: Caffe stopped: layer 'conv': Check failed" in err and "runs/tiny.log" in err
+    assert "Check failed" in (folder / "runs/tiny.log").read_text()
+
+
+def test_broken_snapshots_are_skipped(folder, caplog):
+    train(folder=folder)
+    state = folder / "runs/tiny_iter_60.solverstate"
+    snapshots.verify(state)
+    whole, model = state.read_bytes(), state.with_suffix(".caffemodel")
+    for broken in (whole[: len(whole) // 2], whole[:-2], b""):
+        state.write_bytes(broken)
+        assert snapshots.newest_good("runs/tiny").name == "tiny_iter_48.solverstate"
+        assert "tiny_iter_60.solverstate: is truncated" in caplog.text
+        caplog.clear()
+    state.write_bytes(whole)
+    for broken in truncated_weights(model):
+        model.write_bytes(broken)
+        assert snapshots.newest_good("runs/tiny").name == "tiny_iter_48.solverstate"
+        assert "tiny_iter_60.caffemodel: is truncated" in caplog.text
+        caplog.clear()
+    model.unlink()
+    shutil.copy(folder / "runs/tiny_iter_36.solverstate", folder / "runs/tiny_iter_48.solverstate")
+    assert snapshots.newest_good("runs/tiny").name == "tiny_iter_36.solverstate"
+    assert "iteration 36, not that of its name" in caplog.text
+    # The command goes on from there, and writes those after it again.
+    _, err = train("--resume", folder=folder)
+    assert "warning: " in err and "tiny_iter_36" in err
+    assert state.read_bytes() == whole
+
+
+def truncated_weights(model: Path) -> list[bytes]:
+    """Cut in the middle, and between two layers, where what is left is well-formed."""
+    net = caffe_pb2.NetParameter()
+    net.ParseFromString(model.read_bytes())
+    del net.layer[-3:]
+    while net.layer[-1].blobs:
+        del net.layer[-1]
+    return [model.read_bytes()[:-100], net.SerializeToString()]
+
+
+def test_disk_without_room_for_two_snapshots(folder, monkeypatch):
+    train("--iterations", "12", folder=folder)
+    files = [folder / "runs" / f"tiny_iter_12.{kind}" for kind in ("caffemodel", "solverstate")]
+    net = caffe.Net("net.prototxt", caffe.TEST)
+    estimate = snapshots.size(net, make_plan(Options(str(folder / "solver.prototxt"), resume=True))
+                              .parameters())  # fmt: skip
+    numbers = sum(path.stat().st_size for path in files)
+    assert estimate - snapshots.OVERHEAD < numbers < estimate
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 9, 99_000))
+    health.require_space(folder, 49_500)
+    with pytest.raises(InputError, match=r"0\.1 MB free, but two snapshots .* need 2\.4 MB"):
+        health.require_space(folder, 1_200_000)
+
+
+def test_a_python_layer_that_cannot_be_imported(folder):
+    (folder / "faulty.py").write_text("import no_such_package")
+    _, err = train(folder=folder, status=1)
+    assert err.startswith("error: layer 'slow': faulty.Faulty cannot be imported (No module named")
+
+
+def make(folder: Path, **options):
+    return make_plan(Options("./solver.prototxt", **options))
+
+
+def test_plan_takes_what_caffe_would_take(folder):
+    (folder / "w.caffemodel").touch()
+    plan = make(folder, weights="w.caffemodel", settings=("stepvalue=3", "stepvalue=5"))
+    solver = plan.parameters()
+    assert list(solver.weights) == [str(folder / "w.caffemodel")]
+    assert list(solver.stepvalue) == [3, 5] and solver.max_iter == 60 and solver.random_seed == 7
+    assert plan.prefix == str(folder / "runs/tiny") and plan.csv == folder / "runs/tiny.csv"
+    # Caffe's own rules for a prefix that is missing, or a folder.
+    (folder / "solver.prototxt").write_text('net: "net.prototxt" max_iter: 5')
+    assert make(folder).prefix == str(folder / "solver")
+    assert make(folder, settings=("snapshot_prefix=runs",)).prefix == str(folder / "runs/solver")
+    assert make(folder).parameters().random_seed == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"settings": ("nonsense=1",)}, "--set nonsense: is no simple field"),
+        ({"settings": ("max_iter=soon",)}, "--set max_iter=soon: "),
+        ({"settings": ("max_iter",)}, "--set max_iter: expected key=value"),
+        ({"settings": ("gamma=1", "gamma=2")}, "--set gamma: given 2 times"),
+        ({"settings": ("net=other.prototxt",)}, "other.prototxt: cannot be read"),
+        ({"settings": ("net=solver.prototxt",)}, "solver.prototxt: is not a Caffe NetParameter"),
+        ({"settings": ("snapshot_format=HDF5",)}, "snapshot_format HDF5"),
+        ({"weights": "missing.caffemodel"}, "missing.caffemodel: the initial weights"),
+        ({"resume": True}, "nothing to resume"),
+        ({"resume": True, "weights": "w"}, "--resume and --weights exclude each other"),
+        ({"cpu": True, "gpus": "0"}, "--cpu and --gpu exclude each other"),
+    ],
+)
+def test_wrong_options_are_refused(folder, options, message):
+    with pytest.raises(InputError, match=message):
+        make(folder, **options)
+
+
+def test_several_gpus_without_cuda_or_nccl(folder):
+    if caffe.has_nccl():
+        pytest.skip("this Caffe has NCCL")
+    with pytest.raises(InputError, match="--gpu 0,1: this .* (without CUDA|GPU|without NCCL)"):
+        make(folder, gpus="0,1")
+
+
+def test_an_earlier_run_is_not_overwritten_by_accident(folder):
+    (folder / "runs").mkdir()
+    for iteration in (40, 60):
+        (folder / f"runs/tiny_iter_{iteration}.solverstate").touch()
+    with pytest.raises(InputError, match="tiny_iter_60.solverstate: is there .* --overwrite"):
+        make(folder)
+    assert make(folder, overwrite=True).resume is None
+    with pytest.raises(InputError, match="none of these snapshots is whole"):
+        make(folder, resume=True)
+
+
+def test_weights_that_fit_no_layer_are_refused(folder):
+    net = caffe_pb2.NetParameter()
+    net.layer.add(name="stranger").blobs.add(data=[1.0])
+    (folder / "w.caffemodel").write_bytes(net.SerializeToString())
+    _, err = train("--weights", "w.caffemodel", folder=folder, status=1)
+    assert err == f"error: {folder}/w.caffemodel: none of its layers is in this net; " + (
+        "give weights of the same backbone\n"
+    )
+
+
+RESUMED_LOG = """
+I1122 16:16:45.219836 15952 solver.cpp:347] Iteration 0, Testing net (#0)
+I1122 16:16:45.219836 15952 solver.cpp:414]     Test net output #0: accuracy = 0.25
+I1122 16:16:45.219836 15952 solver.cpp:414]     Test net output #1: a = 2 (* 1 = 2 loss)
+I1122 16:16:45.219836 15952 solver.cpp:414]     Test net output #2: b = 3 (* 0.5 = 1.5 loss)
+I1122 16:16:45.219836 15952 solver.cpp:239] Iteration 0 (-1e+33 iter/s, 0s/2 iters), loss = 4
+I1122 16:16:45.219836 15952 solver.cpp:258]     Train net output #0: a = 3 (* 1 = 3 loss)
+I1122 16:16:45.219836 15952 sgd_solver.cpp:112] Iteration 0, lr = 0.1
+I1122 16:16:45.219836 15952 solver.cpp:239] Iteration 10 (2 iter/s, 5s/10 iters), loss = 2
+I1122 16:16:45.219836 15952 solver.cpp:239] Iteration 20 (2 iter/s, 5s/10 iters), loss = 9
+I1122 16:16:45.219836 15952 solver.cpp:239] Iteration 15, loss = 1.5
+I1122 16:16:45.219836 15952 solver.cpp:347] Iteration 16, Testing net (#1)
+I1122 16:16:45.219836 15952 solver.cpp:414]     Test net output #0: accuracy = 0.5
+I1122 16:16:45.219836 15952 solver.cpp:239] Iteration 16, loss = -nan
+"""
+
+
+def test_log_of_a_resumed_run(tmp_path):
+    path = tmp_path / "caffe.log"
+    path.write_text(RESUMED_LOG)
+    run = log.read(path)
+    assert list(run.losses["total_loss"]) == [0, 10, 15, 16]
+    assert run.losses["total_loss"][15] == 1.5 and np.isnan(run.losses["total_loss"][16])
+    assert run.losses["a"] == {0: 3.0}
+    assert run.tests["total_loss"] == {0: 3.5} and run.tests["accuracy"] == {0: 0.25}
+    assert run.tests["accuracy#1"] == {16: 0.5}
+
+
+def test_smoothing_is_a_mean_over_what_came_before():
+    values = np.arange(90, dtype=np.float64)
+    assert smooth(values)[:4].tolist() == [0, 0.5, 1, 2]  # a window of 3
+    assert smooth(np.array([5.0])).tolist() == [5]
+
+
+def test_plot_draws_runs_of_both_kinds(tmp_path):
+    (tmp_path / "caffe.log").write_text(RESUMED_LOG)
+    (tmp_path / "run.csv").write_text(
+        "iteration,lr,total_loss,a,b,seconds,data_seconds,test_total_loss\n"
+        "0,0.1,4,3,1,0.5,0.1,3.5\n1,0.1,2,1,1,0.5,0.1,\n2,,,,,,,1.5\n"
+    )
+    command = [sys.executable, "-m", "lglstm.main", "plot", "run.csv", "caffe.log", "-o", "c.png"]
+    result = subprocess.run(
+        [*command, "--json"],
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    drawn = json.loads(result.stdout)["runs"]
+    assert [(run["points"], run["last_iteration"], run["tests"]) for run in drawn] == [
+        (2, 1, 2),
+        (4, 16, 1),
+    ]
+    assert colours(tmp_path / "c.png") > 50
+    run = log.read(tmp_path / "run.csv")
+    draw([run], tmp_path / "one.png")
+    assert Image.open(tmp_path / "one.png").width > 1.8 * Image.open(tmp_path / "c.png").width
+
+
+def colours(path: Path) -> int:
+    return len(Image.open(path).convert("RGB").getcolors(1 << 20))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.csv", "iteration,total_loss\n0,lots\n", "a.csv: is not a CSV of lglstm train"),
+        ("b.log", "no losses here\n", "b.log: holds no losses"),
+        ("c.csv", None, "c.csv: cannot be read"),
+    ],
+)
+def test_files_that_cannot_be_plotted(tmp_path, name, text, message):
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=message):
+        log.read(tmp_path / name)
+    run = log.Run("x")
+    run.losses["total_loss"][0] = 1.0
+    with pytest.raises(InputError, match="curve.gif: unknown kind of picture"):
+        draw([run], tmp_path / "curve.gif")
