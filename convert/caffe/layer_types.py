@@ -69,7 +69,7 @@ def _count(shape: Shape) -> int:
     return math.prod(shape)
 
 
-# --- Convolution, Deconvolution, Pooling -------------------------------------------------------
+# --- Convolution, Deconvolution, Pooling ----------------------------------------------------------
 
 
 def _pair(parameters, name: str, default: int | None, h: str, w: str) -> list[int]:
@@ -200,7 +200,7 @@ def pooled(options: dict, axis: int, size: int) -> int:
     return count
 
 
-# --- InnerProduct, BatchNorm, Scale, Bias, PReLU ------------------------------------------------
+# --- InnerProduct, BatchNorm, Scale, Bias, PReLU --------------------------------------------------
 
 
 def _inner_product_options(layer: LayerParameter) -> dict:
@@ -276,7 +276,7 @@ def _prelu_blobs(options: dict, bottoms: Shapes) -> dict[str, Shape]:
     return {"weight": () if options["channel_shared"] else (bottoms[0][1],)}
 
 
-# --- Elementwise, and layers that move numbers ---------------------------------------------------
+# --- Elementwise, and layers that move numbers ----------------------------------------------------
 
 
 def _relu_options(layer: LayerParameter) -> dict:
@@ -471,7 +471,7 @@ def _image_labels_tops(options: dict, bottoms: Shapes) -> Shapes:
     return [(bottoms[0][0], options["num_classes"])]
 
 
-# --- LG-LSTM ------------------------------------------------------------------------------------
+# --- LG-LSTM --------------------------------------------------------------------------------------
 
 _LG_LSTM_KEYS = ("num_output", "neighbors", "global_grid", "share_spatial", "bias_term")
 

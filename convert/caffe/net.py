@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -91,15 +91,17 @@ def read_net(
     path: str | os.PathLike[str],
     phase: str = "TEST",
     size: tuple[int, int] | None = None,
-    supported: Mapping[str, object] = LAYER_TYPES,
+    batch_factor: int = 1,
+    supported: Container[str] = LAYER_TYPES,
 ) -> Net:
     """Read a prototxt into a Net. Raises InputError that names the layer and its line.
 
     phase: "TEST" or "TRAIN", as in include and exclude rules. size: (H, W) to give every 4-axis
-    input instead of its own. supported: the layer types that the caller can convert.
+    input instead of its own. batch_factor: to multiply every input's first axis by. supported: the
+    layer types that the caller can convert.
     """
     message, lines = read_prototxt(path, phase)
-    builder = _Builder(path, size, supported)
+    builder = _Builder(path, size, batch_factor, supported)
     for layer, line in zip(message.layer, lines, strict=True):
         try:
             builder.add(layer, line)
@@ -114,8 +116,9 @@ def read_net(
 class _Builder:
     """Follows the layers as Caffe's Net::Init does."""
 
-    def __init__(self, path, size, supported):
-        self.path, self.size, self.supported = path, size, supported
+    def __init__(self, path, size, batch_factor, supported):
+        self.path, self.size, self.batch_factor = path, size, batch_factor
+        self.supported = supported
         self.shapes: dict[str, Shape] = {}
         self.unused: dict[str, None] = {}
         self.inputs: dict[str, Shape] = {}
@@ -135,11 +138,8 @@ class _Builder:
         self._check_names(message, kind)
         bottoms = [self.shapes[blob] for blob in message.bottom]
         options = LAYER_TYPES[kind].options(message)
-        if kind in SOURCES and self.size and options["shapes"]:
-            options["shapes"] = [
-                [*shape[:2], *self.size] if len(shape) == 4 else shape
-                for shape in options["shapes"]
-            ]
+        if kind in SOURCES and options["shapes"]:
+            options["shapes"] = [self._resized(shape) for shape in options["shapes"]]
         tops = LAYER_TYPES[kind].tops(options, bottoms)
         if len(tops) != len(message.top):
             raise LayerError(f"it has {len(message.top)} tops, expected {len(tops)}")
@@ -166,6 +166,10 @@ class _Builder:
             )
         )
 
+    def _resized(self, shape: list[int]) -> list[int]:
+        size = self.size if self.size and len(shape) == 4 else shape[2:]
+        return [shape[0] * self.batch_factor, *shape[1:2], *size]
+
     def _type(self, message: LayerParameter) -> str:
         kind = message.type
         if kind == "Python":
@@ -175,7 +179,8 @@ class _Builder:
                 raise LayerError(f"the Python layer {'.'.join(source)} cannot be converted")
         if kind not in LAYER_TYPES or kind not in self.supported:
             raise LayerError(
-                "this type cannot be converted; supported are " + ", ".join(sorted(self.supported))
+                "this type cannot be converted; supported are "
+                + ", ".join(sorted(kind for kind in LAYER_TYPES if kind in self.supported))
             )
         return kind
 
