@@ -189,6 +189,8 @@ def as_json(facts: dict[str, Any], findings: list[Finding]) -> dict[str, Any]:
 def show(findings: list[Finding]) -> None:
     """Print the report as a table, then the remedies."""
     table = Table.grid(padding=(0, 2))
+    for _ in range(3):
+        table.add_column(overflow="fold")
     for name, value, remedy, _ in findings:
         table.add_row("[red]missing[/]" if remedy else "[green]ok[/]", name, value)
     console = Console(highlight=False)

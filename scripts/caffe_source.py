@@ -25,7 +25,7 @@ APT_HELPER = "/usr/lib/apt/apt-helper"  # downloads with apt's own proxies and c
 
 # What a user's own checkout may hold besides source: never copied, never part of a hash.
 NOT_SOURCE = shutil.ignore_patterns(
-    ".git", "build", "build_*", ".build_*", "distribute", "*.o", "*.so", "*.pyc", "__pycache__"
+    ".git", "build", ".build_*", "distribute", "*.o", "*.so", "*.pyc", "__pycache__"
 )
 
 
@@ -146,7 +146,9 @@ def _download(uri: str, archive: Archive, path: Path) -> str:
             return errors[0] if errors else f"no answer from {uri}"
         if (digest := file_digest(partial)) != archive.sha256:
             return f"{uri} has SHA-256 {digest}, not {archive.sha256}"
-        partial.replace(path)
+        # From a mirror on this disk apt makes a link only.
+        shutil.copyfile(partial, f"{partial}.copy")
+        Path(f"{partial}.copy").replace(path)
     return ""
 
 
@@ -160,7 +162,7 @@ def apply_patch(patch: Path, tree: Path) -> bool:
 
     Returns False, with `tree` as it was, when it does not fit.
     """
-    command = ["patch", "-p1", "--batch", "--no-backup-if-mismatch", "-d", tree, "-i", patch]
+    command = ["patch", "-p1", "--force", "--no-backup-if-mismatch", "-d", tree, "-i", patch]
     command += ["--reject-file=-"]
 
     def works(*options: str) -> bool:

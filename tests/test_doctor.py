@@ -1,0 +1,91 @@
+"""`lglstm doctor` on this environment, and on ones with something missing."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lglstm import doctor
+
+
+@pytest.fixture(scope="module")
+def facts() -> dict[str, Any]:
+    return doctor.collect()
+
+
+def run_doctor(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "lglstm.main", "doctor", *arguments],
+        capture_output=True,
+        text=True,
+        env=os.environ | environment,
+    )
+
+
+def test_all_is_well_after_setup() -> None:
+    run = run_doctor("--json")
+    report = json.loads(run.stdout)
+    assert report["missing"] == []
+    assert (report["ok"], run.returncode) == (True, 0)
+    assert report["layers"] == ["LGLSTM", "LGLSTMTransition"]
+    assert report["caffe"]["version"] == "1.0.0"
+    assert "openblas-openmp" in report["caffe"]["blas"]
+    assert report["threads"] >= 1
+
+
+def test_table_names_every_finding() -> None:
+    run = run_doctor()
+    assert run.returncode == 0, run.stdout
+    for name in ("Python", "NumPy", "Caffe", "layer types", "BLAS", "threads", "device"):
+        assert name in run.stdout
+
+
+def test_caffe_that_cannot_be_imported(tmp_path: Path) -> None:
+    (tmp_path / "caffe.py").write_text("raise ImportError('libcaffe.so is gone')\n")
+    run = run_doctor("--json", PYTHONPATH=str(tmp_path))
+    report = json.loads(run.stdout)
+    assert (report["ok"], run.returncode, report["layers"]) == (False, 1, [])
+    (missing,) = report["missing"]
+    assert missing["name"] == "Caffe"
+    assert "libcaffe.so is gone" in missing["found"]
+    assert "make setup" in missing["remedy"]
+
+
+def test_caffe_that_ends_its_process(tmp_path: Path) -> None:
+    (tmp_path / "caffe.py").write_text("import os\nos.abort()\n")
+    run = run_doctor(PYTHONPATH=str(tmp_path))
+    assert run.returncode == 1
+    assert "make setup" in run.stdout
+
+
+@pytest.mark.parametrize(
+    ("change", "name", "needed"),
+    [
+        ({"numpy": None}, "NumPy", True),
+        ({"packages": {}}, "packages", True),
+        ({"packages": {"h5py": None}}, "packages", True),
+        ({"caffe": {"layer_types": ["LSTM", "LGLSTM"]}}, "layer types", True),
+        ({"caffe": {"python_layers": {"layers.seg_data": "No module"}}}, "Python layers", True),
+        ({"caffe": {"blas_library": "/usr/lib/libblas.so.3"}}, "BLAS", False),
+        ({"command": {"error": "not in bin"}}, "caffe command", True),
+        ({"build": {"mode": "CUDA"}, "gpus": []}, "device", False),
+    ],
+)
+def test_each_missing_part_has_its_remedy(
+    facts: dict[str, Any], change: dict[str, Any], name: str, needed: bool
+) -> None:
+    changed = copy.deepcopy(facts)
+    for key, value in change.items():
+        keep = changed[key] if key in ("caffe", "build") else None
+        changed[key] = keep | value if keep else value
+    findings = doctor.judge(changed)
+    problems = {finding.name: finding for finding in findings if finding.remedy}
+    assert list(problems) == [name]
+    assert doctor.ready(findings) is not needed
