@@ -13,15 +13,13 @@ last: a folder that has it is complete.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
-import multiprocessing
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,13 +31,12 @@ from common.errors import InputError
 from common.files import atomic_path, inside, write_text
 from common.images import write_label
 from common.labels import LabelSet
+from data_prep.parallel import stream
 
 JOURNAL = "prepared.jsonl"
 SUMMARY = "dataset.json"
 SKIPPED = "skipped.txt"
 SPLITS = ("train", "val", "test")
-IN_FLIGHT = 4
-"""Tasks per worker that are handed out ahead: enough to keep it busy, few enough for memory."""
 
 
 @dataclass(frozen=True)
@@ -126,11 +123,11 @@ def prepare(
     pending = (t for t in plan.tasks() if t.name in plan.splits and t.name not in done)
     total = len(plan.splits)
     on_progress(len(done), total)
-    with (
-        contextlib.closing(_outcomes(plan, root, pending, workers, scheduler)) as outcomes,
-        journal,
-    ):
-        for outcome in outcomes:
+    work = functools.partial(run_task, plan.convert, plan.labels, root)
+    results = stream(work, pending, workers=workers, scheduler=scheduler)
+    with contextlib.closing(results), journal:
+        for task, result in results:
+            outcome = result or _crashed(task)
             if outcome.error and not skip_bad:
                 raise InputError(outcome.error)
             journal.add(outcome)
@@ -145,57 +142,7 @@ def prepare(
     return _write_summary(plan, root, done)
 
 
-# ---------------------------------------------------------------- running the tasks
-
-
-def _outcomes(
-    plan: Plan, root: Path, tasks: Iterator[Task], workers: int | None, scheduler: str | None
-) -> Iterator[Outcome]:
-    """Yield the outcome of every task, in the order in which they finish."""
-    workers = workers or len(os.sched_getaffinity(0))
-    if workers == 1 and not scheduler:
-        yield from (run_task(plan.convert, plan.labels, root, task) for task in tasks)
-        return
-    with _executor(workers, scheduler) as (executor, slots):
-        running: dict[Future[Outcome], Task] = {}
-        try:
-            while True:
-                while len(running) < slots and (task := next(tasks, None)):
-                    future = executor.submit(run_task, plan.convert, plan.labels, root, task)
-                    running[future] = task
-                if not running:
-                    return
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    running.pop(future)
-                    yield future.result()
-        except BrokenProcessPool:
-            names = ", ".join(sorted(task.name for task in running.values())[:8])
-            raise InputError(
-                f"a worker process died while it read one of {names}; there may not be enough "
-                "memory: run again with fewer --workers (finished files are kept)"
-            ) from None
-        finally:
-            for future in running:
-                future.cancel()
-
-
-@contextlib.contextmanager
-def _executor(workers: int, scheduler: str | None) -> Iterator[tuple[Executor, int]]:
-    """Yield an executor and the number of tasks to keep in flight on it."""
-    if scheduler:
-        from data_prep.cluster import dask_executor
-
-        with dask_executor(scheduler) as (executor, cores):
-            yield executor, IN_FLIGHT * cores
-        return
-    # Plain forking is not safe beside the threads of OpenCV and of a progress bar.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["data_prep.prepare"])
-    executor = ProcessPoolExecutor(workers, mp_context=context)
-    try:
-        yield executor, IN_FLIGHT * workers
-    finally:
-        executor.shutdown(cancel_futures=True)
+# ---------------------------------------------------------------- one task
 
 
 def run_task(
@@ -209,6 +156,14 @@ def run_task(
         return Outcome(task.name, error=str(error))
     files = [_write_example(root, example, labels) for example in converted.examples]
     return Outcome(task.name, files, dict(converted.counts))
+
+
+def _crashed(task: Task) -> Outcome:
+    error = (
+        f"{task.name}: the process that read it was killed or ran out of memory; fetch its files "
+        "again, or use fewer --workers"
+    )
+    return Outcome(task.name, error=error)
 
 
 def _write_example(root: Path, example: Example, labels: LabelSet) -> tuple[str, str]:
