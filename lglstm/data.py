@@ -10,6 +10,7 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 from common.errors import InputError
 from data_prep.prepare import Plan, prepare
@@ -214,3 +215,95 @@ def synthetic(dest: Path, count_train: int, count_test: int, size: int, seed: in
     with _progress("synthetic") as on_progress:
         make_synthetic(dest, count_train, count_test, size, seed, animal, on_progress)
     click.echo(f"{dest}: {count_train} training and {count_test} test pictures of {size} × {size}")
+
+
+@command.command()
+@DESTINATION
+@click.option("--label-set", help="Name of the label set, when dataset.json is missing.")
+@click.option("--workers", type=click.IntRange(1), help="Processes; by default one per core.")
+@click.option("--sheet", type=click.Path(path_type=Path), help="Where to draw samples.")
+@AS_JSON
+def check(dest: Path, label_set, workers, sheet: Path | None, as_json: bool) -> None:
+    """Read every file of a prepared set and say what is wrong; exit 1 if anything is.
+
+    \b
+    lglstm data check data/fashionista
+    lglstm data check data/fashionista --sheet samples.png --json
+    """
+    from common.labels import label_set as named
+    from data_prep import check as checking
+
+    labels = named(label_set) if label_set else checking.label_set_of(dest)
+    with _progress("check") as on_progress:
+        found = checking.check(dest, labels, workers=workers, on_progress=on_progress)
+    if sheet and found["ok"]:
+        checking.write_samples(sheet, dest, labels)
+    if as_json:
+        click.echo(json.dumps(found))
+    else:
+        _print_findings(found)
+        if sheet and found["ok"]:
+            click.echo(f"samples: {sheet}")
+    if not found["ok"]:
+        raise SystemExit(1)
+
+
+def _print_findings(found: dict[str, Any]) -> None:
+    """Print classes, lists and problems."""
+    table = Table(title=f"{found['set']}, labels of '{found['label_set']}'")
+    for heading in ("id", "class"):
+        table.add_column(heading)
+    for split, described in found["lists"].items():
+        table.add_column(f"{split}: images of {described['examples']:,}", justify="right")
+        table.add_column("pixels", justify="right")
+    totals = {split: max(1, _pixels(found, split)) for split in found["lists"]}
+    for entry in found["classes"]:
+        cells = []
+        for split, total in totals.items():
+            cells += [f"{entry['images'][split]:,}", f"{entry['pixels'][split] / total:.3%}"]
+        table.add_row(str(entry["id"]), entry["name"], *cells)
+    console = Console()
+    console.print(table)
+    for split, described in found["lists"].items():
+        click.echo(f"{split}.txt: {described['examples']} examples, SHA-256 {described['sha256']}")
+    for problem in found["problems"][:20]:
+        click.echo(f"problem: {problem}")
+    if len(found["problems"]) > 20:
+        click.echo(f"and {len(found['problems']) - 20} more problems; --json lists them all")
+    click.echo("ok" if found["ok"] else "not ok")
+
+
+def _pixels(found: dict[str, Any], split: str) -> int:
+    return sum(entry["pixels"][split] for entry in found["classes"])
+
+
+@command.command()
+@click.argument("list_file", metavar="LIST", type=click.Path(path_type=Path))
+@click.option("--augmented", is_flag=True, help="Show random versions as training makes them.")
+@click.option("--net", type=click.Path(path_type=Path), help="Take size and changes of this net.")
+@click.option(
+    "--size", type=(int, int), default=(321, 321), show_default=True, help="Height, width."
+)
+@click.option("--count", type=click.IntRange(1, 200), default=12, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--label-set", help="Name of the label set, when dataset.json is missing.")
+@click.option("--output", type=click.Path(path_type=Path), default=Path("examples.png"))
+def show(list_file: Path, augmented, net, size, count, seed, label_set, output: Path) -> None:
+    """Draw examples of a list as the net sees them, photo and labels side by side.
+
+    \b
+    lglstm data show data/horse/train.txt --augmented
+    lglstm data show data/atr/train.txt --augmented --net models/atr/train.prototxt
+    """
+    from common.labels import label_set as named
+    from data_prep import check as checking
+    from data_prep import show as showing
+
+    labels = named(label_set) if label_set else checking.label_set_of(list_file.parent)
+    options = (
+        showing.options_of_net(net, list_file, seed)
+        if net
+        else showing.options_for(list_file, labels, size, seed)
+    )
+    showing.write_examples(output, options, labels, count, augmented)
+    click.echo(f"examples: {output}")

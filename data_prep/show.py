@@ -1,0 +1,106 @@
+"""Contact sheets of a list's examples as the net gets them, before or after random changes."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common.errors import InputError
+from common.images import read_pair
+from common.labels import LabelSet
+from common.preprocessing import to_blob, to_label_blob, to_picture
+from common.sheets import Row, write_sheet
+from layers.seg_batches import Batches
+from layers.seg_list import read_list
+from layers.seg_options import HORSE_COW_AUGMENTATION, Options, parse
+
+SEG_DATA = r"""layer:\s*"SegData".*?param_str:\s*("(?:[^"\\]|\\.)*"|'[^']*')"""
+"""A SegData layer in a prototxt, up to its param_str, which is the group."""
+
+VERSIONS = 4
+"""How many random versions of each example an augmented sheet shows."""
+
+
+def options_for(list_path: Path, labels: LabelSet, size: tuple[int, int], seed: int) -> Options:
+    """Return the data layer's options for training on a set: the augmentation of the paper.
+
+    Horse-Cow sets get the ranges of HORSE_COW_AUGMENTATION, all others the mirror alone.
+    """
+    changes: dict[str, Any] = {"mirror": True, "mirror_swaps": labels.mirror_swaps}
+    if labels.name in ("horse", "cow"):
+        changes = HORSE_COW_AUGMENTATION
+    settings = {
+        "list": str(list_path),
+        "batch_size": 1,
+        "input_size": size,
+        "num_classes": labels.num_classes,
+        "seed": seed,
+        "train": True,
+        **changes,
+    }
+    return parse(json.dumps(settings))
+
+
+def options_of_net(prototxt: Path, list_path: Path, seed: int) -> Options:
+    """Return the options of the first SegData layer in a net, on the list `list_path`."""
+    try:
+        text = prototxt.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{prototxt}: cannot be read; name the train.prototxt of a model"
+        ) from error
+    layer = re.search(
+        r'layer:\s*"SegData".*?param_str:\s*("(?:[^"\\]|\\.)*"|\'[^\']*\')', text, re.S
+    )
+    if not layer:
+        raise InputError(f"{prototxt}: has no SegData layer; name the train.prototxt of a model")
+    quoted = layer[1]
+    parameters = json.loads(quoted) if quoted[0] == '"' else quoted[1:-1]
+    return replace(parse(parameters), list=str(list_path), root=None, seed=seed)
+
+
+def write_examples(
+    path: Path, options: Options, labels: LabelSet, count: int, augmented: bool
+) -> None:
+    """Draw `count` examples spread over the list; augmented ones in VERSIONS versions each.
+
+    Photo and label are shown at the net's input size, the label at its stride. With `augmented` the
+    first pair of a row is the unchanged example.
+    """
+    examples = read_list(options.list, options.root)
+    chosen = np.linspace(0, len(examples) - 1, min(count, len(examples))).astype(int)
+    ordered = Batches(replace(options, shuffle=False), examples)
+    rows = []
+    for k in chosen:
+        pictures = _as_net_sees(
+            read_pair(examples[k].photo, examples[k].label, options.num_classes), options
+        )
+        if augmented:
+            for version in range(VERSIONS):
+                # Example e of the endless stream is example e mod n of the list, changed anew.
+                changed = ordered.example(int(k) + version * len(examples))
+                pictures += _as_net_sees(changed, options)
+        rows.append(Row(pictures, Path(examples[k].photo).stem))
+    headings = ["as it is", "labels"]
+    headings += [h for v in range(VERSIONS if augmented else 0) for h in (f"changed {v + 1}", "")]
+    write_sheet(
+        path,
+        rows,
+        headings,
+        labels,
+        title=f"{options.list} at {options.input_size[0]}x{options.input_size[1]}",
+        columns=1 if augmented else 6,
+        height=150,
+    )
+
+
+def _as_net_sees(pair: tuple[np.ndarray, np.ndarray], options: Options) -> list[np.ndarray]:
+    """Return photo (h, w, 3) uint8 and label at the net's stride, through the net's own input."""
+    photo = to_picture(to_blob(pair[0], options.input_size, options.mean), options.mean)
+    label = to_label_blob(pair[1], options.input_size, options.label_stride)
+    return [photo, label[0].astype(np.uint8)]
