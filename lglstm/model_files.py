@@ -1,0 +1,180 @@
+"""What `evaluate` and `predict` share: finding a model's files, its labels, and the device."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from common.errors import InputError
+from common.labels import LABEL_SETS, LabelSet, label_set
+
+MODELS = Path("models")
+BY_CLASSES = {5: "horse", 18: "atr", 56: "fashionista56"}
+"""The label set of a net that nobody described, by its number of classes."""
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """A model: its name, its nets, and what the registry knows of it (None for foreign nets)."""
+
+    name: str
+    deploy: Path
+    labels: str | None = None
+    test_list: str | None = None
+
+    @property
+    def test(self) -> Path:
+        """The test net, which has the classifiers of the earlier LG-LSTM layers."""
+        path = self.deploy.with_name("test.prototxt")
+        if not path.is_file():
+            raise InputError(
+                f"{path}: does not exist, and only the test net has the earlier layers' scores; "
+                "generate it with `lglstm models generate`"
+            )
+        return path
+
+
+def find_model(model: str) -> ModelFiles:
+    """MODEL is a name in models/, a folder with a deploy.prototxt, or a deploy net itself."""
+    from prototxt_gen.registry import MODELS as REGISTRY
+    from prototxt_gen.registry import find
+
+    path = Path(model)
+    if path.suffix == ".prototxt" or len(path.parts) > 1:
+        deploy = path / "deploy.prototxt" if path.is_dir() else path
+        known = REGISTRY.get(deploy.parent.name) if deploy.parent.parent.name == "models" else None
+    else:
+        known = None if (MODELS / model).is_dir() else find(model)
+        known = known or REGISTRY.get(model)
+        deploy = MODELS / model / "deploy.prototxt"
+    if not deploy.is_file():
+        raise InputError(
+            f"{deploy}: does not exist; run this from the repository root, and generate the net "
+            "with `lglstm models generate`"
+        )
+    if known is None:
+        return ModelFiles(model, deploy)
+    return ModelFiles(deploy.parent.name, deploy, known.options.label_set, known.options.test_list)
+
+
+def choose_labels(
+    asked: str | None, model: ModelFiles | None, num_classes: int | None, near: Path | None
+) -> LabelSet:
+    """The label set: asked for, the model's, the data set's `dataset.json`, by number of classes.
+
+    near: a list of images, beside which data preparation leaves its dataset.json.
+    """
+    for name in (
+        asked,
+        model and model.labels,
+        near and _label_set_beside(near),
+        num_classes and BY_CLASSES.get(num_classes),
+    ):
+        if name:
+            return label_set(name)
+    raise InputError(
+        f"it is not known what the labels mean; name them with --labels {'|'.join(LABEL_SETS)}"
+    )
+
+
+def choose_device(gpu: int | None, cpu: bool) -> int | None:
+    """The GPU to use, None for the CPU: as asked, else the first GPU that Caffe can use."""
+    from evaluation.inference import quiet_caffe
+
+    quiet_caffe()
+    from training.devices import caffe_has_cuda, gpu_count
+
+    if cpu and gpu is not None:
+        raise InputError("--cpu and --gpu exclude each other; give one of them")
+    usable = gpu_count() if caffe_has_cuda() else 0
+    if gpu is not None and gpu >= usable:
+        why = (
+            f"there are {usable} GPUs" if caffe_has_cuda() else "this Caffe was built without CUDA"
+        )
+        raise InputError(f"--gpu {gpu}: {why}; use --cpu, or a lower number")
+    if cpu or not usable:
+        return None
+    return gpu or 0
+
+
+def device_options(function: Callable) -> Callable:
+    """Add --gpu and --cpu to a command."""
+    function = click.option("--cpu", is_flag=True, help="Use the CPU even if there is a GPU.")(
+        function
+    )
+    return click.option(
+        "--gpu", type=click.IntRange(min=0), metavar="N", help="Use GPU number N (default: 0)."
+    )(function)
+
+
+labels_option = click.option(
+    "--labels", metavar="NAME", help=f"Label set: {', '.join(LABEL_SETS)} (default: the model's)."
+)
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar with the time left, on stderr; yields a function of (done, total)."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    # Without a terminal a bar would fill the log with its frames.
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def warn(sentence: str) -> None:
+    click.echo(f"warning: {sentence}", err=True)
+
+
+def initial_layers_warning(weights: str | Path, loaded: object) -> str | None:
+    """Say which layers the weights file did not hold; None when it held all."""
+    if not loaded.initial:
+        return None
+    kept = ", ".join(loaded.initial[:6]) + (" …" if len(loaded.initial) > 6 else "")
+    return (
+        f"{weights} does not hold the layers {kept}, which keep their random initial values: "
+        "these are initial weights, or weights of another model"
+    )
+
+
+def one_class_warning(names: tuple[str, ...], pixels: list[int]) -> str | None:
+    """Say when nearly everything was predicted as one class; `pixels` per class."""
+    total = sum(pixels)
+    largest = max(range(len(pixels)), key=pixels.__getitem__)
+    if not total or pixels[largest] < 0.99 * total:
+        return None
+    return (
+        f"{pixels[largest] / total:.1%} of all pixels are predicted as {names[largest]}: the net "
+        "is hardly trained, its training diverged, or these are weights of another model"
+    )
+
+
+def _label_set_beside(list_path: Path) -> str | None:
+    try:
+        return json.loads((list_path.parent / "dataset.json").read_text(encoding="utf-8"))[
+            "label_set"
+        ]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
