@@ -104,7 +104,8 @@ def write_net(folder: Path, shuffle="true", dropout=0.5, **faulty) -> None:
 
 
 def environment(folder: Path) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": f"{ROOT}:{folder}", "OMP_NUM_THREADS": "1"}
+    here = {"PYTHONPATH": f"{ROOT}:{folder}", "OMP_NUM_THREADS": "1", "GLOG_minloglevel": "0"}
+    return os.environ | here
 
 
 def start(*arguments: str, folder: Path) -> subprocess.Popen:
@@ -205,7 +206,7 @@ def wait_until_quiet(folder: Path) -> int:
 
 def test_same_losses_and_weights_as_caffe_train(folder):
     """Without dropout nothing is random but the initial weights: then the two do not differ."""
-    write_net(folder, dropout=1e-9)
+    write_net(folder, shuffle="false", dropout=1e-9)
     program = Path(sys.executable).with_name("caffe")
     program = str(program) if program.exists() else shutil.which("caffe")
     if not program:
@@ -214,7 +215,7 @@ def test_same_losses_and_weights_as_caffe_train(folder):
     plain = subprocess.run(
         [program, "train", "-solver", "solver.prototxt"],
         cwd=folder,
-        env=environment(folder) | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        env=environment(folder),
         text=True,
         stderr=subprocess.PIPE,
         check=False,
