@@ -3,6 +3,13 @@
 
 #include <vector>
 
+// What the CPU and a CUDA kernel both compute with.
+#ifdef __CUDACC__
+#define LG_LSTM_HOST_DEVICE __host__ __device__
+#else
+#define LG_LSTM_HOST_DEVICE
+#endif
+
 namespace caffe {
 
 /**
@@ -24,10 +31,10 @@ struct LGLSTMShape {
   int width;
   int grid;       // G; 0 without global hidden cells
 
-  int lstms() const { return neighbors + 1; }
-  int map() const { return height * width; }
-  int rows() const { return sets * gates * hidden; }
-  int gate_set(const int lstm) const {
+  LG_LSTM_HOST_DEVICE int lstms() const { return neighbors + 1; }
+  LG_LSTM_HOST_DEVICE int map() const { return height * width; }
+  LG_LSTM_HOST_DEVICE int rows() const { return sets * gates * hidden; }
+  LG_LSTM_HOST_DEVICE int gate_set(const int lstm) const {
     return sets == lstms() ? lstm : (lstm == neighbors ? 1 : 0);
   }
 };
@@ -49,7 +56,8 @@ bool lg_lstm_has_directions(const int neighbors);
 LGLSTMOffset lg_lstm_offset(const int neighbors, const int lstm);
 
 /// First row (column) of grid cell g on an axis: floor(g * length / grid + 1/2).
-inline int lg_lstm_grid_start(const int g, const int length, const int grid) {
+LG_LSTM_HOST_DEVICE inline int lg_lstm_grid_start(const int g,
+    const int length, const int grid) {
   return (2 * g * length + grid) / (2 * grid);
 }
 
@@ -94,6 +102,23 @@ void lg_lstm_cell_backward_cpu(const LGLSTMShape& shape, const Dtype* gates,
 template <typename Dtype>
 void lg_lstm_grid_max_cpu(const LGLSTMShape& shape, const Dtype* hidden,
     Dtype* global, int* global_index);
+
+#ifndef CPU_ONLY
+// The same on the GPU, with arrays in its memory. Nothing is added in an order
+// that could change: the same input gives the same bits.
+template <typename Dtype>
+void lg_lstm_cell_forward_gpu(const LGLSTMShape& shape, const Dtype* row_offset,
+    const Dtype* memory, Dtype* gates, Dtype* hidden, Dtype* next_memory);
+template <typename Dtype>
+void lg_lstm_cell_backward_gpu(const LGLSTMShape& shape, const Dtype* gates,
+    const Dtype* memory, const Dtype* hidden, const Dtype* next_memory,
+    const Dtype* hidden_diff, const Dtype* next_memory_diff,
+    const Dtype* global_diff, const int* global_index, Dtype* gates_diff,
+    Dtype* row_sum, Dtype* memory_diff);
+template <typename Dtype>
+void lg_lstm_grid_max_gpu(const LGLSTMShape& shape, const Dtype* hidden,
+    Dtype* global, int* global_index);
+#endif
 
 }  // namespace caffe
 

@@ -127,6 +127,10 @@ void LGLSTMLayer<Dtype>::Backward_cpu(const vector<Blob<Dtype>*>& top,
   this->BiasBackward_cpu();
 }
 
+#ifdef CPU_ONLY
+STUB_GPU(LGLSTMLayer);
+#endif
+
 INSTANTIATE_CLASS(LGLSTMLayer);
 REGISTER_LAYER_CLASS(LGLSTM);
 

@@ -73,6 +73,10 @@ void LGLSTMTransitionLayer<Dtype>::Backward_cpu(
   this->BiasBackward_cpu();
 }
 
+#ifdef CPU_ONLY
+STUB_GPU(LGLSTMTransitionLayer);
+#endif
+
 INSTANTIATE_CLASS(LGLSTMTransitionLayer);
 REGISTER_LAYER_CLASS(LGLSTMTransition);
 
