@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from common.errors import InputError
 from common.labels import IGNORE
+from layers.shown_errors import shown_errors
 
 try:
     from caffe import Layer
@@ -49,6 +50,7 @@ def image_labels(
     return target
 
 
+@shown_errors
 class ImageLabels(Layer):
     """Bottom: label (B, 1, h, w). Top: (B, num_classes), see `image_labels`. No gradient."""
 

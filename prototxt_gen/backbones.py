@@ -65,7 +65,8 @@ def largefov(n: NetSpec, options: LargeFOV) -> Features:
         return Features(top, scale(512))
     if options.pool5a:
         n.pool5a = top = L.Pooling(top, pool=P.Pooling.AVE, kernel_size=3, stride=1, pad=1)
-    fc = dict(lr=lr) if options.fc_pretrained else dict(lr=1.0, filler=options.fc_filler)
+    new = dict(lr=1.0, filler=options.fc_filler, std=options.fc_std)
+    fc = dict(lr=lr) if options.fc_pretrained else new
     filters = scale(options.fc_channels)
     for i, kernel, dilation in ((6, 3, options.fc6_dilation), (7, 1, 1)):
         top = conv_relu(n, i, top, filters, kernel, options, prefix="fc", dilation=dilation, **fc)
@@ -87,7 +88,7 @@ def co_cnn(n: NetSpec, options: CoCNN) -> Features:
     channels, kernel = options.channels, options.kernel
     sizes = co_cnn_sizes(options.input_size)
     encoder = []  # the last map of each resolution but the coarsest, for the cross-layer sums
-    top = n.data
+    image = top = scaled_image(n, options)
     for stage in (1, 2, 3, 4):
         if stage > 1:
             encoder.append(top)
@@ -119,8 +120,8 @@ def co_cnn(n: NetSpec, options: CoCNN) -> Features:
     if options.lg_lstm_after == "decoder1":
         return Features(top, channels, label_scores, probabilities)
     if options.image_skip:
-        image = conv_relu(n, "_image", n.data, channels, kernel, options)
-        n.sum_image = L.Eltwise(top, image, operation=P.Eltwise.SUM)
+        skip = conv_relu(n, "_image", image, channels, kernel, options)
+        n.sum_image = L.Eltwise(top, skip, operation=P.Eltwise.SUM)
         top = with_labels("sum_image", n.sum_image, sizes[0])
     top = conv_relu(n, "_last", top, options.last_channels, 3, options)
     return Features(top, options.last_channels, label_scores, probabilities)
@@ -197,7 +198,7 @@ def upsampled(n: NetSpec, name: str, top: Top, like: Top, options: CoCNN) -> Top
 
 def small(n: NetSpec, options: Demo) -> Features:
     """The demo's net: 3×3 convolutions; the first ones are followed by a pooling by 2."""
-    n.scaled = top = L.Power(n.data, scale=options.input_scale)
+    top = scaled_image(n, options)
     for i, filters in enumerate(options.widths, start=1):
         top = conv_relu(n, i, top, filters, 3, options)
         if i <= options.poolings:
@@ -219,6 +220,14 @@ def extra_convolutions(n: NetSpec, features: Features, options: ModelOptions) ->
 # -------------------------------------------------------------------------- shared by all nets
 
 
+def scaled_image(n: NetSpec, options: CoCNN | Demo) -> Top:
+    """The image times `input_scale`: a net from scratch need not bear pixels in the hundreds."""
+    if options.input_scale == 1:
+        return n.data
+    n.scaled = L.Power(n.data, scale=options.input_scale)
+    return n.scaled
+
+
 def conv_relu(
     n: NetSpec,
     suffix: object,
@@ -231,6 +240,7 @@ def conv_relu(
     dilation: int = 1,
     lr: float = 1.0,
     filler: str = "",
+    std: float | None = None,
 ) -> Top:
     """Add `conv<suffix>` and its ReLU; the padding keeps the map's size."""
     name = f"{prefix}{suffix}"
@@ -243,7 +253,9 @@ def conv_relu(
         num_output=filters,
         kernel_size=kernel,
         pad=dilation * (kernel // 2),
-        weight_filler=weight_filler(filler or options.conv_filler, options.conv_std),
+        weight_filler=weight_filler(
+            filler or options.conv_filler, options.conv_std if std is None else std
+        ),
         param=learning_rates(options, lr),
         **dilated,
     )

@@ -157,6 +157,12 @@ class LargeFOV(ModelOptions):
     fc_filler: str = option(
         "gaussian", "how fc6 and fc7 start without initial weights", choices=FILLERS
     )
+    fc_std: float = option(
+        0.005,
+        "standard deviation of their gaussian filler: VGG's features are in the tens, and fc7 must "
+        "not saturate the gates of the transition",
+        low=0,
+    )
     fc_channels: int = option(1024, "filters of fc6 and of fc7", low=1)
     fc6_dilation: int = option(12, "dilation of fc6, the field of view", low=1)
     pool5a: bool = option(True, "the 3×3 average pooling before fc6")
@@ -190,6 +196,7 @@ class CoCNN(ModelOptions):
     first_channels: int = option(128, "filters of the first convolution", low=1)
     channels: int = option(192, "filters of the other convolutions", low=1)
     last_channels: int = option(256, "filters of the last convolution before the prediction", low=1)
+    input_scale: float = option(1.0, "factor on the image, pixels minus mean", low=0)
     kernel: int = option(5, "kernel of the convolutions of encoder and decoder", low=1)
     upsampling: str = option(
         "bilinear",
@@ -238,7 +245,7 @@ class Demo(ModelOptions):
     iterations: int = option(1000, "training iterations; 0 derives them from epochs", low=0)
     base_lr: float = option(0.02, "learning rate of new layers", low=0)
     widths: tuple[int, ...] = option((16, 32, 48), "filters of the 3×3 convolutions, in order")
-    input_scale: float = option(1 / 64, "factor on the pixels: large inputs saturate the gates")
+    input_scale: float = option(1 / 64, "factor on the image, pixels minus mean", low=0)
     poolings: int = option(2, "poolings by 2, after the first convolutions", low=1)
 
     @property

@@ -87,7 +87,6 @@ def real_photo_checks() -> dict[str, Model]:
         test_images=FASHIONISTA_TEST,
         weights="data/init/vgg16_conv.caffemodel",
         fc_pretrained=False,
-        fc_filler="msra",
     )
     return {
         "fashionista_largefov": Model(full, "LargeFOV + 5 LG-LSTM layers", "not in the paper"),
