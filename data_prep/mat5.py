@@ -1,0 +1,225 @@
+"""MATLAB files of version 5 to 7, read strictly and as a stream.
+
+A file is a header of 128 bytes and a row of data elements, each a tag (type, size) and its bytes;
+an array is an element that holds others: flags, dimensions, name, values. Compressed variables are
+elements in a zlib stream. Every size is checked against the bytes that are there, which the usual
+reader does not: damaged files crash it.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+LARGEST = 2**29
+"""No single value of the sets here comes near this many bytes; larger claims are damage."""
+
+DEEPEST = 16
+HEADER = 128
+MATRIX, COMPRESSED = 14, 15
+STORAGE = {
+    1: "i1",
+    2: "u1",
+    3: "i2",
+    4: "u2",
+    5: "i4",
+    6: "u4",
+    7: "f4",
+    9: "f8",
+    12: "i8",
+    13: "u8",
+}
+TEXT = {1: "latin-1", 2: "latin-1", 4: "utf-16", 16: "utf-8", 17: "utf-16", 18: "utf-32"}
+CELL, STRUCT, CHAR = 1, 2, 4
+NUMERIC = {
+    6: "f8",
+    7: "f4",
+    8: "i1",
+    9: "u1",
+    10: "i2",
+    11: "u2",
+    12: "i4",
+    13: "u4",
+    14: "i8",
+    15: "u8",
+}
+LOGICAL, COMPLEX = 1 << 9, 1 << 11
+
+
+class Stream(Protocol):
+    """What can be read byte by byte."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+@dataclass(frozen=True)
+class Variable:
+    """The head of an array whose values are still to be read from `elements`."""
+
+    name: str
+    kind: int
+    flags: int
+    shape: tuple[int, ...]
+    elements: Elements
+
+    @property
+    def count(self) -> int:
+        return int(np.prod(self.shape, dtype=np.int64))
+
+
+def variables(file: io.BufferedReader) -> Iterator[Variable]:
+    """Yield the heads of a file's variables; read the values of one before asking for the next."""
+    header = _exactly(file, HEADER)
+    order = {b"IM": "<", b"MI": ">"}[header[126:]]
+    outer = Elements(file, order)
+    while (tag := outer.next_tag(may_end=True)) is not None:
+        kind, size = tag
+        following = file.tell() + size
+        if kind == COMPRESSED:
+            inner = Elements(_Inflated(file, size), order)
+            kind, size = inner.next_tag()
+        else:
+            inner = outer
+        if kind == MATRIX and size:
+            yield _head(inner)
+        file.seek(following)
+
+
+def structs(variable: Variable, depth: int = 0) -> Iterator[dict[str, Any]]:
+    """Yield the elements of a struct array one by one."""
+    if variable.kind != STRUCT:
+        raise ValueError("not a struct array")
+    elements = variable.elements
+    width = int(np.frombuffer(elements.next()[1], elements.order + "i4")[0])
+    if width < 1:
+        raise ValueError("field names of no length")
+    packed = elements.next()[1]
+    starts = range(0, len(packed), width)
+    names = [packed[k : k + width].split(b"\0")[0].decode("ascii") for k in starts]
+    for _ in range(variable.count if names else 0):
+        yield {name: _array(elements, depth + 1) for name in names}
+
+
+def values(variable: Variable, depth: int = 0) -> Any:
+    """Read the values of an array: ndarray, str, list (cell) or list of dicts (struct)."""
+    elements = variable.elements
+    if variable.kind == STRUCT:
+        return list(structs(variable, depth))
+    if variable.kind == CELL:
+        return [_array(elements, depth + 1) for _ in range(variable.count)]
+    if variable.kind == CHAR:
+        return _text(elements) if variable.count else ""
+    if variable.kind not in NUMERIC or variable.flags & COMPLEX:
+        raise ValueError("an array of a class that these data sets do not use")
+    kind, data = elements.next()
+    stored = np.frombuffer(data, elements.order + STORAGE[kind])
+    target = bool if variable.flags & LOGICAL else NUMERIC[variable.kind]
+    return stored.astype(target).reshape(variable.shape, order="F")
+
+
+def _array(elements: Elements, depth: int) -> Any:
+    """Read one array within another."""
+    if depth > DEEPEST:
+        raise ValueError("nested too deeply")
+    kind, body = elements.next()
+    if kind != MATRIX:
+        raise ValueError("no array where one must be")
+    if not body:
+        return np.empty((0, 0))
+    return values(_head(Elements(io.BytesIO(body), elements.order)), depth)
+
+
+def _head(elements: Elements) -> Variable:
+    """Read flags, dimensions and name of an array."""
+    order = elements.order
+    flags = int(np.frombuffer(elements.next()[1], order + "u4")[0])
+    shape = tuple(np.frombuffer(elements.next()[1], order + "i4").tolist())
+    name = elements.next()[1].decode("ascii")
+    if len(shape) < 2 or min(shape) < 0:
+        raise ValueError("impossible dimensions")
+    return Variable(name, flags & 0xFF, flags, shape, elements)
+
+
+def _text(elements: Elements) -> str:
+    kind, data = elements.next()
+    wide = TEXT[kind] in ("utf-16", "utf-32")
+    ending = {"<": "-le", ">": "-be"}[elements.order] if wide else ""
+    return data.decode(TEXT[kind] + ending)
+
+
+def finish(variable: Variable) -> None:
+    """Read a compressed variable to its end, where its checksum stands; raise if that is wrong."""
+    if isinstance(variable.elements.stream, _Inflated):
+        variable.elements.stream.drain()
+
+
+class Elements:
+    """A row of data elements."""
+
+    def __init__(self, stream: Stream, order: str) -> None:
+        self.stream, self.order = stream, order
+
+    def next_tag(self, may_end: bool = False) -> tuple[int, int] | None:
+        """Read a full tag, (type, size); None at the end, where that is allowed."""
+        tag = self.stream.read(8)
+        if not tag and may_end:
+            return None
+        if len(tag) < 8:
+            raise EOFError("the file ends too early")
+        return struct.unpack(self.order + "II", tag)
+
+    def next(self) -> tuple[int, bytes]:
+        """Read an element: its type and its bytes."""
+        first, second = tag = self.next_tag()
+        if (
+            first >> 16
+        ):  # a small element: size and type share the first word, the data is the second
+            return first & 0xFFFF, struct.pack(self.order + "I", second)[: first >> 16]
+        kind, size = tag
+        if size > LARGEST:
+            raise ValueError("an element of impossible size")
+        data = _exactly(self.stream, size)
+        if kind not in (MATRIX, COMPRESSED):
+            self.stream.read(-size % 8)
+        return kind, data
+
+
+class _Inflated:
+    """The decompressed content of a stretch of a file."""
+
+    def __init__(self, file: Stream, size: int) -> None:
+        self.file, self.left = file, size
+        self.inflate = zlib.decompressobj()
+        self.buffer = bytearray()
+
+    def read(self, size: int, /) -> bytes:
+        while len(self.buffer) < size and not self.inflate.eof:
+            waiting = self.inflate.unconsumed_tail
+            if not waiting:
+                waiting = self.file.read(min(self.left, 1 << 20))
+                self.left -= len(waiting)
+            if not waiting:
+                break
+            self.buffer += self.inflate.decompress(waiting, 1 << 22)
+        data = bytes(self.buffer[:size])
+        del self.buffer[:size]
+        return data
+
+    def drain(self) -> None:
+        while self.read(1 << 20):
+            pass
+        if not self.inflate.eof:
+            raise EOFError("the file ends too early")
+
+
+def _exactly(stream: Stream, size: int) -> bytes:
+    data = stream.read(size)
+    if len(data) != size:
+        raise EOFError("the file ends too early")
+    return data
