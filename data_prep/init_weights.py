@@ -142,8 +142,9 @@ def fit(
         return picked, decimate(bias.reshape(-1), wanted[1])
     except ValueError:
         raise InputError(
-            f"{source}: {layer} has weights {shape_text(weight.shape)}, which do not fit "
-            f"{shape_text(wanted[0])} of this net; give the weights of a VGG-16"
+            f"{source}: {layer} has weights {shape_text(weight.shape)} and biases "
+            f"{shape_text(bias.shape)}, which do not fit {' and '.join(map(shape_text, wanted))} "
+            "of this net; give the weights of a VGG-16"
         ) from None
 
 
