@@ -28,6 +28,12 @@ def caffe_is_there() -> bool:
     return importlib.util.find_spec("caffe") is not None
 
 
+def caffe_version() -> str:
+    """The version that Caffe states; "?" if it cannot be imported."""
+    code = "import caffe; print(caffe.__version__)"
+    return _python("-c", code).stdout.strip() or "?"
+
+
 def run_caffe(
     prototxt: str | os.PathLike[str],
     weights: str | os.PathLike[str],
@@ -41,22 +47,25 @@ def run_caffe(
     with tempfile.TemporaryDirectory() as folder:
         given, made = Path(folder, "inputs.npz"), Path(folder, "outputs.npz")
         _save(given, inputs)
-        command = [sys.executable, "-m", __name__, prototxt, weights, given, made, *wanted]
-        root = str(Path(__file__).resolve().parents[1])
-        path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-        result = subprocess.run(
-            [str(word) for word in command],
-            env=os.environ | {"PYTHONPATH": path, "GLOG_minloglevel": "2"},
-            capture_output=True,
-            text=True,
-            errors="replace",
-        )
+        result = _python("-m", __name__, prototxt, weights, given, made, *wanted)
         if result.returncode:
             words = " ".join(result.stderr.split()[-60:])
             raise InputError(
                 f"{prototxt}: Caffe failed on it ({words}); see whether `caffe test` runs it"
             )
         return _load(made, len(inputs))
+
+
+def _python(*arguments: str | os.PathLike[str]) -> subprocess.CompletedProcess:
+    root = str(Path(__file__).resolve().parents[1])  # for Python layers
+    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        env=os.environ | {"PYTHONPATH": path, "GLOG_minloglevel": "2"},
+        capture_output=True,
+        text=True,
+        errors="replace",
+    )
 
 
 def _save(path: Path, sets: Sequence[Blobs]) -> None:

@@ -7,14 +7,14 @@
 lg_lstm.py   LGLSTMTransition and LGLSTM, usable in any network
 layers.py    Caffe's stock layers, with Caffe's rules for sizes, borders and losses
 net.py       Net: a network built from a description of its layers
-files.py     load, load_caffemodel
+files.py     load, save, load_caffemodel
 
 Only PyTorch is needed, and `safetensors` for files of that kind; `load_caffemodel` alone also needs
 the folder `caffe` beside this one.
 """
 
-from .files import load, load_caffemodel
+from .files import load, load_caffemodel, save
 from .lg_lstm import LGLSTM, LGLSTMTransition
 from .net import Net
 
-__all__ = ["LGLSTM", "LGLSTMTransition", "Net", "load", "load_caffemodel"]
+__all__ = ["LGLSTM", "LGLSTMTransition", "Net", "load", "load_caffemodel", "save"]

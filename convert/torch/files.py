@@ -23,9 +23,9 @@ def load(path: str | os.PathLike[str], train: bool = False) -> Net:
     else:
         # weights_only: tensors and plain data; nothing in the file is run.
         content = torch.load(path, map_location="cpu", weights_only=True)
-        if not isinstance(content, dict) or "weights" not in content or "nets" not in content:
+        if not isinstance(content, dict) or not {"state_dict", "nets"} <= content.keys():
             raise ValueError(f"{path}: was not made by `lglstm convert --to pytorch`")
-        weights, descriptions = content["weights"], json.loads(content["nets"])
+        weights, descriptions = content["state_dict"], json.loads(content["nets"])
     phase = "train" if train else "deploy"
     if phase not in descriptions:
         raise ValueError(f"{path}: holds the nets {sorted(descriptions)}, no {phase} net")
@@ -40,6 +40,19 @@ def _read_safetensors(path: Path) -> tuple[dict, dict]:
         if "nets" not in metadata:
             raise ValueError(f"{path}: was not made by `lglstm convert --to pytorch`")
         return {key: file.get_tensor(key) for key in keys}, json.loads(metadata["nets"])
+
+
+def save(net: Net, path: str | os.PathLike[str]) -> None:
+    """Write a net's weights, .safetensors or .pth, for `load` and for `lglstm convert` to Caffe."""
+    path = Path(path)
+    weights = {key: value.detach().cpu().contiguous() for key, value in net.weights().items()}
+    nets = json.dumps({"train" if net.trains else "deploy": net.description})
+    if path.suffix == ".safetensors":
+        from safetensors.torch import save_file
+
+        save_file(weights, path, {"nets": nets})
+    else:
+        torch.save({"state_dict": weights, "nets": nets}, path)
 
 
 def load_caffemodel(
