@@ -175,7 +175,7 @@ def _check_ids(path: PathLike, ids: np.ndarray, num_classes: int, ignore: int) -
     if not wrong.any():
         return
     found = [
-        f"{value} ({count:,} pixel{'s' * (count > 1)})"
+        f"{value} ({count:,} pixel{'s' if count > 1 else ''})"
         for value, count in zip(values[wrong], counts[wrong], strict=True)
     ]
     more = f" and {len(found) - 4} more" if len(found) > 4 else ""

@@ -1,6 +1,6 @@
 """Random changes to a training example: photo and label map move together.
 
-example = augment(photo, label, ranges, np.random.default_rng(7))
+photo, label = augment(photo, label, Augmentation(mirror=True), np.random.default_rng(7))
 
 Every change draws its numbers whether it is switched on or not, so that switching one off leaves
 the others as they were.
@@ -51,10 +51,9 @@ def jitter(label: np.ndarray, part: Range, rng: np.random.Generator, ignore: int
     whole = np.array([0, 0, *label.shape])
     inner = object_box(label, ignore)
     moved = whole + rng.uniform(*part, size=4) * ((whole if inner is None else inner) - whole)
-    # Rounding away from the object keeps it whole.
-    top, left = np.floor(moved[:2]).astype(int)
-    bottom, right = np.ceil(moved[2:]).astype(int)
-    return int(top), int(left), int(bottom), int(right)
+    # The object's sides are whole numbers, so rounding never cuts into it.
+    top, left, bottom, right = np.rint(moved).astype(int).tolist()
+    return top, left, bottom, right
 
 
 def object_box(label: np.ndarray, ignore: int = IGNORE) -> np.ndarray | None:

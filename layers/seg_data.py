@@ -22,9 +22,9 @@ and over.
 
 from __future__ import annotations
 
+import atexit
 import sys
 import time
-import weakref
 from dataclasses import replace
 
 import caffe
@@ -34,6 +34,7 @@ from common.errors import InputError
 from layers import seg_options
 from layers.seg_list import read_list
 from layers.seg_prefetch import Inline, Prefetcher
+from layers.shown_errors import shown_errors
 
 LAST_BATCH = 2**24
 """float32 counts exactly up to here."""
@@ -45,6 +46,7 @@ WORTH_SAYING = 0.05
 """The part of the time spent waiting from which on it is reported."""
 
 
+@shown_errors
 class SegData(caffe.Layer):
     """See the module. No bottoms; the tops are data and label.
 
@@ -83,6 +85,17 @@ class SegData(caffe.Layer):
     def backward(self, top, propagate_down, bottom) -> None:
         """Photos have no gradient."""
 
+    def close(self) -> None:
+        """End the decoding processes, which `forward` would start again.
+
+        They end with the program in any case. But Caffe never frees a Python layer, not even with
+        its net, so a program that loads many nets calls `net.layers[i].close()`.
+        """
+        if self._source is not None:
+            self._source.close()
+            atexit.unregister(self._source.close)
+            self._source = None
+
     def _with_rank(self, options: seg_options.Options) -> seg_options.Options:
         """Take this process's share of the training list from Caffe unless it is stated.
 
@@ -97,7 +110,7 @@ class SegData(caffe.Layer):
         if self._source is None:
             kind = Prefetcher if self.options.workers else Inline
             self._source = kind(self.options, self.examples)
-            weakref.finalize(self, self._source.close)
+            atexit.register(self._source.close)
         return self._source
 
     def _next(self) -> int:
