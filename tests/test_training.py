@@ -75,6 +75,20 @@ layer {{ name: "loss2" type: "SoftmaxWithLoss" bottom: "score2" bottom: "label" 
   loss_weight: 0.5 }}
 """
 
+# A net whose data layer keeps its position itself.
+PHOTO_NET = """
+layer { name: "train_data" type: "Python" top: "data" top: "label"
+  param { lr_mult: 0 decay_mult: 0 }
+  python_param { module: "layers.seg_data" layer: "SegData" param_str: 'OPTIONS' } }
+layer { name: "small" type: "Power" bottom: "data" top: "small" power_param { scale: 0.01 } }
+layer { name: "conv" type: "Convolution" bottom: "small" top: "conv"
+  convolution_param { num_output: 6 kernel_size: 4 stride: 4 weight_filler { type: "xavier" } } }
+layer { name: "drop" type: "Dropout" bottom: "conv" top: "conv" }
+layer { name: "score" type: "Convolution" bottom: "conv" top: "score"
+  convolution_param { num_output: 3 kernel_size: 1 weight_filler { type: "xavier" } } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "score" bottom: "label" top: "loss" }
+"""
+
 SOLVER = """
 net: "net.prototxt" base_lr: 0.05 lr_policy: "step" stepsize: 30 gamma: 0.5 momentum: 0.9
 weight_decay: 0.001 max_iter: 60 display: 1 snapshot: 12 snapshot_prefix: "runs/tiny"
@@ -162,7 +176,7 @@ def test_killed_and_stopped_runs_end_as_one_that_ran_through(folder):
 
     With iter_size 2, dropout and shuffled data, of which Caffe's snapshots know nothing.
     """
-    write_net(folder, sleep=0.004)
+    write_net(folder, sleep=0.01)
     iter_size = ("--set", "iter_size=2")
     train(*iter_size, folder=folder)
     expected = results(folder)
@@ -178,7 +192,7 @@ def test_killed_and_stopped_runs_end_as_one_that_ran_through(folder):
     assert stopped_at < 60
 
     interrupted = start("--resume", *iter_size, folder=folder)
-    wait_for_rows(folder, 27)
+    wait_for_rows(folder, stopped_at + 5)
     interrupted.send_signal(signal.SIGINT)
     out, err = interrupted.communicate(timeout=60)
     assert interrupted.returncode == 130, err
@@ -193,6 +207,33 @@ def test_killed_and_stopped_runs_end_as_one_that_ran_through(folder):
         name = f"tiny_iter_{iteration}.caffemodel"
         assert same_weights(folder / "runs" / name, folder / "through" / name)
     assert not same_weights(folder / "runs/tiny_iter_48.caffemodel", folder / "runs" / name)
+
+
+def test_photos_go_on_at_the_same_place(folder):
+    """The SegData layer keeps its position in a blob: dropout and mirrored, shuffled photos."""
+    rng = np.random.default_rng(0)
+    lines = []
+    for k in range(5):
+        Image.fromarray(rng.integers(0, 256, (12, 16, 3), np.uint8)).save(f"{k}.png")
+        Image.fromarray(rng.integers(0, 3, (12, 16), np.uint8)).save(f"{k}_label.png")
+        lines.append(f"{k}.png {k}_label.png")
+    (folder / "list.txt").write_text("\n".join(lines))
+    options = {
+        "list": "list.txt", "batch_size": 2, "input_size": [8, 12], "label_stride": 4,
+        "num_classes": 3, "train": True, "mirror": True, "shuffle": True, "seed": 5, "workers": 1,
+    }  # fmt: skip
+    solver = (folder / "solver.prototxt").read_text().replace("test_iter: 2 test_interval: 20", "")
+    (folder / "solver.prototxt").write_text(solver)
+    text = PHOTO_NET.replace("OPTIONS", json.dumps(options))
+    (folder / "net.prototxt").write_text(text)
+    train("--iterations", "9", folder=folder)
+    expected = results(folder)
+    shutil.copytree(folder / "runs", folder / "through")
+    train("--overwrite", "--iterations", "4", folder=folder)
+    train("--resume", "--iterations", "9", folder=folder)
+    assert results(folder) == expected and len(expected) == 9
+    name = "tiny_iter_9.caffemodel"
+    assert same_weights(folder / "runs" / name, folder / "through" / name)
 
 
 def wait_until_quiet(folder: Path) -> int:

@@ -37,8 +37,13 @@ class CsvLog:
         self._writer = csv.writer(self._file, lineterminator="\n")
 
     def write(self, row: dict[str, float]) -> None:
-        self._writer.writerow([_number(row.get(column)) for column in self.columns])
-        self._file.flush()
+        try:
+            self._writer.writerow([_number(row.get(column)) for column in self.columns])
+            self._file.flush()
+        except OSError as error:
+            raise InputError(
+                f"{self.path}: cannot be written ({error.strerror}); free some space, then resume"
+            ) from error
 
     def close(self) -> None:
         self._file.close()

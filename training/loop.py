@@ -159,6 +159,9 @@ class Training:
         self.began = time.perf_counter()
         try:
             outcome, error = self._solve()
+        except InputError as error:
+            self._draw()
+            raise InputError(f"{error}; {self._kept}") from error
         finally:
             self.csv.close()
             self.display.close()
@@ -299,9 +302,12 @@ class Training:
         if self.recent:
             draw([log.read(self.plan.csv)], self.plan.curve)
 
+    @property
+    def _kept(self) -> str:
+        return f"the last good snapshot is {self.snapshot or 'none yet'}"
+
     def _summary(self, outcome: str, error: Diverged | None) -> Summary:
         recent = [x for x in self.recent[-max(1, len(self.recent) // 10) :] if np.isfinite(x)]
-        kept = f"the last good snapshot is {self.snapshot}" if self.snapshot else "no snapshot yet"
         return Summary(
             name=self.plan.name,
             outcome=outcome,
@@ -317,7 +323,7 @@ class Training:
             csv=str(self.plan.csv),
             curve=str(self.plan.curve) if self.recent else None,
             log=str(self.plan.log),
-            message=f"{error}; {kept}" if error else "",
+            message=f"{error}; {self._kept}" if error else "",
             culprit=vars(error.culprit) if error and error.culprit else None,
         )
 

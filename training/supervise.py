@@ -36,17 +36,27 @@ class CaffeLog:
 
     def __init__(self, file: IO[str], verbose: bool):
         self.file, self.verbose = file, verbose
+        self.writable = True
         self.fatal = ""
         self.tail: deque[str] = deque(maxlen=3)
         self._in_fatal = False
         self._layer = ""
 
     def feed(self, line: str) -> None:
-        self.file.write(line)
-        self.file.flush()
+        self._keep(line)
         if self.verbose:
             sys.stderr.write(line)
         self._sort(line.rstrip("\n"))
+
+    def _keep(self, line: str) -> None:
+        """Write to the file; a full disk must not stop the reading, on which Caffe waits."""
+        try:
+            self.file.write(line)
+            self.file.flush()
+        except OSError as error:
+            if self.writable:
+                print(f"warning: {self.file.name}: {error.strerror}", file=sys.stderr)
+            self.writable = False
 
     def _sort(self, line: str) -> None:
         if match := _GLOG.match(line):

@@ -64,12 +64,13 @@ def _describe(summary) -> str:
         f"{summary.max_iter} on {summary.device}; {done} iterations in {clock(summary.seconds)}, "
         f"{summary.data_seconds:.1f} s of them waiting for data",
     ]
-    if summary.loss is not None:
-        lines.append(f"  loss      {summary.loss:.4f} (mean of the last tenth)")
-    lines += [f"  {name:<9} {value:.4f}" for name, value in summary.tests.items()]
+    values = {} if summary.loss is None else {"loss (last tenth)": summary.loss}
+    table = {name: f"{value:.4f}" for name, value in (values | summary.tests).items()}
     files = {"snapshot": summary.snapshot, "losses": summary.csv, "curve": summary.curve}
-    lines += [f"  {name:<9} {os.path.relpath(path)}" for name, path in files.items() if path]
-    lines.append(f"  {'log':<9} {os.path.relpath(summary.log)}")
+    table |= {name: os.path.relpath(path) for name, path in files.items() if path}
+    table["log"] = os.path.relpath(summary.log)
+    width = max(map(len, table))
+    lines += [f"  {name:<{width}}  {value}" for name, value in table.items()]
     return "\n".join(lines)
 
 
