@@ -27,6 +27,7 @@ from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 
+import caffe_cuda
 import caffe_source
 from common.errors import InputError
 
@@ -65,7 +66,7 @@ def cache_folder() -> Path:
 
 
 def cmake_flags() -> list[str]:
-    """CMake's options; `CUDA=1` and `CUDA_ARCH="90 ..."` ask for the GPU."""
+    """CMake's options; those for the GPU are explained in caffe_cuda."""
     libraries = Path("/usr/lib") / sysconfig.get_config_var("MULTIARCH")
     headers = Path("/usr/include") / sysconfig.get_config_var("MULTIARCH")
     # The OpenMP flavour, whatever Debian's alternatives say: our layers use OpenMP too, and two
@@ -86,22 +87,7 @@ def cmake_flags() -> list[str]:
         "-DCMAKE_INSTALL_LIBDIR=lib",
         "-DCMAKE_BUILD_WITH_INSTALL_RPATH=ON",
         f"-DCMAKE_INSTALL_RPATH={rpath}",
-        *_device_flags(),
-    ]
-
-
-def _device_flags() -> list[str]:
-    if os.environ.get("CUDA", "0") in ("", "0"):
-        return ["-DCPU_ONLY=ON"]
-    architectures = os.environ.get("CUDA_ARCH")
-    if not architectures:
-        raise InputError('CUDA=1: name the GPU architecture too, for example CUDA_ARCH="90"')
-    return [
-        "-DCPU_ONLY=OFF",
-        "-DUSE_CUDNN=OFF",
-        "-DCUDA_ARCH_NAME=Manual",
-        f"-DCUDA_ARCH_BIN={architectures}",
-        "-DCUDA_ARCH_PTX=",
+        *caffe_cuda.cmake_flags(),
     ]
 
 
@@ -134,6 +120,7 @@ class Recipe:
             "compiler": compiler(),
             "python": platform.python_version(),
             "numpy": version("numpy"),
+            **caffe_cuda.tools(),
         }
         scripts = Path(__file__).parent.glob("caffe_*.py")
         files = caffe_source.ingredients(tree) | {
