@@ -62,6 +62,7 @@ class Parser:
         if test is not None:
             net, self._blobs = nets.with_all_scores(net, nets.read_net(test), test)
             fixed = nets.fixed_layers(net)
+        self.gpu = gpu
         select_device(gpu)
         self._net = _build(caffe, net)
         self.loaded = weights.load(self._net, weights_path, fixed)
@@ -76,6 +77,7 @@ class Parser:
         the prediction; with `test`, `score1` … are those of the earlier LG-LSTM layers.
         """
         data = np.stack([preprocessing.to_blob(photo, self.input_size) for photo in photos])
+        select_device(self.gpu)  # Caffe keeps its device per thread
         blob = self._net.blobs[nets.INPUT]
         if blob.shape[0] != len(photos):
             blob.reshape(*data.shape)

@@ -54,9 +54,13 @@ def predict(
     What another model or other weights left in `out` is removed first. Photo and truth are read
     together, so that a truth of another size or with other classes stops the run at its image.
     """
-    claim(out, manifest(parser, labels))
+    claim(out, manifest(parser, labels), ("predictions", "layers"))
     folders = {output: folder_of(out, output) for output in parser.outputs}
-    pending = [s for s in samples if not all(png_of(f, s).is_file() for f in folders.values())]
+    pending = [
+        sample
+        for sample in samples
+        if not all(is_current(png_of(f, sample), sample.photo) for f in folders.values())
+    ]
     done, total = len(samples) - len(pending), len(samples)
     progress(done, total)
 
@@ -83,24 +87,32 @@ def manifest(parser: Parser, labels: LabelSet) -> dict[str, str]:
     }
 
 
-def claim(out: Path, made_by: dict[str, str]) -> None:
-    """Make `out` a folder for predictions of `made_by`, without those of anything else.
+def claim(out: Path, made_by: dict[str, str], parts: Sequence[str]) -> None:
+    """Make the folders `parts` of `out` ours: without files that anything but `made_by` made.
 
-    Raises InputError when there are PNGs that this program did not write.
+    Raises InputError when there are files that this program did not write.
     """
     note = out / MANIFEST
     before = _read_manifest(note)
     if before == made_by:
         return
-    stale = [png for part in ("predictions", "layers") for png in (out / part).rglob("*.png")]
+    stale = [file for part in parts for file in (out / part).rglob("*") if file.is_file()]
     if stale and before is None:
         raise InputError(
-            f"{out}: already holds pictures that this program did not write, such as {stale[0]}; "
+            f"{out}: already holds files that this program did not write, such as {stale[0]}; "
             "choose another folder with --out"
         )
-    for png in stale:
-        png.unlink()
+    for file in stale:
+        file.unlink()
     write_text(note, json.dumps(made_by, indent=2) + "\n")
+
+
+def is_current(result: Path, photo: Path) -> bool:
+    """Whether a result is there and no older than its photo."""
+    try:
+        return result.stat().st_mtime >= photo.stat().st_mtime
+    except OSError:
+        return False
 
 
 def find(folder: Path, samples: Sequence[Sample]) -> list[Path]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from common.files import write_text
-from evaluation import charts, nets
+from evaluation import charts
 from evaluation.gallery import gallery
 from evaluation.html import choices, swatch
 from evaluation.metrics import PER_CLASS, Metrics
@@ -184,12 +184,14 @@ def _matrix(evaluation: Evaluation) -> str:
         f'<div class="scroll">{_matrix_table(names, counts, key)}</div></div>'
         for key in options
     )
+    roomy = " roomy" if len(names) <= 8 else ""
     return (
-        '<section class="matrix-section"><h2>What is taken for what</h2>'
+        "<section><h2>What is taken for what</h2>"
         "<p>Rows are the truth, columns the prediction; a cell is the percentage of its row's or "
         "column's pixels. With the table in focus, the arrow keys go from cell to cell.</p>"
         f'<div class="controls">{choices("matrix-share", "Percent", options, "matrix")}</div>'
-        f'<div class="matrix">{tables}</div><p id="readout" class="readout" aria-live="polite">'
+        f'<div class="matrix{roomy}">{tables}</div>'
+        '<p id="readout" class="readout" aria-live="polite">'
         "</p></section>"
     )
 
@@ -219,7 +221,7 @@ def _matrix_cell(value: float, count: int, truth: str, predicted: str, share: st
     # White to the blue of "ours"; a square root lets the rare mistakes be seen.
     strength = (value / 100) ** 0.5
     red, green, blue = (round(255 + (end - 255) * strength) for end in (31, 90, 148))
-    ink = "#fff" if strength > 0.62 else "var(--ink)"
+    ink = "#fff" if strength > 0.82 else "#000"  # at least 4.5 : 1 on either side
     text = f"{value:.0f}" if value >= 0.5 else ("·" if count else "")
     return (
         f'<td style="background:rgb({red},{green},{blue});color:{ink}" '
@@ -278,8 +280,7 @@ def _footer(evaluation: Evaluation) -> str:
         f"<footer><p>Counted are {pixels:,} pixels at the size of the true label maps, ignored "
         "ones left out. Averages are plain means over all classes, background included; a class "
         "that is neither in the truth nor in the prediction is dropped. Fg is the IoU of all parts "
-        f"together against background. Layers up to <code>{nets.OUTPUT}</code>, metrics from one "
-        "confusion matrix: <code>evaluation/metrics.py</code>.</p></footer>"
+        f"together against background.</p></footer>"
     )
 
 

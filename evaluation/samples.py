@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def read_list(path: str | Path, root: str | Path | None = None) -> list[Sample]:
     Raises InputError for an unusable list, see layers/seg_list.py, and for a photo listed twice.
     """
     examples = read_examples(path, root)
-    names = _names([example.photo for example in examples])
+    names = names_below([example.photo for example in examples])
     name, count = Counter(names).most_common(1)[0]
     if count > 1:
         raise InputError(f"{path}: lists {name} {count} times; list each image once")
@@ -40,7 +41,7 @@ def read_list(path: str | Path, root: str | Path | None = None) -> list[Sample]:
     ]
 
 
-def _names(photos: list[str]) -> list[str]:
+def names_below(photos: Sequence[str]) -> list[str]:
     """The photos' paths without suffix, below the folder that they share."""
     shared = os.path.commonpath([os.path.dirname(photo) for photo in photos])
     return [os.path.splitext(os.path.relpath(photo, shared or "."))[0] for photo in photos]

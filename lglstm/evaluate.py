@@ -245,5 +245,6 @@ def show(outcome: Outcome) -> None:
     contents = outcome.contents
     console.print(comparison_table(outcome.cells, contents["row"], contents["images"]))
     if contents["layers"]:
+        console.print()
         console.print(layers_table(contents["layers"]))
     console.print(f"report: {outcome.out / 'report.html'}", soft_wrap=True)
