@@ -1,0 +1,218 @@
+"""Options of the generators: documented, checked, and settable from the command line."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from common.errors import InputError
+from lglstm.main import main
+from prototxt_gen.nets import build
+from prototxt_gen.options import (
+    FAMILIES,
+    CoCNN,
+    Demo,
+    LargeFOV,
+    ModelOptions,
+    parse_value,
+    show,
+    with_settings,
+)
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, ["models", *arguments], catch_exceptions=False)
+
+
+# ------------------------------------------------------------------------------- documentation
+
+
+def documented():
+    """Return option → default cell of every table of docs/differences.md."""
+    text = (REPOSITORY / "docs/differences.md").read_text("utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]*) \|", text, re.MULTILINE)
+    assert len(rows) == len(dict(rows)), "an option stands in the tables twice"
+    return dict(rows)
+
+
+def default_cell(name):
+    """What the document must say: the default, then the families that have another one."""
+    cell, base = "", None
+    for family in (ModelOptions, LargeFOV, CoCNN):
+        defaults = {field.name: field.default for field in dataclasses.fields(family)}
+        if name in defaults and not cell:
+            base = defaults[name]
+            cell = show(base) or "none"
+        elif name in defaults and defaults[name] != base:
+            cell += f"; {family.__name__} {show(defaults[name])}"
+    return cell or "–"  # of the demo alone
+
+
+def test_every_option_stands_in_the_table_of_differences_and_the_reverse():
+    names = {field.name for family in FAMILIES.values() for field in dataclasses.fields(family)}
+    assert set(documented()) == names
+    assert documented() == {name: default_cell(name) for name in documented()}
+
+
+def test_every_option_has_a_sentence_and_a_value_that_set_takes_back():
+    for family in FAMILIES.values():
+        for field in dataclasses.fields(family):
+            assert field.metadata["help"]
+            value = parse_value(field, show(field.default))
+            assert value == field.default or show(value) == show(field.default)
+
+
+# ------------------------------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize(
+    ("options", "setting", "words"),
+    [
+        (LargeFOV(), "neighbours=2", "neighbours is unknown to LargeFOV nets; did you mean neigh"),
+        (LargeFOV(), "neighbors=3", "neighbors: 3 is not allowed; use one of 2, 4, 8"),
+        (LargeFOV(), "neighbors=many", "neighbors: 'many' is not allowed; use a whole number"),
+        (LargeFOV(), "share_spatial=1", "use true or false"),
+        (LargeFOV(), "input_size=320,320", r"use sizes 8·m \+ 1, such as 65, 97, 321"),
+        (LargeFOV(), "input_size=321", "use height,width"),
+        (LargeFOV(), "hidden=0", "hidden: 0 is not allowed; use 1 or more"),
+        (LargeFOV(), "base_lr=nan", "base_lr: nan is not allowed"),
+        (LargeFOV(), "global_grid=42", "at most the map's smaller side, 41"),
+        (LargeFOV(), "extra_convs=5", "extra_convs: 5 is not allowed; use 0 with lg_lstm_layers"),
+        (LargeFOV(), "test_batch=2", r"a divisor of test_images \(227\)"),
+        (LargeFOV(), "engine=torch", "use one of caffe, python"),
+        (LargeFOV(), "lg_lstm_after=conv5", "use one of fc7, fc6, pool5"),
+        (LargeFOV(), "crop=1,0.5", "use low,high"),
+        (LargeFOV(), "lr_step=0", "above 0, at most 1"),
+        (LargeFOV(), "neighbors", "write it as option=value"),
+        (CoCNN(), "kernel=4", "kernel: 4 is not allowed; use an odd number"),
+        (CoCNN(), "upsampling=nearest", "use one of bilinear, learned"),
+        (CoCNN(), "width=2", "width is unknown to CoCNN nets"),
+        (Demo(), "poolings=9", "at most one per convolution"),
+        (Demo(), "widths=8,x", "use whole numbers such as 16,32,48"),
+    ],
+)
+def test_wrong_options_are_refused_by_name_with_what_is_allowed(options, setting, words):
+    with pytest.raises(InputError, match=words) as error:
+        with_settings(options, [setting])
+    assert "\n" not in str(error.value)
+
+
+def test_settings_reach_the_net():
+    options = with_settings(LargeFOV(), ["lstm_range=0.5", "input_size=65,97", "loss_weight=0.25"])
+    net = {layer.name: layer for layer in build(options, "x", "train").layer}
+    assert net["lg_lstm2"].lg_lstm_param.weight_filler.max == pytest.approx(0.5)
+    assert '"input_size": [65, 97]' in net["train_data"].python_param.param_str
+    assert [net[f"loss{i}"].loss_weight[0] for i in (1, 4, 5)] == [0.25, 0.25, 1]
+
+
+# ----------------------------------------------------------------------------------- commands
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """An empty folder to generate into; the current one."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_generate_and_check(repository):
+    assert run("generate", "demo").exit_code == 0
+    assert run("generate", "demo", "--check").output == "4 files are up to date\n"
+    path = repository / "models/demo/solver.prototxt"
+    path.write_text(path.read_text() + "# by hand\n")
+    result = run("generate", "demo", "--check")
+    assert result.exit_code == 1
+    assert "out of date: models/demo/solver.prototxt; run lglstm models gen" in result.stderr
+    assert run("generate", "demo").exit_code == 0
+    assert run("generate", "demo", "--check").exit_code == 0
+    assert run("generate", "--check").exit_code == 1  # the others are missing
+
+
+def test_variant_names_the_command_that_makes_it(repository):
+    arguments = ["demo", "--set", "share_spatial=false", "--engine", "python", "--name", "mine"]
+    assert run("generate", *arguments).exit_code == 0
+    text = (repository / "models/mine/train.prototxt").read_text()
+    command = re.search(r"`lglstm models (.*?)`", text)[1].split()
+    assert '\\"share_spatial\\": false' in text and "LGLSTM" in text
+    assert run(*command, "--check").exit_code == 0
+    settings = (repository / "models/mine/solver.prototxt").read_text()
+    assert 'train_net: "models/mine/train.prototxt"' in settings
+    assert 'snapshot_prefix: "runs/mine"' in settings
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["generate", "hors"], "there is no model 'hors'; did you mean horse"),
+        (["generate", "demo", "--set", "hidden=8"], "--set option=value --name NEW"),
+        (["generate", "demo", "--name", "horse"], "--set option=value --name NEW"),
+        (["generate", "demo", "--name", "../x"], "use small letters, digits and underscores"),
+        (["summary", "nothing"], "models/nothing: there is no such model here"),
+        (["draw", "../../etc"], "use small letters, digits and underscores"),
+        (["options", "nothing"], "there is no model 'nothing'"),
+    ],
+)
+def test_commands_refuse_in_one_sentence(repository, arguments, words):
+    result = run(*arguments)
+    assert result.exit_code == 1
+    assert words in result.stderr and result.stderr.count("\n") == 1
+    assert list(repository.rglob("*.prototxt")) == []
+
+
+def test_summary_in_both_forms(repository):
+    run("generate", "demo")
+    measured = json.loads(run("summary", "demo", "--json").output)
+    assert measured["weights"] == sum(part["weights"] for part in measured["groups"].values())
+    assert measured["weights"] == sum(row["weights"] for row in measured["layers"])
+    layers = {row["name"]: row for row in measured["layers"]}
+    assert layers["lg_lstm2"]["weights"] == 0
+    assert layers["lg_lstm2"]["shared_weights"] == layers["lg_lstm1"]["weights"] > 0
+    text = run("summary", "demo").output
+    assert f"{measured['weights']:,} weights" in text and "transition" in text
+
+
+def test_summary_refuses_a_damaged_net(repository):
+    run("generate", "demo")
+    (repository / "models/demo/train.prototxt").write_text("layer { nme: 1 }")
+    result = run("summary", "demo")
+    assert result.exit_code == 1 and "models/demo/train.prototxt: not a net" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["horse", "atr_co_cnn", "demo_conv"])
+def test_pictures_show_every_part_once(repository, name):
+    from prototxt_gen.draw import collect, connections, place
+    from prototxt_gen.files import folder_of
+    from prototxt_gen.summary import summarise
+
+    run("generate", name)
+    result = run("draw", name)
+    assert result.output == f"runs/{name}_net.png\n"
+    assert (repository / f"runs/{name}_net.png").read_bytes()[1:4] == b"PNG"
+    blocks = collect(summarise(folder_of(name)).layers)
+    place(blocks)
+    boxes = [(b.x, b.y, b.height) for b in blocks.values()]
+    for i, (x, y, height) in enumerate(boxes):
+        for other_x, other_y, other_height in boxes[:i]:
+            apart = abs(y - other_y) >= (height + other_height) / 2
+            assert abs(x - other_x) >= 1 or apart, "boxes overlap"
+    read = {target.key for _, target in connections(blocks)}
+    assert read == set(blocks) - {"data"}
+
+
+def test_draw_refuses_other_formats(repository):
+    run("generate", "demo")
+    result = run("draw", "demo", "--output", "demo.txt")
+    assert result.exit_code == 1 and ".png, .svg or .pdf" in result.stderr
+
+
+def test_list_and_options(repository):
+    listed = run("list").output
+    assert "horse_wo_global" in listed and "Tables 1, 5" in listed
+    assert "neighbors" in run("options", "horse").output
