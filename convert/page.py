@@ -64,7 +64,7 @@ def _about(net, labels_for: Callable[[int], LabelSet]) -> dict:
         )
     labels = labels_for(scores[1])
     return {
-        "name": net.name,
+        "name": net.name.removesuffix("_deploy"),
         "input": next(iter(net.inputs)),
         "output": output,
         "size": list(shape[2:]),
