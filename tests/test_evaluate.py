@@ -1,0 +1,352 @@
+"""Evaluation end to end: a net that is right by construction, resuming, and every bad input."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from scipy import ndimage
+
+caffe = pytest.importorskip("caffe", reason="needs Caffe: make setup")
+
+from evaluation_help import (  # noqa: E402
+    COLOURS,
+    HORSE,
+    colour_list,
+    colour_net,
+    demo_weights,
+    draw_label,
+)
+
+from common.errors import InputError  # noqa: E402
+from common.images import read_label, write_label  # noqa: E402
+from evaluation import nets  # noqa: E402
+from evaluation.inference import Parser  # noqa: E402
+from evaluation.metrics import Metrics  # noqa: E402
+from evaluation.scoring import evaluate_list  # noqa: E402
+from lglstm.main import main  # noqa: E402
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+DEMO = REPOSITORY / "models/demo"
+
+
+@pytest.fixture(scope="module")
+def colours(tmp_path_factory):
+    """(deploy, weights) of the net that classifies colours."""
+    return colour_net(tmp_path_factory.mktemp("net"))
+
+
+@pytest.fixture
+def listed(tmp_path):
+    return colour_list(tmp_path / "data")
+
+
+def lglstm(*arguments):
+    """Run the command line in the repository root; returns click's result."""
+    before = Path.cwd()
+    os.chdir(REPOSITORY)
+    try:
+        return CliRunner().invoke(main, [str(argument) for argument in arguments])
+    finally:
+        os.chdir(before)
+
+
+def error_of(*arguments):
+    result = lglstm(*arguments)
+    assert result.exit_code == 1, result.output
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: "), result.stderr
+    return lines[0]
+
+
+# ------------------------------------------------------------------------- right by construction
+
+
+def test_label_maps_have_the_photos_size_and_the_colours_classes(colours):
+    rng = np.random.default_rng(1)
+    labels = [draw_label(rng, *size) for size in ((24, 40), (96, 60), (8, 200), (240, 400))]
+    photos = [COLOURS[ids] for ids in labels]
+    parser = Parser(*colours, batch_size=4)
+    together = parser.parse(photos)
+    for ids, found, photo in zip(labels, together, photos, strict=True):
+        assert found.dtype == np.uint8 and found.shape == ids.shape
+        # Blocks wide enough not to vanish at the net's size are found but for their borders.
+        inner = ndimage.maximum_filter(ids, 9) == ndimage.minimum_filter(ids, 9)
+        assert (found == ids)[inner].all()
+        assert (found == parser.parse([photo])[0]).all()  # the batch does not matter
+
+
+def test_perfect_predictions_score_one_and_a_spoiled_truth_by_its_share(colours, listed, tmp_path):
+    def evaluate(out):
+        return evaluate_list(Parser(*colours, batch_size=2), listed, HORSE, tmp_path / out)
+
+    labels = [listed.parent / f"labels/photo{k}.png" for k in range(3)]
+    counted = sum((read_label(label) != 255).sum() for label in labels)
+    perfect = evaluate("perfect").metrics
+    assert perfect.value("mean_iou") == 1 and perfect.value("average_f1") == 1
+    assert perfect.matrix.sum() == counted
+
+    ids = read_label(labels[1])
+    own = (ids != 255).sum()
+    ids[:24] = 255  # half is ignored
+    wrong = ids[24:30] != 255
+    ids[24:30][wrong] = (ids[24:30][wrong] + 1) % 5  # and some of the rest another class
+    write_label(labels[1], ids, HORSE.palette)
+    left, wrong = (ids != 255).sum(), wrong.sum()
+    assert wrong > 50
+    spoiled = evaluate("spoiled")
+    assert spoiled.metrics.matrix.sum() == counted - own + left
+    assert spoiled.metrics.value("pixel_accuracy") == pytest.approx(
+        1 - wrong / (counted - own + left)
+    )
+    accuracies = [image.pixel_accuracy for image in spoiled.images]
+    assert accuracies == pytest.approx([1, 1 - wrong / left, 1])
+
+
+def test_all_layers_are_the_test_nets_scores_scaled_to_full_size(tmp_path):
+    weights = demo_weights(tmp_path, DEMO)
+    parser = Parser(DEMO / "deploy.prototxt", weights, test=DEMO / "test.prototxt")
+    plain = Parser(DEMO / "deploy.prototxt", weights)
+    photo = np.random.default_rng(5).integers(0, 256, (70, 90, 3)).astype(np.uint8)
+    scores = parser.scores([photo])
+    count = len(scores)
+    assert list(scores) == [f"score{k}" for k in range(1, count)] + ["score"] and count >= 2
+    np.testing.assert_array_equal(scores["score"], plain.scores([photo])["score"])
+    for k in range(1, count):
+        small = parser._net.blobs[f"score{k}"].data[0]
+        height, width = parser.input_size
+        factors = (1, height / small.shape[1], width / small.shape[2])
+        bilinear = ndimage.zoom(small, factors, order=1, grid_mode=False)  # corners aligned
+        np.testing.assert_allclose(scores[f"score{k}"][0], bilinear, rtol=1e-4, atol=1e-5)
+    assert np.abs(scores["score1"] - scores["score"]).max() > 1e-3  # they are different layers
+
+
+# ------------------------------------------------------------------------------------- resuming
+
+
+def test_resuming_parses_only_what_is_missing(colours, listed, tmp_path, monkeypatch):
+    parsed = []
+    original = Parser.scores
+
+    def counting(self, photos):
+        parsed.extend(photo.shape[0] for photo in photos)
+        return original(self, photos)
+
+    monkeypatch.setattr(Parser, "scores", counting)
+    out = tmp_path / "out"
+
+    def evaluate(weights=colours[1]):
+        parsed.clear()
+        return evaluate_list(Parser(colours[0], weights), listed, HORSE, out)
+
+    first = evaluate()
+    assert parsed == [24, 48, 72]
+    (out / "predictions/photo1.png").unlink()
+    second = evaluate()
+    assert parsed == [48]
+    assert (first.metrics.matrix == second.metrics.matrix).all()
+    # A photo that changed since is parsed again.
+    later = time.time() + 10
+    os.utime(listed.parent / "images/photo2.png", (later, later))
+    evaluate()
+    assert parsed == [72]
+    # Other weights: nothing of the old ones is kept.
+    net = caffe.Net(str(colours[0]), caffe.TEST)
+    net.copy_from(str(colours[1]))
+    net.params["nearest"][1].data[0] += 1e9  # all background
+    net.save(str(tmp_path / "other.caffemodel"))
+    black = evaluate(tmp_path / "other.caffemodel")
+    assert parsed == [24, 48, 72]
+    assert black.metrics.matrix[:, 1:].sum() == 0
+
+
+def test_foreign_files_are_never_deleted(colours, listed, tmp_path):
+    mine = tmp_path / "out/predictions/mine.png"
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"mine")
+    with pytest.raises(InputError, match="did not write, such as .*mine.png"):
+        evaluate_list(Parser(*colours), listed, HORSE, tmp_path / "out")
+    assert mine.read_bytes() == b"mine"
+
+
+# ---------------------------------------------------------------------------------- the command
+
+
+def test_command_compares_writes_and_sets_the_exit_code(colours, listed, tmp_path):
+    arguments = ("evaluate", colours[0], "--weights", colours[1], "--list", listed, "--cpu")
+    out = tmp_path / "out"
+    far = lglstm(*arguments, "--out", out, "--expect", "horse.lg_lstm")
+    assert far.exit_code == 1
+    assert "outside ± 0.5: tail is 100.00, horse.lg_lstm has 42.06" in far.stderr
+    near = lglstm(
+        *arguments, "--out", out, "--expect", "horse.lg_lstm", "--tolerance", 58, "--json"
+    )
+    assert near.exit_code == 0, near.output
+    contents = json.loads(near.stdout)
+    assert contents == json.loads((out / "evaluation.json").read_text())
+    assert contents["images"] == 3 and contents["row"] == "horse.lg_lstm"
+    by_metric = {cell["metric"]: cell for cell in contents["table"]}
+    assert by_metric["mean_iou"] == {
+        "metric": "mean_iou", "paper": 68.73, "ours": 100, "difference": pytest.approx(31.27),
+    }  # fmt: skip
+    assert (
+        Metrics(np.array(contents["metrics"]["confusion_matrix"]), HORSE.names).averages["mean_iou"]
+        == 1
+    )
+    assert (out / "report.html").stat().st_size > 10_000
+
+
+def test_label_maps_of_other_programs_are_scored_alike(colours, listed, tmp_path):
+    out = tmp_path / "out"
+    common = ("--list", listed, "--labels", "horse", "--json")
+    ours = lglstm("evaluate", colours[0], "--weights", colours[1], "--out", out, *common)
+    assert ours.exit_code == 0, ours.output
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    for k in range(3):  # grey PNGs without a palette, as others write them
+        cv2.imwrite(str(theirs / f"photo{k}.png"), read_label(out / f"predictions/photo{k}.png"))
+    scored = lglstm("evaluate", "--predictions", theirs, "--out", tmp_path / "scored", *common)
+    assert scored.exit_code == 0, scored.output
+    assert json.loads(scored.stdout)["metrics"] == json.loads(ours.stdout)["metrics"]
+
+
+def test_a_net_that_says_one_class_everywhere_is_warned_of(listed, tmp_path):
+    black = tmp_path / "black"
+    for k, (height, width) in enumerate(((24, 40), (48, 80), (72, 120))):
+        write_label(black / f"photo{k}.png", np.zeros((height, width), np.uint8), HORSE.palette)
+    arguments = ("--list", listed, "--labels", "horse", "--out", tmp_path / "out")
+    result = lglstm("evaluate", "--predictions", black, *arguments)
+    assert result.exit_code == 0
+    assert "warning: 100.0% of all pixels are predicted as background" in result.stderr
+
+
+def test_table_puts_results_below_their_rows(colours, listed, tmp_path):
+    for row in ("horse.lg_lstm", "horse.vgg16", "cow.local4"):
+        result = lglstm(
+            "evaluate", colours[0], "--weights", colours[1], "--list", listed, "--labels", "horse",
+            "--paper", row, "--out", tmp_path / "runs" / row,
+        )  # fmt: skip
+        assert result.exit_code == 0, result.output
+    printed = lglstm("table", "5", tmp_path / "runs")
+    assert printed.exit_code == 0 and printed.stdout.count("  ours") >= 3
+    blocks = json.loads(lglstm("table", "5", tmp_path / "runs", "--json").stdout)
+    ours = {row["row"]: row["ours"] for block in blocks for row in block["rows"]}
+    assert len(ours) == 12
+    measured = {row for row, numbers in ours.items() if numbers}
+    assert measured == {"horse.lg_lstm", "horse.vgg16", "cow.local4"}
+    assert set(ours["cow.local4"].values()) == {100.0}
+    assert "holds no evaluation.json" in error_of("table", "5", listed.parent)
+
+
+# ------------------------------------------------------------------------------------ bad input
+
+
+def test_weights_of_another_model(colours, listed, tmp_path):
+    deploy, weights = colours
+    start = ("--list", listed, "--out", tmp_path / "out", "--weights")
+    other = tmp_path / "deploy.prototxt"
+    other.write_text(deploy.read_text().replace("num_output: 5", "num_output: 4"))
+    message = error_of("evaluate", other, *start, weights)
+    assert "nearest is 5×3×1×1 and 5 there and 4×3×1×1 and 4 in the net" in message
+    other.write_text(deploy.read_text().replace('"nearest"', '"renamed"'))
+    message = error_of("evaluate", other, *start, weights)
+    assert "none of its layers (nearest) has the name of a layer of this net (renamed)" in message
+
+    whole = weights.read_bytes()
+    for bad, fault in (
+        (whole[:-7], "cut short"),
+        (b"", "holds no weights"),
+        (b"\xff", "cut short"),
+    ):
+        (tmp_path / "bad.caffemodel").write_bytes(bad)
+        assert fault in error_of("evaluate", deploy, *start, tmp_path / "bad.caffemodel")
+    net = caffe.Net(str(deploy), caffe.TEST)
+    net.params["nearest"][0].data[2] = np.nan
+    net.save(str(tmp_path / "nan.caffemodel"))
+    message = error_of("evaluate", deploy, *start, tmp_path / "nan.caffemodel")
+    assert "layer nearest holds NaN or infinity" in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_layers_without_weights_are_named(tmp_path, listed):
+    weights = demo_weights(tmp_path, DEMO)
+    message = caffe.proto.caffe_pb2.NetParameter.FromString(weights.read_bytes())
+    kept = [layer for layer in message.layer if not layer.name.startswith("lg_lstm")]
+    del message.layer[:]
+    message.layer.extend(kept)
+    weights.write_bytes(message.SerializeToString())
+    result = lglstm(
+        "evaluate", "demo", "--weights", weights, "--list", listed, "--out", tmp_path / "out"
+    )
+    assert result.exit_code == 0, result.output
+    assert "does not hold the layers lg_lstm1, lg_lstm2" in result.stderr
+    assert "score," not in result.stderr  # the bilinear up-sampling needs no weights
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        ("class", "labels/photo1.png: ids 7 (3840 pixels)"),
+        ("size", "labels/photo1.png: is 80 × 24 pixels"),
+        ("column", "line 2: has 1 entries instead of `image label`"),
+        ("missing", "photo1.png does not exist"),
+        ("twice", "lists photo0 2 times"),
+    ],
+)
+def test_lists_that_do_not_fit(colours, listed, tmp_path, spoil, message):
+    label = listed.parent / "labels/photo1.png"
+    lines = listed.read_text().splitlines(keepends=True)
+    if spoil == "class":
+        write_label(label, np.full((48, 80), 7, np.uint8), HORSE.palette)
+        message = message.replace("3840", "3,840")
+    elif spoil == "size":
+        write_label(label, np.zeros((24, 80), np.uint8), HORSE.palette)
+    elif spoil == "missing":
+        label.unlink()
+    elif spoil == "column":
+        lines[1] = "images/photo1.png\n"
+    elif spoil == "twice":
+        lines.append(lines[0])
+    listed.write_text("".join(lines))
+    arguments = ("evaluate", colours[0], "--weights", colours[1], "--list", listed)
+    assert message in error_of(*arguments, "--out", tmp_path / "out")
+
+
+def test_predictions_that_do_not_fit(listed, tmp_path):
+    theirs = tmp_path / "theirs"
+    arguments = ("evaluate", "--predictions", theirs, "--list", listed, "--labels", "horse")
+    assert "is no folder" in error_of(*arguments)
+    write_label(theirs / "something.png", np.zeros((24, 40), np.uint8), HORSE.palette)
+    assert "no label map belongs to an image of the list, such as photo0.png" in error_of(
+        *arguments
+    )
+    write_label(theirs / "photo0.png", np.zeros((24, 40), np.uint8), HORSE.palette)
+    assert "label maps of 2 of the 3 images are missing, first photo1.png" in error_of(*arguments)
+    for k, shape in ((1, (40, 24)), (2, (72, 120))):
+        write_label(theirs / f"photo{k}.png", np.zeros(shape, np.uint8), HORSE.palette)
+    assert "the truth is 48×80 and the prediction 40×24" in error_of(*arguments)
+    write_label(theirs / "photo1.png", np.full((48, 80), 9, np.uint8), HORSE.palette)
+    assert "the prediction has class 9, but there are 5 classes" in error_of(*arguments)
+    assert "what the labels mean" in error_of(*arguments[:-2])
+
+
+def test_options_that_do_not_fit(colours, listed, tmp_path):
+    net = ("evaluate", colours[0], "--weights", colours[1], "--list", listed)
+    assert "did you mean horse.lg_lstm" in error_of(*net, "--expect", "horse.lglstm")
+    assert "scores 5 classes, but the label set atr has 18" in error_of(*net, "--labels", "atr")
+    assert "give MODEL and --weights FILE" in error_of("evaluate", "demo")
+    assert "did you mean horse" in error_of("evaluate", "hors", "--weights", colours[1])
+    assert error_of(*net, "--gpu", "999").startswith("error: --gpu 999: ")
+    assert "not a deploy net" in error_of("evaluate", DEMO / "test.prototxt", *net[2:])
+    broken = tmp_path / "deploy.prototxt"
+    broken.write_text("layer {")
+    assert "not a net that this Caffe understands" in error_of("evaluate", broken, *net[2:])
+    broken.write_text(colours[0].read_text().replace("Convolution", "Convolutoin"))
+    assert "has no layer of type Convolutoin" in error_of("evaluate", broken, *net[2:])
+    with pytest.raises(InputError, match="has 0 score map"):
+        net = nets.read_net(colours[0])
+        nets.with_all_scores(net, net, colours[0])

@@ -1,0 +1,168 @@
+"""Prediction: folders with bad files in them, exact areas, a Dask worker killed half-way."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+caffe = pytest.importorskip("caffe", reason="needs Caffe: make setup")
+
+from evaluation_help import COLOURS, HORSE, colour_net  # noqa: E402
+from PIL import Image  # noqa: E402
+
+from common.images import read_label  # noqa: E402
+from evaluation.inference import Parser  # noqa: E402
+from evaluation.overlay import overlay  # noqa: E402
+from lglstm.main import main  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def colours(tmp_path_factory):
+    return colour_net(tmp_path_factory.mktemp("net"))
+
+
+def predict(*arguments):
+    return CliRunner().invoke(main, ["predict", *map(str, arguments)])
+
+
+def halves(left: int, right: int, height: int = 30, width: int = 50) -> np.ndarray:
+    """A photo whose left half is of one class's colour, the right half of another's."""
+    ids = np.full((height, width), left)
+    ids[:, width // 2 :] = right
+    return COLOURS[ids]
+
+
+def test_a_folder_with_bad_files_gives_all_good_ones(colours, tmp_path):
+    photos = tmp_path / "photos"
+    (photos / "more").mkdir(parents=True)
+    cv2.imwrite(str(photos / "a.png"), halves(1, 3))
+    cv2.imwrite(str(photos / "more/b.png"), halves(2, 2, 24, 40))
+    (photos / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut short")
+    (photos / "notes.txt").write_text("no photo")
+    out = tmp_path / "out"
+    arguments = (colours[0], photos, "--weights", colours[1], "--out", out, "--batch", 2)
+    result = predict(*arguments, "--scores", "--json")
+    assert result.exit_code == 1  # one photo could not be read
+    assert "not parsed: " in result.stderr and "broken.jpg" in result.stderr
+    by_name = {Path(entry["photo"]).name: entry for entry in json.loads(result.stdout)}
+    assert set(by_name) == {"a.png", "b.png", "broken.jpg"}
+    areas = by_name["a.png"]["areas"]
+    assert areas["head"] == pytest.approx(0.5, abs=0.03)
+    assert areas["leg"] == pytest.approx(0.5, abs=0.03)
+    assert sum(areas.values()) == pytest.approx(1)
+
+    ids = read_label(out / "labels/a.png")
+    assert ids.shape == (30, 50) and (ids[:, :22] == 1).all() and (ids[:, 28:] == 3).all()
+    with Image.open(out / "labels/a.png") as image:
+        assert image.mode == "P" and image.getpalette()[3:6] == list(HORSE.colours[1])
+    scores = np.load(out / "scores/more/b.npy", allow_pickle=False)
+    assert scores.shape == (5, 24, 40) and (scores.argmax(0) == 2).all()
+    with Image.open(out / "overlays/more/b.jpg") as drawing:
+        assert drawing.width > drawing.height
+    rows = list(csv.DictReader((out / "areas.csv").open()))
+    assert [row["photo"] for row in rows] == ["a", "more/b"]
+    assert (rows[1]["width"], rows[1]["height"], rows[1]["body"]) == ("40", "24", "1.000000")
+
+
+def test_photos_are_not_parsed_twice(colours, tmp_path, monkeypatch):
+    for k in range(3):
+        cv2.imwrite(str(tmp_path / f"{k}.png"), halves(k, k + 1))
+    out = tmp_path / "out"
+    arguments = (colours[0], *tmp_path.glob("*.png"), "--weights", colours[1], "--out", out)
+    assert predict(*arguments).exit_code == 0
+    first = (out / "areas.csv").read_text()
+    (out / "overlays/1.jpg").unlink()
+    parsed = []
+    original = Parser.scores
+    monkeypatch.setattr(
+        Parser, "scores", lambda self, photos: parsed.append(len(photos)) or original(self, photos)
+    )
+    assert predict(*arguments).exit_code == 0
+    assert parsed == [1]
+    assert (out / "areas.csv").read_text() == first
+
+
+def test_one_class_everywhere_is_warned_of(colours, tmp_path):
+    cv2.imwrite(str(tmp_path / "grey.png"), halves(0, 0))
+    result = predict(
+        colours[0], tmp_path / "grey.png", "--weights", colours[1], "--out", tmp_path / "out"
+    )
+    assert result.exit_code == 0
+    assert "warning: 100.0% of all pixels are predicted as background" in result.stderr
+
+
+def test_what_cannot_be_parsed_is_said(colours, tmp_path, monkeypatch):
+    net = (colours[0], "--weights", colours[1], "--out", tmp_path / "out")
+    empty = predict(*net, tmp_path)
+    assert empty.exit_code == 1 and "no photos there" in empty.stderr
+    for suffix in ("png", "bmp"):
+        cv2.imwrite(str(tmp_path / f"twin.{suffix}"), halves(0, 1))
+    twins = predict(*net, tmp_path / "twin.png", tmp_path / "twin.bmp")
+    assert "would both become twin.png" in twins.stderr
+    monkeypatch.setattr("data_prep.parallel.CONNECT_SECONDS", 1)
+    nobody = predict(*net, tmp_path / "twin.png", "--scheduler", "tcp://127.0.0.1:9")
+    assert nobody.exit_code == 1 and "no Dask scheduler answers there" in nobody.stderr
+
+
+def test_overlay_colours_parts_and_names_them():
+    ids = np.zeros((40, 60), np.uint8)
+    ids[:, 30:] = 2
+    photo = np.full((40, 60, 3), 100, np.uint8)
+    drawing = np.asarray(overlay(photo, ids, HORSE))
+    height = drawing.shape[0]
+    assert (drawing[: height // 2, 10] == 100).all()  # background stays as it is
+    body = 100 + 0.55 * (np.array(HORSE.colours[2]) - 100)
+    np.testing.assert_allclose(drawing[height // 2, 300], body, atol=1)
+    plain = np.asarray(overlay(photo, np.zeros_like(ids), HORSE))
+    assert (plain[:, -40:] != 250).any()  # the legend then says "only background"
+
+
+@pytest.mark.slow
+def test_every_photo_is_parsed_once_when_a_worker_is_killed(colours, tmp_path):
+    distributed = pytest.importorskip("distributed", reason="needs the package distributed")
+    count, photos, out = 160, tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    for k in range(count):
+        cv2.imwrite(str(photos / f"{k:03}.png"), halves(k % 5, (k // 5) % 5, 400, 600))
+    command = [
+        sys.executable, "-m", "lglstm.main", "predict", colours[0], photos,
+        "--weights", colours[1], "--out", out, "--cpu", "--json",
+    ]  # fmt: skip
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+    ) as cluster:
+        process = subprocess.Popen(
+            [*map(str, command), "--scheduler", cluster.scheduler_address],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        labels = out / "labels"
+        deadline = time.monotonic() + 240
+        while len(list(labels.glob("0*.png"))) < 30:
+            assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+            time.sleep(0.01)
+        # Only label maps that are there under their own name are whole.
+        before = {path: path.stat().st_ino for path in labels.glob("*.png")}
+        os.kill(cluster.workers[0].process.pid, signal.SIGKILL)
+        stdout, stderr = process.communicate(timeout=240)
+    assert process.returncode == 0, stderr
+    assert len(before) < count  # it was killed half-way
+    results = json.loads(stdout)
+    assert [Path(entry["photo"]).stem for entry in results] == [f"{k:03}" for k in range(count)]
+    # What was finished before was not written again.
+    assert all(path.stat().st_ino == inode for path, inode in before.items())
+    rows = list(csv.DictReader((out / "areas.csv").open()))
+    assert [row["photo"] for row in rows] == [f"{k:03}" for k in range(count)]
+    for k, row in enumerate(rows):
+        share = 1.0 if k % 5 == (k // 5) % 5 else 0.5
+        assert float(row[HORSE.names[k % 5]]) == pytest.approx(share, abs=0.05)
