@@ -45,7 +45,7 @@ OUR_TESTS, ALL_TESTS = "test_lg_lstm.testbin", "test.testbin"
 RECORD = Path("share/lg-lstm/caffe.json")  # in an installation: what it was made from
 SITE_PACKAGES = Path(f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages")
 KEPT_INSTALLATIONS = 5
-SPACE_MB = 1500  # what a first build needs
+SPACE_MB = 500  # what a first build needs, with its tests
 
 LAUNCHER = """\
 #!/bin/sh

@@ -30,7 +30,7 @@ else
     fail "installing Debian packages needs root, and there is no sudo here: have an administrator" \
         "run 'apt-get install$missing', then run make setup again"
 fi
-require_space /usr 2500 "the Debian packages"
+require_space /usr 3000 "the Debian packages"
 $sudo apt-get -qq -o APT::Update::Error-Mode=any update ||
     fail "Debian's package lists could not be fetched: check the network connection and the" \
         "sources in /etc/apt, then run make setup again"

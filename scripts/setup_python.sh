@@ -25,7 +25,7 @@ require_space . 1000 "the Python packages"
     fail ".venv could not be made with $python: check that you may write to $PWD"
 log=$venv/pip.log
 pip_install() {
-    "$venv/bin/python" -m pip --disable-pip-version-check install -q --retries 2 "$@" 2>"$log"
+    "$venv/bin/python" -m pip --disable-pip-version-check install -q --no-compile --retries 2 "$@" 2>"$log"
 }
 pip_install --require-hashes --no-deps --only-binary :all: -r requirements.lock &&
     pip_install --no-deps --no-build-isolation -e . || {
