@@ -54,6 +54,8 @@ LAUNCHER = """\
 bin=$(dirname "$(readlink -f "$0")")
 export PATH="$bin:$PATH"
 unset PYTHONHOME
+# Threads that wait for each other shall sleep: spinning ones slow a busy machine several times.
+export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"
 exec "$bin/../libexec/$(basename "$0")" "$@"
 """
 
