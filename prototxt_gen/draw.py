@@ -52,19 +52,23 @@ class Block:
         return shapes[-1][2:] if shapes else (1, 1)
 
 
+Link = tuple[Block, Block]
+
+
 def draw(summary: Summary, destination: Path) -> None:
     """Write the picture of a net; the suffix of `destination` (.png, .svg, .pdf) says its kind."""
     blocks = collect(summary.layers)
-    place(blocks)
+    links = connections(blocks)
+    place(blocks, links)
+    arcs = [target.x - source.x for source, target in links if goes_over(source, target)]
     right = max(block.x for block in blocks.values()) + WIDTH
-    arcs = [b.x - a.x for a, b in connections(blocks) if goes_over(a, b)]
     top = max(block.height for block in blocks.values()) / 2 + 1.7 + ARC / 2 * max(arcs, default=0)
     bottom = min(block.y - block.height / 2 for block in blocks.values()) - 0.3
     figure = Figure(figsize=(right * INCHES + 0.4, (top - bottom) * INCHES), dpi=150)
     axes = figure.add_axes((0.01, 0.01, 0.98, 0.98))
     axes.set(xlim=(-WIDTH, right), ylim=(bottom, top), aspect="equal")
     axes.axis("off")
-    for source, target in connections(blocks):
+    for source, target in links:
         connect(axes, source, target)
     for block in blocks.values():
         paint(axes, block)
@@ -97,71 +101,37 @@ def collect(layers: list[Layer]) -> dict[str, Block]:
     return blocks
 
 
-def place(blocks: dict[str, Block]) -> None:
-    """Give every block its place: the trunk in a row, predictions and losses below it."""
-    x = 0.0
-    unit = math.log2(max(max(block.size) for block in blocks.values()))
-    lowest = 0.0
+def connections(blocks: dict[str, Block]) -> list[Link]:
+    """List pairs of blocks of which the second reads what the first makes."""
+    makers = {
+        top: block for block in blocks.values() for layer in block.layers for top in layer.proto.top
+    }
+    pairs = {}
     for block in blocks.values():
-        block.height = 0.6 + 2.7 * math.log2(max(2, *block.size)) / unit
-        if block.part in ("prediction", "loss", "image labels"):
-            continue
-        block.x = x
-        x += WIDTH + GAP
-        lowest = min(lowest, -block.height / 2)
-    for block in blocks.values():
-        if block.part == "prediction":
-            feeders = [other for other in blocks.values() if feeds(other, block, blocks)]
-            block.x = max(feeder.x for feeder in feeders)
-            block.height, block.y = 1.05, lowest - 1.15
-        elif block.part == "image labels":
-            block.x, block.height, block.y = below_backbone(block, blocks), 1.3, lowest - 0.9
-    for block in blocks.values():
-        if block.part == "loss":
-            feeder = next(other for other in blocks.values() if feeds(other, block, blocks))
-            block.x, block.height, block.y = feeder.x, 0.75, feeder.y - 1.35
-
-
-def below_backbone(labels: Block, blocks: dict[str, Block]) -> float:
-    """The x of the backbone block that the image-label branch starts from."""
-    return next(block.x for block in blocks.values() if feeds(block, labels, blocks))
-
-
-def feeds(source: Block, target: Block, blocks: dict[str, Block]) -> bool:
-    return (source.key, target.key) in {(a.key, b.key) for a, b in connections(blocks)}
-
-
-def connections(blocks: dict[str, Block]) -> list[tuple[Block, Block]]:
-    """List pairs of blocks of which the first makes what the second reads."""
-    makers: dict[str, Block] = {}
-    pairs: dict[tuple[str, str], tuple[Block, Block]] = {}
-    for block, layer in in_net_order(blocks):
-        for bottom in layer.proto.bottom:
+        for bottom in (bottom for layer in block.layers for bottom in layer.proto.bottom):
             maker = makers.get(bottom)
             if maker and maker is not block and bottom != "label":
                 pairs[maker.key, block.key] = (maker, block)
-        makers |= dict.fromkeys(layer.proto.top, block)
     return list(pairs.values())
 
 
-def in_net_order(blocks: dict[str, Block]) -> list[tuple[Block, Layer]]:
-    """List every layer with its block so that makers come before readers."""
-    pending = [(block, layer) for block in blocks.values() for layer in block.layers]
-    made: set[str] = set()
-    known = {top for _, layer in pending for top in layer.proto.top}
-    ordered = []
-    while pending:
-        ready = [
-            item
-            for item in pending
-            if all(
-                b in made or b not in known or b in item[1].proto.top for b in item[1].proto.bottom
-            )
-        ]
-        ordered += ready
-        made.update(top for _, layer in ready for top in layer.proto.top)
-        pending = [item for item in pending if item not in ready]
-    return ordered
+def place(blocks: dict[str, Block], links: list[Link]) -> None:
+    """Give every block its place: the trunk in a row, predictions, labels and losses below it."""
+    unit = math.log2(max(max(block.size) for block in blocks.values()))
+    trunk = [b for b in blocks.values() if b.part not in ("prediction", "loss", "image labels")]
+    for i, block in enumerate(trunk):
+        block.x = i * (WIDTH + GAP)
+        block.height = 0.6 + 2.7 * math.log2(max(2, *block.size)) / unit
+    lowest = -max(block.height for block in trunk) / 2
+    for block in blocks.values():
+        feeders = [source for source, target in links if target is block]
+        if block.part == "prediction":
+            block.x = max(feeder.x for feeder in feeders if feeder in trunk)
+            block.y, block.height = lowest - 1.15, 1.05
+        elif block.part == "image labels":
+            block.x, block.y, block.height = feeders[0].x, lowest - 0.9, 1.3
+        elif block.part == "loss":
+            block.x, block.y, block.height = feeders[0].x, feeders[0].y - 1.35, 0.75
 
 
 def paint(axes, block: Block) -> None:

@@ -22,8 +22,7 @@ def texts(options: ModelOptions, name: str, origin: str) -> dict[Path, str]:
     header = f"# {name}: made by `{origin}`; change the options, not this file.\n"
     solver_header = (
         f"# {derivation(options)}.\n"
-        f"# Run in the repository root: caffe train -solver models/{name}/solver.prototxt"
-        "   (GPU: add -gpu 0)\n"
+        f"# Run in the repository root: caffe train -solver models/{name}/solver.prototxt\n"
     )
     messages = {form: build(options, name, form) for form in FORMS}
     files = {form: header + text_format.MessageToString(net) for form, net in messages.items()}

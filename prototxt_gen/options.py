@@ -83,6 +83,10 @@ class ModelOptions:
     lr_gamma: float = option(0.1, "factor on the learning rate at a step", low=0)
     lr_step: float = option(2 / 3, "step after this part of the iterations", low=0)
     lr_power: float = option(0.9, "exponent of the poly policy", low=0)
+    solver_type: str = option("SGD", "how gradients become steps", choices=("SGD", "Adam"))
+    solver_mode: str = option(
+        "GPU", "where caffe train runs: a GPU if there is one, or the CPU", choices=("GPU", "CPU")
+    )
     momentum: float = option(0.9, "momentum of gradient descent", low=0)
     weight_decay: float = option(0.0005, "weight decay", low=0)
     clip_gradients: float = option(0.0, "largest norm of the gradient; 0 is no limit", low=0)
@@ -234,19 +238,24 @@ class Demo(ModelOptions):
 
     lg_lstm_layers: int = option(4, "stacked LG-LSTM layers; 0 leaves them out", low=0)
     hidden: int = option(16, "hidden cells d of each LSTM", low=1)
+    lstm_range: float = option(0.2, "LSTM weights start uniform in ± this", low=0)
     conv_filler: str = option("msra", "how new convolutions start", choices=FILLERS)
     train_list: str = option("data/demo/train.txt", "list of training images and labels")
     test_list: str = option("data/demo/test.txt", "list of test images and labels")
-    train_images: int = option(400, "lines of the training list", low=1)
+    train_images: int = option(600, "lines of the training list", low=1)
     test_images: int = option(100, "lines of the test list", low=1)
-    input_size: tuple[int, int] = option((65, 81), "height and width the images are resized to")
+    input_size: tuple[int, int] = option((97, 97), "height and width the images are resized to")
     batch_size: int = option(8, "images in a training iteration", low=1)
     test_batch: int = option(10, "images in a test iteration; divides test_images", low=1)
     iterations: int = option(1000, "training iterations; 0 derives them from epochs", low=0)
-    base_lr: float = option(0.02, "learning rate of new layers", low=0)
+    solver_type: str = option("Adam", "how gradients become steps", choices=("SGD", "Adam"))
+    solver_mode: str = option(
+        "CPU", "where caffe train runs: a GPU if there is one, or the CPU", choices=("GPU", "CPU")
+    )
+    base_lr: float = option(0.004, "learning rate of new layers", low=0)
     widths: tuple[int, ...] = option((16, 32, 48), "filters of the 3×3 convolutions, in order")
     input_scale: float = option(1 / 64, "factor on the image, pixels minus mean", low=0)
-    poolings: int = option(2, "poolings by 2, after the first convolutions", low=1)
+    poolings: int = option(1, "poolings by 2, after the first convolutions", low=1)
 
     @property
     def stride(self) -> int:

@@ -28,9 +28,9 @@ def solver(options: ModelOptions, name: str) -> caffe_pb2.SolverParameter:
         average_loss=20,
         snapshot=math.ceil(iterations / options.snapshots),
         snapshot_prefix=f"runs/{name}",
-        solver_mode=caffe_pb2.SolverParameter.CPU,
+        solver_mode=caffe_pb2.SolverParameter.SolverMode.Value(options.solver_mode),
         random_seed=options.seed,
-        type="SGD",
+        type=options.solver_type,
     )
     if options.lr_policy == "step":
         s.gamma = options.lr_gamma
