@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
@@ -61,7 +62,7 @@ def read_photo(path: PathLike) -> np.ndarray:
         rgb = _to_rgb(image)
         if turn is not None:
             rgb = rgb.transpose(turn)
-        return np.ascontiguousarray(np.asarray(rgb)[:, :, ::-1])
+        return cv2.cvtColor(np.asarray(rgb), cv2.COLOR_RGB2BGR)
 
 
 def read_label(path: PathLike, num_classes: int | None = None, ignore: int = IGNORE) -> np.ndarray:

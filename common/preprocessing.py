@@ -24,7 +24,8 @@ def to_blob(photo: np.ndarray, size: Size, mean: Sequence[float] = MEAN_BGR) -> 
     photo: (H, W, 3), BGR, uint8 or float32 in 0 … 255.
     """
     stretched = resize_photo(np.asarray(photo, np.float32), size)
-    return np.ascontiguousarray((stretched - np.float32(mean)).transpose(2, 0, 1))
+    blob = np.empty((3, *size), np.float32)
+    return np.subtract(stretched.transpose(2, 0, 1), np.float32(mean)[:, None, None], out=blob)
 
 
 def to_picture(blob: np.ndarray, mean: Sequence[float] = MEAN_BGR) -> np.ndarray:

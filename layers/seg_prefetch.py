@@ -2,9 +2,12 @@
 
 Why processes: while Caffe computes, be it the `caffe` program or pycaffe's `solver.step`, its main
 thread holds Python's interpreter lock; a background thread of Python would only run inside the data
-layer's own `forward`. Why started by exec, not by fork: the `caffe` process has threads (BLAS,
-CUDA) that a fork would leave behind with their locks held, and multiprocessing's other methods
-import the user's main program again.
+layer's own `forward`. Tried in `caffe train`: a thread that wakes every millisecond ran 1 to 4
+times in iterations of 44 to 76 ms, and 13 to 18 times while a Python layer slept for 20 ms.
+
+Why started by exec, not by fork: the `caffe` process has threads (BLAS, CUDA) that a fork would
+leave behind with their locks held, and multiprocessing's other methods import the user's main
+program again.
 
 The batches come back through anonymous shared memory: a ring of slots, each one batch. It needs
 neither a file nor /dev/shm, which is small in containers.

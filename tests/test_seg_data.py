@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -59,6 +60,19 @@ def test_options_survive_json(list_file):
 def test_every_key_has_one_rule():
     keys = {*Options.__dataclass_fields__, *Augmentation.__dataclass_fields__} - {"augmentation"}
     assert set(seg_options.RULES) == keys
+
+
+def test_the_tables_of_the_document_are_right():
+    text = (Path(__file__).parents[1] / "docs/data_layer.md").read_text()
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| `")]
+    stated = {key: row for row in rows for key in re.findall(r"`(\w+)`", row[0])}
+    assert set(stated) == set(seg_options.RULES)
+    for key, field in Augmentation.__dataclass_fields__.items():
+        default = list(field.default) if isinstance(field.default, tuple) else field.default
+        assert json.loads(stated[key][1].strip("`")) == default
+        assert json.loads(stated[key][2].strip("`")) == HORSE_COW_AUGMENTATION.get(key, default)
+    for key in ("label_stride", "ignore_label", "seed", "workers", "prefetch", "train"):
+        assert json.loads(stated[key][1]) == Options.__dataclass_fields__[key].default
 
 
 def test_changes_are_off_by_default_and_stated_for_horse_and_cow(list_file):
@@ -288,7 +302,7 @@ def test_killing_the_parent_leaves_nothing_behind(list_file):
         "source = Prefetcher(seg_options.parse(sys.argv[1]), read_list(sys.argv[2]))\n"
         "source.batch(0)\n"
         "print(*(worker._process.pid for worker in source._workers), flush=True)\n"
-        "time.sleep(60)"
+        "time.sleep(600)"
     )
     parent = subprocess.Popen(
         [sys.executable, "-c", program, settings(list_file), str(list_file)],
@@ -300,7 +314,7 @@ def test_killing_the_parent_leaves_nothing_behind(list_file):
     parent.kill()
     parent.wait()
     parent.stdout.close()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while any(map(running, workers)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(map(running, workers))

@@ -63,7 +63,7 @@ def run_caffe(*arguments: str) -> subprocess.CompletedProcess:
         env={**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
 
 
@@ -219,4 +219,4 @@ def test_batches_are_ready_while_the_net_computes(tmp_path, list_file):
             solver_wait.append(net.layers[0].waited_s)
         waited[workers] = np.diff(solver_wait)[2:].min()
         net.layers[0].close()
-    assert waited[2] < 0.7 * waited[0]
+    assert waited[2] < 0.5 * waited[0]
