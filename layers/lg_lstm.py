@@ -32,6 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import InputError
+from layers.shown_errors import shown_errors
 
 Array = NDArray[np.floating]
 
@@ -469,6 +470,7 @@ class _LGLSTMLayer(_Layer):
             blob.diff[...] += diff
 
 
+@shown_errors
 class LGLSTMTransition(_LGLSTMLayer):
     """Python layer `LGLSTMTransition`: bottom x; tops local, memory[, global]."""
 
@@ -507,6 +509,7 @@ class LGLSTMTransition(_LGLSTMLayer):
             bottom[0].diff[...] = diffs["x"]
 
 
+@shown_errors
 class LGLSTM(_LGLSTMLayer):
     """Python layer `LGLSTM`: bottoms and tops local, memory[, global]."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -85,6 +86,17 @@ def test_cpp_layer_says_what_is_wrong(tmp_path, name):
 def test_param_str_is_checked(text, message):
     with pytest.raises(InputError, match="the layer: .*" + message):
         lg_lstm.parse_options("the layer", text)
+
+
+def test_python_layer_says_what_is_wrong_inside_the_caffe_program(tmp_path):
+    path = tmp_path / "net.prototxt"
+    path.write_text(net_text("memory", "python"))
+    program = Path(sys.executable).with_name("caffe")
+    run = subprocess.run(
+        [program, "time", "-model", path, "-iterations", "1"], capture_output=True, text=True
+    )
+    assert run.returncode == 1
+    assert "error: LGLSTM layer (Python): the bottom memory has shape" in run.stderr
 
 
 def test_unknown_filler_is_refused(tmp_path):
