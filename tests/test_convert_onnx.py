@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from convert_help import (
@@ -17,7 +19,7 @@ from convert_help import (
 )
 
 from common.errors import InputError
-from convert.caffe import random_weights, read_net
+from convert.caffe_process import run_caffe
 
 onnx = pytest.importorskip("onnx", reason="needs ONNX: pip install 'lg-lstm[convert]'")
 runtime = pytest.importorskip("onnxruntime", reason="needs ONNX Runtime: see docs/convert.md")
@@ -35,18 +37,18 @@ def run(model, inputs, wanted=None):
     return dict(zip(names, session.run(names, inputs), strict=True))
 
 
-def check(tmp_path, text, extra=(), any_size=False, relative=1e-5):
+def check(tmp_path, text, extra=(), relative=1e-5):
     """Convert and compare with Caffe at the net's batch, and at another one."""
     net, weights = make_net(tmp_path, text)
-    model = to_onnx(net, weights, extra_outputs=extra, any_size=any_size)
-    for factor in (1, 2):
-        inputs = {k: np.concatenate([v] * factor) for k, v in random_inputs(net).items()}
-        inputs = {k: v + np.linspace(0, 1, len(v), dtype=v.dtype).reshape(-1, *[1] * (v.ndim - 1))
-                  for k, v in inputs.items()}  # fmt: skip
-        expected = caffe_outputs(net, tmp_path, inputs, [*net.outputs, *extra])
+    model = to_onnx(net, weights, extra_outputs=extra)
+    one = random_inputs(net)
+    more = {k: np.concatenate([v, 0.5 * v[:1]]) for k, v in one.items()}
+    wanted = [*net.outputs, *extra]
+    both = run_caffe(net.path, tmp_path / "net.caffemodel", [one, more], wanted)
+    for inputs, expected in zip((one, more), both, strict=True):
         made = run(model, inputs)
-        assert list(made) == list(expected)
-        for name in expected:
+        assert list(made) == wanted
+        for name in wanted:
             assert_close(made[name], expected[name], relative)
     return model
 
@@ -153,11 +155,90 @@ def test_stock_layers_equal_caffe(tmp_path):
             raise AssertionError(list(STOCK)[int(name.split("_")[0])]) from error
 
 
-def _torch_outputs(net, weights, inputs):
+def _torch_outputs(net, weights, inputs, wanted=None):
     torch = pytest.importorskip("torch", reason="needs PyTorch: see docs/convert.md")
     from convert.torch import Net
 
     torch.set_num_threads(1)
     module = Net(net.description()).load_weights(weights).eval()
     with torch.no_grad():
-        return module.blobs([torch.from_numpy(inputs[name]) for name in module.inputs], net.outputs)
+        return module.blobs(
+            [torch.from_numpy(inputs[name]) for name in module.inputs], wanted or net.outputs
+        )
+
+
+DYNAMIC = (
+    layer("Pooling", "pool1", "data", "pool1", "pooling_param { kernel_size: 3 stride: 2 pad: 1 }")
+    + layer("Pooling", "pool2", "pool1", "pool2",
+            "pooling_param { pool: AVE kernel_size: 3 stride: 1 pad: 1 }")
+    + layer("LGLSTMTransition", "t", "pool2", "t_local t_memory t_global",
+            "lg_lstm_param { num_output: 4 neighbors: 4 }")
+    + layer("Silence", "s", "t_memory", "")
+    + layer("Crop", "crop", "data t_local", "crop", "crop_param { offset: 2 }")
+)  # fmt: skip
+
+
+@needs_caffe
+def test_any_size_equals_caffe_at_any_size(tmp_path):
+    """Also where the net's strides leave a rest, and the grid's cells change."""
+    net, weights = make_net(tmp_path, data(1, 3, 17, 21) + DYNAMIC)
+    model = to_onnx(net, weights, any_size=True)
+    rng = np.random.default_rng(0)
+    inputs = [
+        {"data": rng.standard_normal((batch, 3, *size)).astype(np.float32)}
+        for batch, size in ((1, (17, 21)), (2, (20, 14)), (1, (33, 40)))
+    ]
+    expected = run_caffe(net.path, tmp_path / "net.caffemodel", inputs, net.outputs)
+    for sample, wanted in zip(inputs, expected, strict=True):
+        for name, value in run(model, sample).items():
+            assert_close(value, wanted[name])
+
+
+@pytest.mark.parametrize(
+    ("part", "words"),
+    [
+        (layer("InnerProduct", "fc", "data", "fc", "inner_product_param { num_output: 2 }"),
+         'line 2: layer "fc" of type InnerProduct has weights for one input size'),
+        (layer("Pooling", "p", "data", "p", "pooling_param { kernel_size: 2 stride: 2 pad: 1 }"),
+         "line 2: .* its last window depends"),
+        (layer("Slice", "s", "data", "a b", "slice_param { axis: 2 slice_point: 3 }"),
+         "line 2: .* depends on the map's size"),
+    ],
+)  # fmt: skip
+def test_any_size_is_refused_with_the_layer_in_the_way(tmp_path, part, words):
+    net, weights = make_net(tmp_path, data(1, 3, 17, 21) + part)
+    to_onnx(net, weights)
+    with pytest.raises(InputError, match=words):
+        to_onnx(net, weights, any_size=True)
+
+
+def thin(text: str) -> str:
+    """A model with a 16th of the channels (classes stay), and 65 x 65 instead of 321 x 321."""
+    text = text.replace("dim: 321", "dim: 65")
+    return re.sub(
+        r"num_output: (\d+)",
+        lambda m: m[0] if int(m[1]) < 64 else f"num_output: {int(m[1]) // 16}",
+        text,
+    )
+
+
+@needs_caffe
+@pytest.mark.parametrize(
+    "name", ["horse", "horse_wo_global", "horse_local2", "horse_local4", "atr", "demo"]
+)
+def test_every_kind_of_model_equals_caffe(tmp_path, name):
+    """The models' deploy nets, thinner: layer for layer the whole structure, in both targets."""
+    text = (ROOT / "models" / name / "deploy.prototxt").read_text()
+    net, weights = make_net(tmp_path, thin(text))
+    photos = {k: (40 * v).astype(np.float32) for k, v in random_inputs(net).items()}
+    wanted = [*net.outputs, *(b for x in net.layers if x.type == "LGLSTM" for b in x.tops[::2])]
+    expected = caffe_outputs(net, tmp_path, photos, wanted)
+    any_size = name.startswith("horse")
+    model = to_onnx(net, weights, any_size=any_size, extra_outputs=wanted[1:])
+    dims = [d.dim_param or d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim]
+    assert dims[0] == "batch"
+    assert dims[2:] == (["height", "width"] if any_size else list(net.inputs["data"][2:]))
+    made, torch_made = run(model, photos), _torch_outputs(net, weights, photos, wanted)
+    for blob in wanted:
+        assert_close(made[blob], expected[blob], relative=1e-4)
+        assert_close(torch_made[blob], expected[blob], relative=1e-4)
