@@ -56,6 +56,7 @@ class Summary:
     seconds: float
     data_seconds: float
     snapshot: str | None
+    weights: str | None
     csv: str
     curve: str | None
     log: str
@@ -170,17 +171,21 @@ class Training:
 
     def _solve(self) -> tuple[str, Diverged | None]:
         try:
-            self._advance()
-            self.solver.solve()
-            self._finish()
-        except Stopped:
-            self._finish_row()
-            self._snapshot_now()
-            return "interrupted", None
+            return self._solve_or_stop(), None
         except Diverged as error:
             self._finish_row()
             return "diverged", error
-        return "finished", None
+
+    def _solve_or_stop(self) -> str:
+        try:
+            self._advance()
+            self.solver.solve()
+            self._finish()
+            return "finished"
+        except Stopped:
+            self._finish_row()
+            self._snapshot_now()
+            return "interrupted"
 
     # -- before the first iteration
 
@@ -320,6 +325,7 @@ class Training:
             seconds=time.perf_counter() - self.began,
             data_seconds=self.data_seconds,
             snapshot=self.snapshot and str(self.snapshot),
+            weights=self.snapshot and str(self.snapshot.with_suffix(".caffemodel")),
             csv=str(self.plan.csv),
             curve=str(self.plan.curve) if self.recent else None,
             log=str(self.plan.log),

@@ -66,7 +66,7 @@ def _describe(summary) -> str:
     ]
     values = {} if summary.loss is None else {"loss (last tenth)": summary.loss}
     table = {name: f"{value:.4f}" for name, value in (values | summary.tests).items()}
-    files = {"snapshot": summary.snapshot, "losses": summary.csv, "curve": summary.curve}
+    files = {"weights": summary.weights, "losses": summary.csv, "curve": summary.curve}
     table |= {name: os.path.relpath(path) for name, path in files.items() if path}
     table["log"] = os.path.relpath(summary.log)
     width = max(map(len, table))
