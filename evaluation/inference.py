@@ -57,15 +57,13 @@ class Parser:
         self.batch_size = batch_size
         net = nets.read_net(deploy)
         nets.check_deploy(net, deploy)
-        fixed = nets.fixed_layers(net)
         self._blobs = {nets.OUTPUT: nets.OUTPUT}
         if test is not None:
             net, self._blobs = nets.with_all_scores(net, nets.read_net(test), test)
-            fixed = nets.fixed_layers(net)
         self.gpu = gpu
         select_device(gpu)
         self._net = _build(caffe, net)
-        self.loaded = weights.load(self._net, weights_path, fixed)
+        self.loaded = weights.load(self._net, weights_path, nets.fixed_layers(net))
         self.input_size: tuple[int, int] = tuple(self._net.blobs[nets.INPUT].shape[2:])
         self.num_classes = int(self._net.blobs[nets.OUTPUT].shape[1])
         self.outputs = tuple(self._blobs)

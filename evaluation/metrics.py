@@ -16,7 +16,7 @@ All ratios are in [0, 1]; percent is a matter of printing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -171,7 +171,7 @@ class Metrics:
 
 
 def from_label_maps(
-    pairs: Sequence[tuple[np.ndarray, np.ndarray]],
+    pairs: Iterable[tuple[np.ndarray, np.ndarray]],
     names: Sequence[str],
     ignore_label: int = IGNORE,
 ) -> Metrics:
@@ -194,5 +194,5 @@ def _null_if_nan(number: float) -> float | None:
 
 
 def _size(array: np.ndarray) -> str:
-    """ "height×width" as people say it."""
+    """The lengths of the axes, as people write them."""
     return "×".join(map(str, array.shape))
