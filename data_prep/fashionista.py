@@ -75,6 +75,10 @@ radius in lengths of the torso. The hand reaches beyond its point and the foot b
 what is bare at the hip itself is nearly always a hand that rests there."""
 
 
+FARTHEST = 1e6
+"""A pose point farther out than this (pixels) is damage."""
+
+
 @dataclass(frozen=True)
 class Sample:
     """One element of `truths`, as far as it is needed; still encoded."""
@@ -235,7 +239,7 @@ def _sample(path: str, number: int, record: dict, keep_56: bool) -> Sample:
     points = field(pose[0], "point", where)
     if not isinstance(points, np.ndarray) or points.dtype.kind not in "iuf":
         raise InputError(f"{where}: 'pose.point' is not numeric; fetch the file again")
-    if points.shape != (len(POSE), 2) or not np.isfinite(points).all():
+    if points.shape != (len(POSE), 2) or not (np.abs(points) < FARTHEST).all():
         raise InputError(f"{where}: 'pose.point' is not {len(POSE)}×2 numbers; fetch it again")
     names = field(annotation[0], "labels", where)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):

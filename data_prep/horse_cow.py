@@ -20,7 +20,7 @@ import numpy as np
 from common.errors import InputError
 from common.images import read_label, read_photo
 from common.labels import IGNORE, label_set
-from data_prep.matfiles import field, load_mat, structs
+from data_prep.matfiles import field, load_mat, structs, text
 from data_prep.prepare import Converted, Example, Plan, Task
 from data_prep.sources import (
     PathLike,
@@ -189,7 +189,7 @@ def _animals(
         raise InputError(f"{path}: has {len(objects)} objects, so there is no {request.instance}")
     masks = [_mask(field(thing, "mask", path), path) for thing in objects]
     for k, thing in enumerate(objects):
-        if request.instance not in (None, k + 1) or field(thing, "class", path) != options.animal:
+        if request.instance not in (None, k + 1) or text(thing, "class", path) != options.animal:
             continue
         parts = structs(field(thing, "parts", path), "anno.objects.parts", path)
         if not parts:
@@ -208,7 +208,7 @@ def _merge(parts: list[dict[str, Any]], whole: np.ndarray, neck: str, path: Path
     """Merge part masks to classes; what belongs to the animal but to no part becomes 255."""
     label = np.where(whole, np.uint8(IGNORE), np.uint8(0))
     classes = {**PARTS, "neck": {"body": BODY, "head": HEAD}[neck]}
-    named = [(field(p, "part_name", path), _mask(field(p, "mask", path), path)) for p in parts]
+    named = [(text(p, "part_name", path), _mask(field(p, "mask", path), path)) for p in parts]
     for name, mask in named:
         if name not in classes:
             raise InputError(f"{path}: '{name}' is not a part of a horse or cow in PASCAL-Part")

@@ -47,6 +47,16 @@ def field(record: Any, name: str, path: str | os.PathLike[str]) -> Any:
     return record[name]
 
 
+def text(record: Any, name: str, path: str | os.PathLike[str]) -> str:
+    """Return a field that holds text; an empty char array counts as empty text."""
+    value = field(record, name, path)
+    if isinstance(value, np.ndarray) and value.size == 0:
+        return ""
+    if not isinstance(value, str):
+        raise InputError(f"{path}: '{name}' is not text; is it the file of another data set?")
+    return value
+
+
 def structs(value: Any, what: str, path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """Return a struct array as it is and an empty array as no structs; refuse anything else."""
     if isinstance(value, list) and all(isinstance(element, dict) for element in value):

@@ -87,12 +87,11 @@ def _submit(executor: Executor, function, item) -> Future:
 
 
 def _alone(function, item):
-    """Return the result of one item in a process of its own, or None when that process dies."""
-    with _processes(1) as executor:
-        try:
+    """Return the result of one item in a process of its own, or None when that dies twice."""
+    for _ in range(2):
+        with _processes(1) as executor, contextlib.suppress(BrokenProcessPool):
             return executor.submit(function, item).result()
-        except BrokenProcessPool:
-            return None
+    return None
 
 
 @contextlib.contextmanager

@@ -1,0 +1,191 @@
+"""`lglstm data`: check finds what is wrong with a set, show draws it, and the commands fit."""
+
+import hashlib
+import json
+import shutil
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from data_help import SHAPE, horse, photo_bytes, save_label, voc
+from PIL import Image
+
+from common.labels import label_set
+from data_prep import show
+from data_prep.check import check
+from data_prep.horse_cow import Options, plan
+from data_prep.prepare import prepare
+from lglstm.main import main
+
+
+def lglstm(*arguments):
+    return CliRunner().invoke(main, ["data", *map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory):
+    """A prepared set of two training and two test examples, and no problem."""
+    folder = tmp_path_factory.mktemp("sound")
+    source = voc(folder, {name: [horse(left=k)] for k, name in enumerate("abcd")})
+    for split, names in (("train", "a\nb\n"), ("test", "c\nd\n")):
+        (folder / split).write_text(names)
+    lists = {split: folder / split for split in ("train", "test")}
+    prepare(plan(source, Options(context=None), lists=lists), folder / "set", workers=1)
+    return folder / "set"
+
+
+@pytest.fixture
+def data(sound, tmp_path):
+    return shutil.copytree(sound, tmp_path / "set")
+
+
+def problems(data):
+    found = check(data, workers=1)
+    assert found["ok"] == (not found["problems"])
+    return found["problems"]
+
+
+def test_a_sound_set_is_counted(data):
+    found = check(data, workers=1)
+    assert found["ok"] and found["label_set"] == "horse"
+    text = (data / "train.txt").read_bytes()
+    assert found["lists"]["train"] == {"examples": 2, "sha256": hashlib.sha256(text).hexdigest()}
+    by_name = {entry["name"]: entry for entry in found["classes"]}
+    assert by_name["tail"]["pixels"] == {"train": 2 * 70, "test": 2 * 70}
+    assert by_name["ignore"]["images"] == {"train": 2, "test": 2}
+    total = sum(entry["pixels"]["train"] for entry in found["classes"])
+    assert total == 2 * SHAPE[0] * SHAPE[1]
+
+
+def spoil_size(data):
+    save_label(data / "labels/a_1.png", np.zeros((5, 5)))
+
+
+def spoil_ids(data):
+    save_label(data / "labels/a_1.png", np.full(SHAPE, 9))
+
+
+def spoil_photo(data):
+    path = data / "images/c_1.png"
+    path.write_bytes(path.read_bytes()[:-900])
+
+
+def lose_photo(data):
+    (data / "images/a_1.png").unlink()
+
+
+def copy_across(data):
+    shutil.copy(data / "images/a_1.png", data / "images/c_1.png")
+
+
+def recode_across(data):
+    Image.open(data / "images/a_1.png").save(data / "images/c_1.png", compress_level=1)
+
+
+def list_twice(data):
+    with (data / "test.txt").open("a") as file:
+        file.write("images/a_1.png labels/a_1.png\n")
+
+
+def leave_out(data):
+    (data / "test.txt").write_text("images/c_1.png labels/c_1.png\n")
+
+
+def lead_outside(data):
+    (data / "train.txt").write_text("../../etc/passwd labels/a_1.png\n")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (spoil_size, "is 5 × 5 pixels, its photo"),
+        (spoil_ids, "outside the 5 classes"),
+        (spoil_photo, "cut short"),
+        (lose_photo, "does not exist"),
+        (copy_across, "is the same photo as"),
+        (recode_across, "is the same photo as"),
+        (list_twice, "is the same photo as"),
+        (leave_out, "1 files are in no list, first d_1.png"),
+        (lead_outside, "leads outside the folder"),
+    ],
+)
+def test_every_fault_is_found(data, spoil, message):
+    spoil(data)
+    assert any(message in problem for problem in problems(data)), problems(data)
+
+
+def test_the_command_prints_a_table_or_json_and_fails_on_problems(data, tmp_path):
+    result = lglstm("check", data, "--workers", 1, "--sheet", tmp_path / "sheet.png")
+    assert result.exit_code == 0, result.output
+    assert "tail" in result.output and result.output.rstrip().endswith("sheet.png")
+    assert Image.open(tmp_path / "sheet.png").width > 400
+    lose_photo(data)
+    result = lglstm("check", data, "--workers", 1, "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["ok"] is False
+    result = lglstm("check", tmp_path / "nothing")
+    assert result.exit_code == 1 and "has no dataset.json" in result.output
+
+
+def test_sets_are_prepared_from_the_command_line(tmp_path):
+    assert (
+        lglstm("synthetic", tmp_path / "drawn", "--train", 2, "--test", 1, "--size", 41).exit_code
+        == 0
+    )
+    lists = [f"--{s}={tmp_path}/drawn/ImageSets/{s}.txt" for s in ("train", "test")]
+    arguments = (
+        "horse-cow",
+        tmp_path / "drawn",
+        tmp_path / "set",
+        "--whole",
+        "--workers",
+        1,
+        *lists,
+    )
+    result = lglstm(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["examples"] == {"train": 2, "test": 1}
+    result = lglstm(*arguments, "--neck", "head")
+    assert result.exit_code == 1 and "with other options" in result.stderr
+    result = lglstm("horse-cow", tmp_path / "drawn", tmp_path / "other", lists[0])
+    assert result.exit_code == 1 and "give --train and --test together" in result.stderr
+
+
+def test_show_draws_what_the_net_sees(data, tmp_path):
+    output = tmp_path / "sheet.png"
+    result = lglstm("show", data / "train.txt", "--augmented", "--size", 41, 57, "--output", output)
+    assert result.exit_code == 0, result.output
+    assert Image.open(output).width > show.VERSIONS * 300
+
+
+def test_show_takes_size_stride_and_changes_from_a_net(data, tmp_path):
+    net = tmp_path / "train.prototxt"
+    parameters = {
+        "list": "elsewhere.txt", "batch_size": 4, "input_size": [33, 41], "label_stride": 4,
+        "num_classes": 5, "train": True, "rotation": [-5, 5],
+    }  # fmt: skip
+    quoted = json.dumps(json.dumps(parameters))
+    net.write_text(
+        'layer { type: "Python" python_param { module: "layers.seg_data" layer: "SegData" '
+        f"param_str: {quoted} }} }}"
+    )
+    options = show.options_of_net(net, data / "train.txt", seed=3)
+    assert options.input_size == (33, 41) and options.augmentation.rotation == (-5, 5)
+    assert options.list == str(data / "train.txt") and options.seed == 3
+    arguments = ("show", data / "train.txt", "--net", net, "--output", tmp_path / "sheet.png")
+    assert lglstm(*arguments).exit_code == 0
+    net.write_text("layer { }")
+    result = lglstm(*arguments)
+    assert result.exit_code == 1 and "has no SegData layer" in result.stderr
+
+
+def test_sets_with_left_and_right_are_mirrored_with_their_swaps(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/a.jpg").write_bytes(photo_bytes((8, 6)))
+    save_label(tmp_path / "labels/a.png", np.zeros((8, 6)), "atr")
+    (tmp_path / "train.txt").write_text("images/a.jpg labels/a.png\n")
+    options = show.options_for(tmp_path / "train.txt", label_set("atr"), (9, 9), seed=0)
+    assert options.augmentation.mirror and options.augmentation.rotation == (0, 0)
+    assert options.augmentation.mirror_swaps == ((9, 10), (12, 13), (14, 15))
+    horses = show.options_for(tmp_path / "train.txt", label_set("horse"), (9, 9), seed=0)
+    assert horses.augmentation.rotation != (0, 0)
