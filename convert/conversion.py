@@ -142,7 +142,7 @@ def convert(job: Job) -> dict:
     expected = expected_side(source) if job.verify else None
     with atomic_path(job.output) as made:
         target.write(made, source)
-        report = _about(source)
+        report = _about(source) | {"differences": []}
         if expected is not None:
             report |= _proof(source, made, expected)
         report["sha256"] = sha256(made)

@@ -29,9 +29,12 @@ Runner = Callable[[Sequence["Sample"], Sequence[str]], list[Blobs]]
 
 @dataclass(frozen=True)
 class Sample:
-    """One input: what it is, the net's input blobs, and for photos the (B, H, W, 3) uint8 BGR."""
+    """One run of the net: its input blobs, and for photos the (B, H, W, 3) uint8 BGR.
 
-    name: str
+    names: what each image of the batch is; a single name stands for the whole batch.
+    """
+
+    names: tuple[str, ...]
     blobs: Blobs
     photos: np.ndarray | None = None
 
@@ -52,34 +55,37 @@ class Difference:
 
 
 def samples(net: Net, photo: Path | None, any_size: bool, seed: int = 0) -> list[Sample]:
-    """What to compare on: noise and a real photo, two images each; noise of another size too."""
-    sizes = [shape[2:] for shape in net.inputs.values()]
+    """What to compare on: noise and a real photo in one batch, and noise of another size.
+
+    Two different images in a batch show whether they are kept apart. Nets that take no photo get
+    noise alone.
+    """
     if len(net.inputs) != 1 or next(iter(net.inputs.values()))[1:2] != (3,):
         return [_noise(net, seed), _noise(net, seed + 1)]
     rng = np.random.default_rng(seed)
-    (height, width), *_ = sizes
-
-    def noise(name: str, height: int, width: int) -> Sample:
-        return _photos(net, name, rng.integers(0, 256, (2, height, width, 3), np.uint8))
-
-    found = [noise("noise", height, width)]
+    ((_, _, height, width),) = net.inputs.values()
+    images = {"noise": rng.integers(0, 256, (height, width, 3), np.uint8)}
     if (picture := _photo(photo)) is not None:
-        both = [_stretched(p, (height, width)) for p in (picture, picture[:, ::-1])]
-        found.append(_photos(net, "photo", np.stack(both)))
+        images["photo"] = _stretched(picture, (height, width))
+    else:
+        images["more noise"] = rng.integers(0, 256, (height, width, 3), np.uint8)
+    found = [_photos(net, images)]
     if any_size:
-        found.append(noise("larger noise", height + 32, width + 64))
+        larger = rng.integers(0, 256, (height + 32, width + 64, 3), np.uint8)
+        found.append(_photos(net, {"larger noise": larger}))
     return found
 
 
 def _noise(net: Net, seed: int) -> Sample:
     rng = np.random.default_rng(seed)
     blobs = {n: rng.standard_normal(s).astype(np.float32) for n, s in net.inputs.items()}
-    return Sample(f"noise {seed}", blobs)
+    return Sample((f"noise {seed}",), blobs)
 
 
-def _photos(net: Net, name: str, photos: np.ndarray) -> Sample:
+def _photos(net: Net, images: dict[str, np.ndarray]) -> Sample:
+    photos = np.stack(list(images.values()))
     data = np.stack([to_blob(photo, photo.shape[:2]) for photo in photos])
-    return Sample(name, {next(iter(net.inputs)): data}, photos)
+    return Sample(tuple(images), {next(iter(net.inputs)): data}, photos)
 
 
 def _photo(path: Path | None) -> np.ndarray | None:
@@ -109,20 +115,24 @@ def compared_blobs(net: Net) -> list[str]:
 def compare(
     given: Sequence[Sample], expected: Sequence[Blobs], made: Sequence[Blobs]
 ) -> list[Difference]:
-    """One Difference for each sample and blob that `made` has; outputs first."""
+    """One Difference for each image and each blob that `made` has."""
     differences = []
     for sample, reference, result in zip(given, expected, made, strict=True):
         for blob, array in result.items():
-            differences.append(_difference(sample.name, blob, reference[blob], array))
+            if array.shape != reference[blob].shape:
+                raise InputError(
+                    f"{blob} came out with the shape {list(array.shape)}, in Caffe it is "
+                    f"{list(reference[blob].shape)}; report this as an error of the converter"
+                )
+            pairs = [(reference[blob], array)]
+            if len(sample.names) > 1:
+                pairs = zip(reference[blob], array, strict=True)
+            for name, (one, other) in zip(sample.names, pairs, strict=True):
+                differences.append(_difference(name, blob, one, other))
     return differences
 
 
 def _difference(sample: str, blob: str, expected: np.ndarray, made: np.ndarray) -> Difference:
-    if expected.shape != made.shape:
-        raise InputError(
-            f"{blob} came out with the shape {list(made.shape)}, in Caffe it is "
-            f"{list(expected.shape)}; report this as an error of the converter"
-        )
     largest = float(np.abs(expected).max(initial=0))
     with np.errstate(invalid="ignore"):
         absolute = float(np.abs(made - expected).max(initial=0))
@@ -207,7 +217,7 @@ class Reference:
             if sample.photos is not None:
                 arrays[f"photos:{index}:"] = sample.photos
         about = {
-            "names": [sample.name for sample in self.samples],
+            "names": [sample.names for sample in self.samples],
             "weights_sha256": self.weights_sha256,
             "net_sha256": self.net_sha256,
         }
@@ -228,8 +238,8 @@ class Reference:
                         kind, index, name = key.split(":", 2)
                         parts[kind][int(index)][name] = file[key]
             found = [
-                Sample(name, blobs, photos.get(""))
-                for name, blobs, photos in zip(names, parts["in"], parts["photos"], strict=True)
+                Sample(tuple(images), blobs, photos.get(""))
+                for images, blobs, photos in zip(names, parts["in"], parts["photos"], strict=True)
             ]
             return cls(found, parts["out"], about["weights_sha256"], about["net_sha256"])
         except OSError as error:

@@ -209,7 +209,7 @@ def test_diverged_weights_are_refused(tmp_path):
 
 
 def test_differences_are_relative_to_the_largest_number():
-    given = [proof.Sample("noise", {})]
+    given = [proof.Sample(("noise",), {})]
     expected = [{"score": np.float32([[1000, -2000]])}]
     for made, passed in (([1000, -2000.1], True), ([1000.3, -2000], False), ([np.nan, 0], False)):
         (difference,) = proof.compare(given, expected, [{"score": np.float32([made])}])

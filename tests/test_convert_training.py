@@ -33,14 +33,14 @@ LOSSES = (
 )  # fmt: skip
 
 
-def check(folder, text: str, classes: int) -> None:
+def check(folder, text: str, classes: int, contrast: float) -> None:
     """Loss and every gradient of a train net, given as text with Input layers for its data."""
     path = folder / "train.prototxt"
     path.write_text(text)
     net = read_net(path, "TRAIN")
     weights = random_weights(net, seed=1)
     rng = np.random.default_rng(0)
-    photos = (40 * rng.standard_normal(net.inputs["data"])).astype(np.float32)
+    photos = (contrast * rng.standard_normal(net.inputs["data"])).astype(np.float32)
     labels = rng.integers(0, classes, net.inputs["label"]).astype(np.float32)
     labels[:, :, :2] = 255
 
@@ -75,9 +75,11 @@ def test_demo_trains_as_in_caffe(tmp_path):
     start = text.index('layer {\n  name: "train_data"')
     end = text.index("\nlayer {", start)
     inputs = data(2, 3, 33, 41) + data(2, 1, -(-33 // stride), -(-41 // stride), name="label")
-    check(tmp_path, text[:start] + inputs + text[end:], classes=5)
+    check(tmp_path, text[:start] + inputs + text[end:], classes=5, contrast=40)
 
 
 def test_other_losses_are_caffes(tmp_path):
     """Co-CNN's image-label branch, and the ways to normalize."""
-    check(tmp_path, data(2, 3, 6, 5) + data(2, 1, 6, 5, name="label") + LOSSES, classes=4)
+    check(
+        tmp_path, data(2, 3, 6, 5) + data(2, 1, 6, 5, name="label") + LOSSES, classes=4, contrast=1
+    )

@@ -112,7 +112,11 @@ class PReLU(nn.Module):
 
 
 class SoftmaxWithLoss(nn.Module):
-    """Cross-entropy of scores (B, C, …) against labels (B, 1, …) of ids, times `weight`."""
+    """Cross-entropy of scores (B, C, …) against labels (B, 1, …) of ids, times `weight`.
+
+    Caffe counts no position as more than 87.3, the logarithm of the smallest float, which changes
+    the number that is printed but no gradient; here there is no such ceiling.
+    """
 
     def __init__(self, weight: float, ignore_label: int | None, normalization: str, axis: int):
         super().__init__()

@@ -1,0 +1,103 @@
+"""The page in the browser: its arithmetic in Node, and the whole of it in headless Chromium."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import http.server
+import json
+import shutil
+import subprocess
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from convert_help import ROOT, assert_close, needs_caffe, write_weights
+
+from common.images import read_photo
+from common.preprocessing import MEAN_BGR, to_blob, to_label_map
+from convert.caffe import random_weights, read_net
+from convert.caffe_process import run_caffe
+
+WEB = ROOT / "convert" / "web"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+needs_node = pytest.mark.skipif(not shutil.which("node"), reason="needs Node: apt install nodejs")
+needs_browser = pytest.mark.skipif(
+    not CHROMIUM or not (WEB / "node_modules").is_dir() or not shutil.which("node"),
+    reason="needs Chromium, Node and `npm ci --prefix convert/web`",
+)
+
+
+@needs_node
+@pytest.mark.parametrize("size", [(13, 9), (40, 52), (13, 52)], ids=["area", "larger", "mixed"])
+def test_the_page_prepares_photos_as_the_nets_were_trained(tmp_path, size):
+    rng = np.random.default_rng(0)
+    photo = rng.integers(0, 256, (31, 40, 3), np.uint8)
+    scores = rng.standard_normal((4, *size)).astype(np.float32)
+    rgba = np.concatenate([photo[..., ::-1], np.full((31, 40, 1), 255, np.uint8)], axis=2)
+    script = f"""
+        import {{ toBlob, toLabels }} from {json.dumps(str(WEB / "parse.js"))};
+        const blob = toBlob({rgba.ravel().tolist()}, 40, 31, {list(size)}, {list(MEAN_BGR)});
+        const labels = toLabels({scores.ravel().tolist()}, 4, {list(size)}, 40, 31);
+        console.log(JSON.stringify({{ blob: [...blob], labels: [...labels] }}));
+    """
+    path = tmp_path / "run.mjs"
+    path.write_text(script)
+    made = json.loads(subprocess.run(["node", path], capture_output=True, check=True).stdout)
+    assert_close(np.reshape(made["blob"], (3, *size)), to_blob(photo, size), relative=1e-5)
+    labels = np.reshape(made["labels"], (31, 40))
+    assert (labels == to_label_map(scores, (31, 40))).mean() > 0.999
+
+
+@needs_caffe
+@needs_browser
+def test_the_page_in_chromium_shows_what_caffe_computes(tmp_path, monkeypatch):
+    skimage = pytest.importorskip("skimage", reason="brings the photo")
+    pytest.importorskip("onnxruntime", reason="needs ONNX Runtime: see docs/convert.md")
+    from lglstm.convert import command
+
+    monkeypatch.chdir(ROOT)
+    net = read_net(ROOT / "models" / "demo" / "deploy.prototxt")
+    weights = write_weights(tmp_path / "w.caffemodel", net, random_weights(net, seed=1))
+    arguments = ["demo", str(weights), "--to", "web", "-o", str(tmp_path / "page"), "--no-verify"]
+    assert CliRunner().invoke(command, arguments).exit_code == 0
+    photo = Path(skimage.__file__).parent / "data" / "astronaut.png"
+    screenshot = tmp_path / "page.png"
+    with serve(tmp_path / "page") as url:
+        browse = ["node", WEB / "browse.mjs", CHROMIUM, url, photo, screenshot]
+        result = subprocess.run(browse, capture_output=True, text=True, timeout=400)
+    assert result.returncode == 0, result.stderr
+    seen = json.loads(result.stdout)
+    assert seen["problems"] == [] and seen["foreign"] == [] and "parsed in" in seen["status"]
+    pixels = read_photo(photo)
+    size = net.inputs["data"][2:]
+    (expected,) = run_caffe(net.path, weights, [{"data": to_blob(pixels, size)[None]}], ["score"])
+    scores = np.frombuffer(base64.b64decode(seen["scores"]), np.float32).reshape(seen["dims"])
+    assert_close(scores, expected["score"], relative=1e-4)
+    labels = np.frombuffer(base64.b64decode(seen["labels"]), np.uint8)
+    truth = to_label_map(expected["score"][0], pixels.shape[:2])
+    assert (labels.reshape(truth.shape) == truth).mean() > 0.9999
+    assert screenshot.stat().st_size > 10_000
+
+
+class serve:
+    """A static web server on this machine for the time of a test."""
+
+    def __init__(self, folder: Path):
+        handler = functools.partial(_Quiet, directory=str(folder))
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+
+    def __enter__(self) -> str:
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{self.server.server_port}/"
+
+    def __exit__(self, *_) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_) -> None:
+        pass
