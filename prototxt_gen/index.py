@@ -21,8 +21,8 @@ lglstm models draw horse_distinct    # a picture
 ```
 
 Each folder has `train.prototxt`, `test.prototxt`, `deploy.prototxt` (an image in, class scores of
-the same size out, any batch) and `solver.prototxt`. Train in the repository root, on a GPU with
-`-gpu 0`:
+the same size out, any batch) and `solver.prototxt`. Train in the repository root, on a GPU if
+Caffe finds one; the initial weights that a solver names are made by `lglstm init-weights`:
 
 ```
 caffe train -solver models/horse/solver.prototxt

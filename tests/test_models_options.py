@@ -196,13 +196,14 @@ def test_pictures_show_every_part_once(repository, name):
     assert result.output == f"runs/{name}_net.png\n"
     assert (repository / f"runs/{name}_net.png").read_bytes()[1:4] == b"PNG"
     blocks = collect(summarise(folder_of(name)).layers)
-    place(blocks)
+    links = connections(blocks)
+    place(blocks, links)
     boxes = [(b.x, b.y, b.height) for b in blocks.values()]
     for i, (x, y, height) in enumerate(boxes):
         for other_x, other_y, other_height in boxes[:i]:
             apart = abs(y - other_y) >= (height + other_height) / 2
             assert abs(x - other_x) >= 1 or apart, "boxes overlap"
-    read = {target.key for _, target in connections(blocks)}
+    read = {target.key for _, target in links}
     assert read == set(blocks) - {"data"}
 
 
