@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from common.errors import InputError
 from lglstm.model_files import (
     choose_device,
     choose_labels,
@@ -143,8 +144,16 @@ def _on_cluster(address: str, recipe, wanted, collection: list) -> Iterator:
 
     size = max(CHUNK, recipe.batch_size)
     chunks = (tuple(collection[k : k + size]) for k in range(0, len(collection), size))
-    for _, results in stream(partial(parse_chunk, recipe, wanted), chunks, scheduler=address):
-        yield from results
+    try:
+        for _, results in stream(partial(parse_chunk, recipe, wanted), chunks, scheduler=address):
+            yield from results
+    except Exception as error:
+        if type(error).__name__ != "KilledWorker":  # of distributed, which may not be installed
+            raise
+        raise InputError(
+            f"{address}: workers died again and again on the same photos; give them more memory, "
+            "then give the same command again (what is done is kept)"
+        ) from error
 
 
 def _collect(stream: Iterator, collection: list) -> list:
