@@ -11,6 +11,7 @@ from caffe.net_spec import NetSpec, Top
 from caffe.proto import caffe_pb2
 
 from common.labels import IGNORE
+from layers.seg_options import Augmentation
 from prototxt_gen.backbones import (
     Features,
     backbone,
@@ -20,9 +21,6 @@ from prototxt_gen.backbones import (
 )
 from prototxt_gen.lg_lstm import classifier, lg_lstm, transition
 from prototxt_gen.options import ModelOptions
-
-# Ranges that change nothing, which SegData assumes without being told
-NO_AUGMENTATION = dict(box_jitter=(0, 0), crop=(1, 1), scale=(1, 1), rotation=(0, 0), color=(1, 1))
 
 FORMS = ("train", "test", "deploy")
 
@@ -79,8 +77,8 @@ def data_settings(options: ModelOptions, train: bool) -> dict[str, Any]:
     if train:
         swaps = [list(pair) for pair in options.labels.mirror_swaps]
         settings |= dict(mirror=options.mirror, mirror_swaps=swaps)
-        for key, unchanged in NO_AUGMENTATION.items():
-            if getattr(options, key) != unchanged:
+        for key in ("box_jitter", "crop", "scale", "rotation", "color"):
+            if getattr(options, key) != getattr(Augmentation, key):
                 settings[key] = list(getattr(options, key))
         settings |= dict(shuffle=True, seed=options.seed)
     return settings

@@ -290,6 +290,26 @@ def test_layers_share_their_weights_unless_told_otherwise(tmp_path):
     assert not (own.params["lg_lstm5"][0].data == 7).any()
 
 
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("atr", {"sum_label_scores": True, "upsampling": "learned", "lg_lstm_after": "decoder1"}),
+        ("atr", {"image_label": False, "image_skip": False, "input_scale": 0.01}),
+        ("horse", {"lg_lstm_after": "pool5"}),
+        ("horse", {"lg_lstm_after": "fc6", "pool5a": False, "engine": "python"}),
+        ("horse_extra_conv", {"extra_conv_losses": True}),
+    ],
+)
+def test_other_choices_train_too(name, changes, tmp_path):
+    options = dataclasses.replace(tiny(options_of(name), tmp_path), **changes)
+    solver = tiny_solver(options, tmp_path)
+    solver.step(2)
+    assert all(np.isfinite(solver.net.blobs[key].data).all() for key in solver.net.outputs)
+    deploy = load(options, "deploy", tmp_path)
+    assert deploy.forward()["score"].shape == (1, options.num_classes, *options.input_size)
+    same_parameters(solver.net, solver.test_nets[0], deploy, options)
+
+
 def test_biases_and_distinct_spatial_weights(tmp_path):
     changes = {"bias_term": True, "share_spatial": False, "neighbors": 4, "global_grid": 0}
     options = dataclasses.replace(tiny(options_of("horse"), tmp_path), **changes)
