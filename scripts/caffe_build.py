@@ -41,6 +41,7 @@ TOOLS = [
     "upgrade_net_proto_text",
     "upgrade_solver_proto_text",
 ]
+TARGETS = {"caffe": "caffe.bin"}  # Ninja's names where they differ
 OUR_TESTS, ALL_TESTS = "test_lg_lstm.testbin", "test.testbin"
 RECORD = Path("share/lg-lstm/caffe.json")  # in an installation: what it was made from
 SITE_PACKAGES = Path(f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages")
@@ -153,7 +154,7 @@ def _digest(parts: dict[str, object]) -> str:
 
 
 class Workshop:
-    """The folders of one build in the cache; use it under `locked()`."""
+    """The folders of one build in the cache."""
 
     def __init__(self, recipe: Recipe, cache: Path) -> None:
         self.recipe = recipe
@@ -164,7 +165,7 @@ class Workshop:
         self.installation = self.folder / recipe.install_key
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def _locked(self) -> Iterator[None]:
         """Keep other checkouts out of these folders for the time being."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -184,23 +185,25 @@ class Workshop:
 
     def installed(self) -> Path:
         """The installation for the recipe, from the cache or built now."""
-        if self.installation.exists():
-            self.installation.touch()  # used last, removed last
-            return self.installation
-        self.make("pycaffe", *("caffe.bin" if tool == "caffe" else tool for tool in TOOLS))
-        self._collect()
-        self._forget_old_installations()
+        if not self.installation.exists():
+            with self._locked():
+                if not self.installation.exists():
+                    self._make("pycaffe", *(TARGETS.get(tool, tool) for tool in TOOLS))
+                    self._collect()
+                    self._forget_old_installations()
+        self.installation.touch()  # used last, removed last
         return self.installation
 
     def run_tests(self, program: str) -> int:
         """Build a test program and run it where its data files are. Returns its exit status."""
-        self.make(program)
-        command = [self.build / "test" / program]
-        if self.recipe.mode == "CPU":
-            command.append("--gtest_filter=-*GPU*")
-        return subprocess.run(command, cwd=self.source).returncode
+        with self._locked():
+            self._make(program)
+            command = [self.build / "test" / program]
+            if self.recipe.mode == "CPU":
+                command.append("--gtest_filter=-*GPU*")
+            return subprocess.run(command, cwd=self.source).returncode
 
-    def make(self, *targets: str) -> None:
+    def _make(self, *targets: str) -> None:
         """Bring the source up to date with the recipe, and build `targets` of Ninja."""
         configured = (self.build / "build.ninja").exists()
         if not configured:
@@ -302,13 +305,11 @@ def require_space(folder: Path, megabytes: int) -> None:
         )
 
 
-def install(installation: Path, prefix: Path) -> bool:
-    """Copy an installation into the environment `prefix`. Returns False when it is there already.
+def install(installation: Path, prefix: Path) -> None:
+    """Copy an installation into the environment `prefix`.
 
     Every file is replaced in one step, so that a running `caffe train` keeps the one it has open.
     """
-    if _key(prefix) == _key(installation):
-        return False
     (prefix / RECORD).unlink(missing_ok=True)
     files = [path for path in installation.rglob("*") if path.is_symlink() or path.is_file()]
     # The record comes last: without it, the next call copies again.
@@ -319,9 +320,9 @@ def install(installation: Path, prefix: Path) -> bool:
         partial.unlink(missing_ok=True)
         shutil.copy2(path, partial, follow_symlinks=False)
         partial.replace(target)
-    return True
 
 
-def _key(prefix: Path) -> str | None:
+def installed_key(prefix: Path) -> str | None:
+    """The key of the installation in the environment `prefix`; None when there is none."""
     record = prefix / RECORD
     return json.loads(record.read_text())["key"] if record.exists() else None

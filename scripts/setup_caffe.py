@@ -25,14 +25,16 @@ def main() -> int:
     parser.add_argument("step", choices=["install", "test", "test-all"])
     step = parser.parse_args().step
     try:
-        workshop = Workshop(Recipe.here(), caffe_build.cache_folder())
-        with workshop.locked():
-            if step == "install":
-                if caffe_build.install(workshop.installed(), Path(sys.prefix)):
-                    print(f"Caffe is installed in {sys.prefix}")
-                return 0
-            program = caffe_build.OUR_TESTS if step == "test" else caffe_build.ALL_TESTS
-            return workshop.run_tests(program)
+        recipe = Recipe.here()
+        workshop = Workshop(recipe, caffe_build.cache_folder())
+        if step == "test":
+            return workshop.run_tests(caffe_build.OUR_TESTS)
+        if step == "test-all":
+            return workshop.run_tests(caffe_build.ALL_TESTS)
+        if caffe_build.installed_key(Path(sys.prefix)) != recipe.install_key:
+            caffe_build.install(workshop.installed(), Path(sys.prefix))
+            print(f"Caffe is installed in {sys.prefix}")
+        return 0
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

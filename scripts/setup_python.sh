@@ -25,7 +25,9 @@ require_space . 1000 "the Python packages"
     fail ".venv could not be made with $python: check that you may write to $PWD"
 log=$venv/pip.log
 pip_install() {
-    "$venv/bin/python" -m pip --disable-pip-version-check install -q --no-compile --retries 2 "$@" 2>"$log"
+    # Without --no-compile most of the time goes into modules that nobody will import.
+    "$venv/bin/python" -m pip --disable-pip-version-check install -q --no-compile --retries 2 \
+        "$@" 2>"$log"
 }
 pip_install --require-hashes --no-deps --only-binary :all: -r requirements.lock &&
     pip_install --no-deps --no-build-isolation -e . || {

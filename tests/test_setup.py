@@ -149,7 +149,7 @@ def test_missing_compiler(tmp_path: Path) -> None:
 
 def test_cache_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert "set LGLSTM_CACHE" in sentence(setup_caffe(LGLSTM_CACHE=str(tmp_path / "file")))
+    assert "set LGLSTM_CACHE" in sentence(setup_caffe("test", LGLSTM_CACHE=str(tmp_path / "file")))
 
 
 def test_too_little_disk_space(tmp_path: Path) -> None:
@@ -277,7 +277,7 @@ def test_a_change_of_ours_makes_another_installation_of_the_same_build(tmp_path:
     assert recipe().install_key != after.install_key
 
 
-def test_install_replaces_whole_files_and_repairs_an_interrupted_call(tmp_path: Path) -> None:
+def test_install_replaces_whole_files(tmp_path: Path) -> None:
     installation, prefix = tmp_path / "installation", tmp_path / "venv"
     record = installation / caffe_build.RECORD
     record.parent.mkdir(parents=True)
@@ -288,12 +288,26 @@ def test_install_replaces_whole_files_and_repairs_an_interrupted_call(tmp_path: 
     (prefix / "lib").mkdir(parents=True)
     (prefix / "lib" / "libcaffe.so.1.0.0").write_text("old")
     running = (prefix / "lib" / "libcaffe.so.1.0.0").open()
-    assert caffe_build.install(installation, prefix)
+    assert caffe_build.installed_key(prefix) is None
+    caffe_build.install(installation, prefix)
+    assert caffe_build.installed_key(prefix) == "one"
     assert running.read() == "old"
     assert (prefix / "lib" / "libcaffe.so").read_text() == "new"
-    assert not caffe_build.install(installation, prefix)
-    (prefix / caffe_build.RECORD).unlink()
-    assert caffe_build.install(installation, prefix)
+    caffe_build.install(installation, prefix)  # over itself, as after an interrupted call
+
+
+def test_interrupted_install_is_not_taken_for_a_whole_one(tmp_path: Path) -> None:
+    installation, prefix = tmp_path / "installation", tmp_path / "venv"
+    for folder, key in ((installation, "new"), (prefix, "old")):
+        record = folder / caffe_build.RECORD
+        record.parent.mkdir(parents=True)
+        record.write_text(json.dumps({"key": key}))
+    (installation / "lib").mkdir()
+    (installation / "lib" / "libcaffe.so").write_text("new")
+    (prefix / "lib").touch()  # in the way: copying ends in an error
+    with pytest.raises(OSError):
+        caffe_build.install(installation, prefix)
+    assert caffe_build.installed_key(prefix) is None
 
 
 def test_caffe_command_finds_its_environment_without_activation(tmp_path: Path) -> None:
