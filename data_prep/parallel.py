@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -54,9 +55,8 @@ def stream(
         running: dict[Future, Item] = {}
         with _processes(workers) as executor, contextlib.suppress(BrokenProcessPool):
             yield from _results(function, items, executor, workers, running)
-        for item in running.values():
-            yield item, _alone(function, item)
         if running:
+            yield from _one_by_one(function, list(running.values()))
             yield from stream(function, items, workers=workers)
 
 
@@ -86,12 +86,20 @@ def _submit(executor: Executor, function, item) -> Future:
         return future
 
 
-def _alone(function, item):
-    """Return the result of one item in a process of its own, or None when that dies twice."""
-    for _ in range(2):
+def _one_by_one(function, items: list):
+    """Yield results, one item at a time, so that a death has one cause; None after the second."""
+    deaths = 0
+    while items:
         with _processes(1) as executor, contextlib.suppress(BrokenProcessPool):
-            return executor.submit(function, item).result()
-    return None
+            while items:
+                result = executor.submit(function, items[0]).result()
+                yield items.pop(0), result
+                deaths = 0
+        if items:
+            deaths += 1
+        if deaths == 2:
+            yield items.pop(0), None
+            deaths = 0
 
 
 @contextlib.contextmanager
@@ -99,11 +107,16 @@ def _processes(workers: int) -> Iterator[Executor]:
     # Plain forking is not safe beside the threads of OpenCV and of a progress bar.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["data_prep.prepare"])
-    executor = ProcessPoolExecutor(workers, mp_context=context)
+    executor = ProcessPoolExecutor(workers, context, initializer=_leave_ctrl_c_to_parent)
     try:
         yield executor
     finally:
         executor.shutdown(cancel_futures=True)
+
+
+def _leave_ctrl_c_to_parent() -> None:
+    """Finish the item at hand when the terminal interrupts everybody."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @contextlib.contextmanager

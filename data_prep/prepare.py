@@ -154,6 +154,8 @@ def run_task(
         converted = convert(task.payload)
     except InputError as error:
         return Outcome(task.name, error=str(error))
+    except OSError as error:
+        return Outcome(task.name, error=f"{error.filename}: cannot be read ({error.strerror})")
     files = [_write_example(root, example, labels) for example in converted.examples]
     return Outcome(task.name, files, dict(converted.counts))
 
@@ -202,10 +204,16 @@ class _Journal:
 
     def read(self) -> dict[str, Outcome]:
         """Return the outcomes of an earlier run whose files are all there."""
-        if not self.path.exists():
-            self._start()
-            return {}
-        lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
+        try:
+            if not self.path.exists():
+                self._start()
+                return {}
+            lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError as error:
+            raise InputError(
+                f"{self.root}: cannot be used ({error.strerror}); check its permissions, or choose "
+                "another folder"
+            ) from error
         records = [record for record in map(_parse, lines) if record is not None]
         if not records or records[0] != self.head:
             raise InputError(

@@ -46,7 +46,13 @@ def preparing(function: Callable[..., Plan]) -> Callable[..., None]:
     )
     @AS_JSON
     def run(source, dest, workers, scheduler, skip_bad, as_json, **options: Any) -> None:
-        plan = function(source, **options)
+        try:
+            plan = function(source, **options)
+        except OSError as error:
+            raise InputError(
+                f"{error.filename}: cannot be read ({error.strerror}); check the path and its "
+                "permissions"
+            ) from error
         with _progress(plan.name) as on_progress:
             summary = prepare(
                 plan,
