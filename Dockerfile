@@ -12,16 +12,19 @@ WORKDIR /workspace
 COPY docker/apt.sh docker/libraries.sh docker/
 COPY scripts/debian-packages.txt scripts/
 RUN if [ "$CUDA" != 0 ]; then cuda="nvidia-cuda-toolkit g++-11"; fi; \
-    if [ "$NCCL" != 0 ]; then nccl="libnccl-dev"; fi; \
-    docker/apt.sh ca-certificates make $(sed 's/#.*//' scripts/debian-packages.txt) $cuda $nccl
+    docker/apt.sh ca-certificates make $(sed 's/#.*//' scripts/debian-packages.txt) $cuda
+COPY docker/nccl.txt docker/nccl.sh docker/
+RUN [ "$NCCL" = 0 ] || docker/nccl.sh /opt/nccl
 COPY Makefile pyproject.toml requirements.lock LICENSE ./
 COPY scripts scripts
 COPY common common
 COPY layers layers
 COPY lglstm lglstm
 # Libraries of which nothing is used are left out: OpenCV's windows alone would bring all of Qt.
-RUN export CUDA CUDA_ARCH NCCL LGLSTM_CACHE=/tmp/cache LDFLAGS=-Wl,--as-needed && \
+RUN export CUDA CUDA_ARCH NCCL NCCL_DIR=/opt/nccl LGLSTM_CACHE=/tmp/cache \
+        LDFLAGS=-Wl,--as-needed && \
     make setup && \
+    if [ "$NCCL" != 0 ]; then cp /opt/nccl/lib/libnccl.so.2 .venv/lib/; fi && \
     ninja -C /tmp/cache/caffe/*/build test_lg_lstm.testbin && \
     cp /tmp/cache/caffe/*/build/test/test_lg_lstm.testbin .venv/libexec/ && \
     docker/libraries.sh .venv/libexec/* .venv/lib/libcaffe.so \
