@@ -33,14 +33,15 @@ def gallery(evaluation: Evaluation) -> str:
     groups = choose(evaluation.images)
     shown = {name: GROUPS.get(name, "All") for name in groups}
     examples = "".join(
-        f'<div id="images-{name}" class="examples"{" hidden" if k else ""}>'
+        f'<div id="images-{name}"><h3 class="visually-hidden">{shown[name]} images</h3>'
+        '<div class="examples">'
         + "".join(_example(image, evaluation.labels) for image in images)
-        + "</div>"
-        for k, (name, images) in enumerate(groups.items())
+        + "</div></div>"
+        for name, images in groups.items()
     )
     group_choice = choices("images-group", "Images", shown, "images") if len(groups) > 1 else ""
     return (
-        '<section class="gallery" data-view="side"><h2>Images</h2>'
+        '<section class="gallery"><h2>Images</h2>'
         "<p>Chosen by each image's own mean IoU over the classes that it shows or that were "
         "predicted in it.</p>"
         f'<div class="controls">{group_choice}{choices("view", "Show", VIEWS)}'
@@ -101,7 +102,7 @@ def _example(image: ImageScore, labels: LabelSet) -> str:
         "errors": ("Errors", _png(Image.fromarray(error_map(truth, prediction))), "Wrong pixels"),
     }
     panels = "".join(
-        f'<div class="panel {key}"><h3>{title}</h3><div class="window" tabindex="0" role="group" '
+        f'<div class="panel {key}"><h4>{title}</h4><div class="window" tabindex="0" role="group" '
         f'aria-label="{title} of {escape(name)}"><div class="stack">'
         f'<img alt="{escape(text)}" src="{png}"></div></div></div>'
         for key, (title, png, text) in maps.items()

@@ -64,6 +64,7 @@ def render(origin: Origin, evaluation: Evaluation, cells: Sequence[Cell], losses
 <title>{escape(title)}</title>
 <link rel="icon" href="data:,">
 <style>{_asset("report.css")}</style>
+<noscript><style>.controls {{ display: none; }}</style></noscript>
 </head>
 <body>
 <a class="skip" href="#content">Skip to the numbers</a>
@@ -136,8 +137,7 @@ def _bars(evaluation: Evaluation, row: str | None) -> str:
     first = next((key.partition(".")[0] for key in paper if "." in key), "iou")
     metrics = {first: PER_CLASS[first], **PER_CLASS}
     tables = "".join(
-        f'<div id="class-{key}"{"" if key == first else " hidden"}>'
-        f"{_bar_table(evaluation, key, name, paper)}</div>"
+        f'<div id="class-{key}">{_bar_table(evaluation, key, name, paper)}</div>'
         for key, name in metrics.items()
     )
     marker = (
@@ -180,7 +180,7 @@ def _matrix(evaluation: Evaluation) -> str:
     options = {"truth": "of each true class", "predicted": "of each predicted class"}
     names, counts = evaluation.labels.names, evaluation.metrics.matrix
     tables = "".join(
-        f'<div id="matrix-{key}"{" hidden" if key == "predicted" else ""}>'
+        f'<div id="matrix-{key}">'
         f'<div class="scroll">{_matrix_table(names, counts, key)}</div></div>'
         for key in options
     )

@@ -231,7 +231,7 @@ def test_pictures_toggle_zoom_and_fade(page):
     assert NASTY in best and not set(best) & set(names)
 
     def panels():
-        return {panel.text for panel in page.shown(".panel h3")}
+        return {panel.text for panel in page.shown(".panel h4")}
 
     assert panels() == {"Truth", "Prediction"}
     for k, (view, text) in enumerate(gallery.VIEWS.items()):
@@ -255,6 +255,18 @@ def test_panels_of_one_photo_scroll_together(page):
     page.wait_until(f"{scroll}[1].scrollTop === 77 && {scroll}[1].scrollLeft === 33")
 
 
+def test_without_script_everything_is_shown(page):
+    try:
+        page.browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+        page.browser.refresh()
+        assert page.shown(".controls") == []
+        assert len(page.shown("figure")) == 3 * gallery.PER_GROUP
+        assert len(page.shown(".panel")) == 9 * gallery.PER_GROUP
+        assert len(page.shown(".bars")) == 4 and len(page.shown(".matrix table")) == 2
+    finally:
+        page.browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+
+
 def test_nothing_runs_off_a_narrow_screen(page):
     size = {"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": True}
     page.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
@@ -273,7 +285,7 @@ def test_a_screen_reader_finds_names_for_everything(page):
         " || e.querySelector?.('title')?.textContent)).map(e => e.outerHTML.slice(0, 80))"
     )
     assert unnamed == []
-    levels = page.script("[...document.querySelectorAll('h1,h2,h3')].map(h => +h.tagName[1])")
+    levels = page.script("[...document.querySelectorAll('h1,h2,h3,h4')].map(h => +h.tagName[1])")
     assert levels[0] == 1
     assert all(after - before <= 1 for before, after in zip(levels, levels[1:], strict=False))
     ids = page.script("[...document.querySelectorAll('[id]')].map(e => e.id)")

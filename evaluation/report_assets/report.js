@@ -2,20 +2,23 @@
 
 // Radio groups with data-shows="prefix" show the element #prefix-<value> and hide its siblings.
 for (const group of document.querySelectorAll("[data-shows]")) {
-  group.addEventListener("change", () => {
-    const chosen = group.querySelector(":checked").value;
+  const show = () => {
     for (const input of group.querySelectorAll("input")) {
-      document.getElementById(`${group.dataset.shows}-${input.value}`).hidden =
-        input.value !== chosen;
+      document.getElementById(`${group.dataset.shows}-${input.value}`).hidden = !input.checked;
     }
-  });
+  };
+  group.addEventListener("change", show);
+  show();
 }
 
 const gallery = document.querySelector(".gallery");
 if (gallery) {
-  document.getElementById("view").addEventListener("change", (event) => {
-    gallery.dataset.view = event.target.value;
-  });
+  const view = document.getElementById("view");
+  const showView = () => {
+    gallery.dataset.view = view.querySelector(":checked").value;
+  };
+  view.addEventListener("change", showView);
+  showView();
   const windows = [...gallery.querySelectorAll(".window")];
   document.getElementById("opacity").addEventListener("input", (event) => {
     gallery.style.setProperty("--opacity", event.target.value / 100);
