@@ -17,6 +17,7 @@ from lglstm.model_files import (
     find_model,
     initial_layers_warning,
     labels_option,
+    never_predicted_warning,
     one_class_warning,
     progress_bar,
     warn,
@@ -164,10 +165,14 @@ def evaluate(request: Request) -> Outcome:
     row = row or (paper.row_of_model(model.name) if model else None)
     run = _score_predictions if request.predictions else _run_net
     evaluation, out, warnings = run(request, model, list_path)
-    if predicted := one_class_warning(
-        evaluation.labels.names, evaluation.metrics.matrix.sum(axis=0).tolist()
-    ):
-        warnings.append(predicted)
+    predicted = evaluation.metrics.matrix.sum(axis=0).tolist()
+    warnings += filter(
+        None,
+        (
+            one_class_warning(evaluation.labels.names, predicted),
+            never_predicted_warning(evaluation.metrics),
+        ),
+    )
     for sentence in warnings:
         warn(sentence)
     cells = paper.compare(evaluation.metrics, row)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
@@ -21,6 +22,10 @@ from rich.progress import (
 
 from common.errors import InputError
 from common.labels import LABEL_SETS, LabelSet, label_set
+
+if TYPE_CHECKING:
+    from evaluation.metrics import Metrics
+    from evaluation.weights import Loaded
 
 MODELS = Path("models")
 BY_CLASSES = {5: "horse", 18: "atr", 56: "fashionista56"}
@@ -148,7 +153,7 @@ def warn(sentence: str) -> None:
     click.echo(f"warning: {sentence}", err=True)
 
 
-def initial_layers_warning(weights: str | Path, loaded: object) -> str | None:
+def initial_layers_warning(weights: str | Path, loaded: Loaded) -> str | None:
     """Say which layers the weights file did not hold; None when it held all."""
     if not loaded.initial:
         return None
@@ -168,6 +173,19 @@ def one_class_warning(names: tuple[str, ...], pixels: list[int]) -> str | None:
     return (
         f"{pixels[largest] / total:.1%} of all pixels are predicted as {names[largest]}: the net "
         "is hardly trained, its training diverged, or these are weights of another model"
+    )
+
+
+def never_predicted_warning(metrics: Metrics) -> str | None:
+    """Say which true classes were never predicted; the average precision is without them."""
+    truth, predicted = metrics.matrix.sum(axis=1), metrics.matrix.sum(axis=0)
+    never = [name for k, name in enumerate(metrics.names) if truth[k] and not predicted[k]]
+    if not never:
+        return None
+    named = ", ".join(never[:6]) + (" …" if len(never) > 6 else "")
+    return (
+        f"{len(never)} of the {len(metrics.names)} classes were never predicted ({named}): their "
+        "precision is undefined, and the average precision is that of the other classes"
     )
 
 

@@ -222,6 +222,7 @@ def test_a_net_that_says_one_class_everywhere_is_warned_of(listed, tmp_path):
     result = lglstm("evaluate", "--predictions", black, *arguments)
     assert result.exit_code == 0
     assert "warning: 100.0% of all pixels are predicted as background" in result.stderr
+    assert "4 of the 5 classes were never predicted (head, body, leg, tail)" in result.stderr
 
 
 def test_table_puts_results_below_their_rows(colours, listed, tmp_path):
