@@ -8,6 +8,7 @@ need not be that of other frameworks: none of this belongs into the converter's 
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import subprocess
@@ -28,6 +29,7 @@ def caffe_is_there() -> bool:
     return importlib.util.find_spec("caffe") is not None
 
 
+@functools.cache
 def caffe_version() -> str:
     """The version that Caffe states; "?" if it cannot be imported."""
     code = "import caffe; print(caffe.__version__)"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
 import platform
 import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -156,7 +156,9 @@ def read_source(job: Job) -> Source:
     nets = {"deploy": deploy}
     train = job.deploy.with_name("train.prototxt")
     if job.deploy.name == "deploy.prototxt" and train.is_file():
-        nets["train"] = read_net(train, "TRAIN")
+        # Only PyTorch takes it; other people's may have data layers that nobody can convert.
+        with contextlib.suppress(InputError):
+            nets["train"] = read_net(train, "TRAIN")
     stored, from_modules = weights.read_weights(job.weights, tuple(nets.values())[::-1])
     names = {layer.name for layer in stored}
     needed = {x.name for x in nets.get("train", deploy).layers if x.blobs}
@@ -256,7 +258,7 @@ def _run_modules(source: Source, given, wanted) -> list[Blobs]:
     return [{name: value.numpy() for name, value in blobs.items()} for blobs in results]
 
 
-@contextmanager
+@contextlib.contextmanager
 def _for_caffe(source: Source):
     """A file with the source's weights that Caffe reads: its own where it can."""
     if weights.format_of(source.job.weights) in ("caffemodel", "hdf5"):

@@ -33,6 +33,7 @@ _DIRECTIONS = {
     2: [(-1, 0), (0, -1)],
 }
 _LAST = np.iinfo(np.int64).max
+_FIX_SIZE = "the net is bound to its size, so convert it without --any-size"
 
 
 class Graph:
@@ -468,6 +469,8 @@ def to_onnx(
     extra_outputs: blobs to return besides the net's outputs, to compare them.
     Raises InputError naming the layer and its line.
     """
+    if sum(array.nbytes for array in weights.values()) > 2_000_000_000:
+        raise InputError(f"{net.path}: its weights exceed the 2 GB that one ONNX file can hold")
     layers = _with_free_axes(net, any_size)
     graph = Graph(weights)
     names = {blob: blob for blob in net.inputs}
@@ -478,7 +481,7 @@ def to_onnx(
             tops = EMITTERS[layer.type](graph, layer, [names[blob] for blob in layer.bottoms])
         except LayerError as error:
             where = f'{net.path}: line {layer.line}: layer "{layer.name}" of type {layer.type}'
-            raise InputError(f"{where}: {error}; convert without the free size") from None
+            raise InputError(f"{where}: {error}; {_FIX_SIZE}") from None
         names.update(zip(layer.tops, tops, strict=True))
     outputs = [*net.outputs, *(blob for blob in extra_outputs if blob not in net.outputs)]
     _name_by_blob(graph, net, names, outputs)
@@ -491,7 +494,9 @@ def to_onnx(
 def _with_free_axes(net: Net, any_size: bool) -> list[Layer]:
     """The layers with None for each axis that changes when the batch, and the size if free, do."""
     try:
-        other = read_net(net.path, size=_other_size(net) if any_size else None, batch_factor=3)
+        other = read_net(
+            net.path, size=_other_size(net) if any_size else None, batch_factor=3, advice=_FIX_SIZE
+        )
     except InputError:
         if any_size:
             raise
@@ -502,7 +507,7 @@ def _with_free_axes(net: Net, any_size: bool) -> list[Layer]:
             if net.weights[key] != other.weights[key]:
                 raise InputError(
                     f'{net.path}: line {layer.line}: layer "{layer.name}" of type {layer.type} has '
-                    "weights for one input size; convert without the free size"
+                    f"weights for one input size; {_FIX_SIZE}"
                 )
         layers.append(
             dataclasses.replace(

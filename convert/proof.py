@@ -16,7 +16,7 @@ import numpy as np
 from common.errors import InputError
 from common.files import atomic_path
 from common.images import read_photo
-from common.preprocessing import to_blob
+from common.preprocessing import resize_photo, to_blob
 from convert.caffe import Net
 from convert.caffe_process import Blobs
 
@@ -100,8 +100,6 @@ def _photo(path: Path | None) -> np.ndarray | None:
 
 
 def _stretched(photo: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    from common.preprocessing import resize_photo
-
     resized = resize_photo(np.ascontiguousarray(photo, np.float32), size)
     return np.rint(resized).clip(0, 255).astype(np.uint8)
 

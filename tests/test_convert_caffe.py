@@ -122,7 +122,7 @@ def test_v1_prototxt_is_upgraded_as_caffe_does(tmp_path):
     ("text", "words"),
     [
         ("layer { name: 'a' type: 'Normalize' bottom: 'data' top: 'a' norm_param { x: 1 } }",
-         'line 3: layer "a" of type Normalize: this type cannot be converted'),
+         'line 3: layer "a" of type Normalize: this type cannot be converted, only'),
         ("layer { name: 'a' type: 'ReLU' bottom: 'data' top: 'a' relu_parm { } }", "3:"),
         ("layer { name: 'a' type: 'ReLU' bottom: 'date' top: 'a' }", '"date" is no top'),
         ("layer { name: 'a' type: 'Python' bottom: 'data' top: 'a' python_param { module: 'os' "
@@ -230,3 +230,20 @@ def test_every_model_of_the_repository_is_read():
         assert net.outputs == ("score",)
         (score,) = (x for x in net.layers if "score" in x.tops)
         assert score.top_shapes[0][2:] == net.inputs["data"][2:]
+
+
+@needs_caffe
+@pytest.mark.parametrize("kernel", [3, 4, 15])
+def test_missing_upsampling_weights_are_caffes_filler(tmp_path, kernel):
+    """A snapshot of training lacks the deploy net's fixed layers; Caffe fills them."""
+    caffe = pytest.importorskip("caffe")
+    path = tmp_path / "net.prototxt"
+    words = f"num_output: 2 kernel_size: {kernel} stride: 2 group: 2 bias_term: false"
+    filler = 'weight_filler { type: "bilinear" }'
+    path.write_text(
+        data(1, 2, 4, 4)
+        + layer("Deconvolution", "up", "data", "up", f"convolution_param {{ {words} {filler} }}")
+    )
+    weights = weights_for(read_net(path), [], "a file without the layer")
+    expected = caffe.Net(str(path), caffe.TEST).params["up"][0].data
+    np.testing.assert_allclose(weights["up.weight"], expected, rtol=1e-6)

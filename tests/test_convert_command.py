@@ -62,7 +62,10 @@ def test_every_format_and_back_is_bit_for_bit(demo, tmp_path, name):
     report = convert("demo", demo, "--to", formats.get(name, "pytorch"), "-o", there, *quick)
     assert report["options"]["verify"] is False
     convert("demo", there, "--to", "caffemodel", "-o", back, *quick)
-    assert blobs_of(back) == blobs_of(demo)
+    before, after = blobs_of(demo), blobs_of(back)
+    assert {layer: after[layer] for layer in before} == before
+    # The deploy net's fixed up-sampling: not in a training's snapshot, but in PyTorch's file.
+    assert after.keys() - before.keys() <= {"score"}
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
         [name, f"{name}.json", "back.caffemodel", "back.caffemodel.json"]
     )

@@ -216,8 +216,8 @@ def thin(text: str) -> str:
     """A model with a 16th of the channels (classes stay), and 65 x 65 instead of 321 x 321."""
     text = text.replace("dim: 321", "dim: 65")
     return re.sub(
-        r"num_output: (\d+)",
-        lambda m: m[0] if int(m[1]) < 64 else f"num_output: {int(m[1]) // 16}",
+        r"(num_output|group): (\d+)",
+        lambda m: m[0] if int(m[2]) < 64 else f"{m[1]}: {int(m[2]) // 16}",
         text,
     )
 

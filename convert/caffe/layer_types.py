@@ -19,6 +19,8 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
+
 from convert.caffe.schema import LayerParameter, message_class
 
 Shape = tuple[int, ...]
@@ -26,7 +28,7 @@ Shapes = list[Shape]
 
 
 class LayerError(Exception):
-    """What is wrong with one layer; the reader adds the layer's name and the file's line."""
+    """What is wrong with one layer; the reader adds the layer's name, the line and what to do."""
 
 
 class LayerType(NamedTuple):
@@ -60,8 +62,6 @@ def _fields(message, *names: str) -> dict:
 
 def _float(value: float) -> float:
     """A float32 option by its shortest decimal, so that 0.1 stays 0.1 in JSON."""
-    import numpy as np
-
     return float(str(np.float32(value)))
 
 

@@ -93,12 +93,13 @@ def read_net(
     size: tuple[int, int] | None = None,
     batch_factor: int = 1,
     supported: Container[str] = LAYER_TYPES,
+    advice: str = "correct the prototxt",
 ) -> Net:
     """Read a prototxt into a Net. Raises InputError that names the layer and its line.
 
     phase: "TEST" or "TRAIN", as in include and exclude rules. size: (H, W) to give every 4-axis
     input instead of its own. batch_factor: to multiply every input's first axis by. supported: the
-    layer types that the caller can convert.
+    layer types that the caller can convert. advice: what to do about a layer that does not fit.
     """
     message, lines = read_prototxt(path, phase)
     builder = _Builder(path, size, batch_factor, supported)
@@ -107,7 +108,7 @@ def read_net(
             builder.add(layer, line)
         except LayerError as error:
             where = f'{path}: line {line}: layer "{layer.name}" of type {layer.type}'
-            raise InputError(f"{where}: {error}; correct the prototxt") from None
+            raise InputError(f"{where}: {error}; {advice}") from None
     if not builder.layers:
         raise InputError(f"{path}: has no layers in phase {phase}; give a net's prototxt")
     return builder.net(message.name or Path(path).stem)
@@ -179,7 +180,7 @@ class _Builder:
                 raise LayerError(f"the Python layer {'.'.join(source)} cannot be converted")
         if kind not in LAYER_TYPES or kind not in self.supported:
             raise LayerError(
-                "this type cannot be converted; supported are "
+                "this type cannot be converted, only "
                 + ", ".join(sorted(kind for kind in LAYER_TYPES if kind in self.supported))
             )
         return kind
@@ -318,16 +319,17 @@ def bilinear(shape: Shape) -> np.ndarray:
     """The weights of Caffe's bilinear filler, an upsampling Deconvolution's."""
     size = shape[-1]
     factor = (size + 1) // 2
-    center = (2 * factor - 1 - factor % 2) / (2 * factor)
+    center = (size - 1) / (2 * factor)
     ramp = 1 - np.abs(np.arange(size) / factor - center)
     return np.broadcast_to(np.outer(ramp, ramp), shape).astype(np.float32)
 
 
-def random_weights(net: Net, seed: int) -> Weights:
-    """Weights to test conversions with: such that signals keep their size through deep nets.
+def random_weights(net: Net, seed: int, contrast: float = 1) -> Weights:
+    """Weights to test conversions with: such that signals are about 1 all through deep nets.
 
-    A net's own fillers can be so small that every output is nearly zero, and any two nets agree.
-    Deconvolutions with a bilinear filler keep it.
+    A net's own fillers can be so small that every output is nearly zero, and any two nets agree;
+    with numbers in the hundreds before a sigmoid, no two computations of it agree. contrast: the
+    size of the inputs' numbers; photos have about 60. Bilinear fillers are kept.
     """
     rng = np.random.default_rng(seed)
     weights: Weights = {}
@@ -335,6 +337,8 @@ def random_weights(net: Net, seed: int) -> Weights:
         for name, key in layer.blobs.items():
             if key not in weights:
                 weights[key] = _random(rng, layer, name, net.weights[key])
+                if name == "weight" and set(layer.bottoms) <= net.inputs.keys():
+                    weights[key] /= contrast
     return weights
 
 

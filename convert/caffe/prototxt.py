@@ -9,6 +9,7 @@ from pathlib import Path
 from google.protobuf import text_format
 
 from common.errors import InputError
+from convert.caffe.layer_types import LAYER_TYPES
 from convert.caffe.schema import V1_LAYER_TYPES, LayerParameter, NetParameter
 
 _MAX_BYTES = 16 << 20
@@ -98,8 +99,6 @@ def _parse(path: Path, text: str) -> NetParameter:
         )
     except (text_format.ParseError, RecursionError) as error:
         raise InputError(f"{path}: is no net description ({error}); correct it") from None
-    from convert.caffe.layer_types import LAYER_TYPES
-
     if all(layer.type in LAYER_TYPES for layer in net.layer):
         raise InputError(f"{path}: {unknown}; correct the entry") from None
     return net
