@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from common.errors import InputError
-from evaluation.metrics import AVERAGES, PER_CLASS, Metrics
+from evaluation.metrics import AVERAGES, Metrics
 
 TABLES = Path(__file__).with_name("paper_tables.toml")
 
@@ -110,37 +110,32 @@ def row_of_model(name: str) -> str | None:
 def headings(key: str | None, names: tuple[str, ...]) -> dict[str, str]:
     """Metric → heading of the table that a result belongs to.
 
-    key: a row of the paper, whose tables give the form. Without one: the first table that has the
-    form of the class `names`, or every average and each class's IoU when none has.
+    key: a row of the paper, whose tables give the form. Without one: the first tables that speak of
+    the classes `names`, or every average and each class's IoU when none does.
+    Raises InputError for an unknown row, and for one of a data set with other classes.
     """
-    if key is not None:
-        find_row(key)
-        dataset = key.partition(".")[0]
-        forms = [
-            table
-            for table in tables()
-            if table.dataset == dataset and key in {row.key for row in table.rows}
-        ]
-    else:
+    if key is None:
         dataset = _dataset_with(names)
         forms = [table for table in tables() if table.dataset == dataset]
-    merged = {metric: text for table in forms for metric, text in table.columns.items()}
-    return merged or {**AVERAGES, **{f"iou.{name}": f"IoU {name}" for name in names}}
+    else:
+        find_row(key)
+        forms = [table for table in tables() if key in {row.key for row in table.rows}]
+    form = {metric: text for table in forms for metric, text in table.columns.items()}
+    strangers = sorted(_classes(form) - set(names))
+    if strangers:
+        raise InputError(
+            f"row {key} has numbers for the classes {', '.join(strangers)}, which the labels "
+            f"{', '.join(names)} don't have; choose a row of the same data set"
+        )
+    return form or {**AVERAGES, **{f"iou.{name}": f"IoU {name}" for name in names}}
 
 
 def compare(metrics: Metrics, key: str | None) -> list[Cell]:
     """Our numbers in the form of the paper's table, beside the row `key` when there is one."""
     paper = find_row(key) if key else {}
-    form = headings(key, metrics.names)
-    strangers = sorted({_class(metric) for metric in form} - {"", *metrics.names})
-    if strangers:
-        raise InputError(
-            f"row {key} has numbers for the classes {', '.join(strangers)}, which the labels "
-            f"{', '.join(metrics.names)} don't have; choose a row of the same data set"
-        )
     return [
         Cell(metric, heading, paper.get(metric), percent(metrics.value(metric)))
-        for metric, heading in form.items()
+        for metric, heading in headings(key, metrics.names).items()
     ]
 
 
@@ -157,12 +152,6 @@ def outside(cells: list[Cell], tolerance: float) -> list[Cell]:
 
 def percent(value: float | None) -> float | None:
     return None if value is None else 100 * value
-
-
-def describe(metric: str) -> str:
-    """What a metric key means, in words: "iou.head" → "IoU head"."""
-    name, _, label = metric.partition(".")
-    return f"{PER_CLASS[name]} {label}" if label else AVERAGES[name]
 
 
 def _table(block: dict) -> Table:
@@ -187,14 +176,15 @@ def _cell(printed: float | str) -> float | None:
     return None if printed == "-" else float(printed)
 
 
-def _class(metric: str) -> str:
-    return metric.partition(".")[2]
+def _classes(metrics: Iterable[str]) -> set[str]:
+    """The classes that metric keys such as iou.head speak of."""
+    return {label for metric in metrics if (label := metric.partition(".")[2])}
 
 
 def _dataset_with(names: tuple[str, ...]) -> str | None:
     """The first data set whose tables speak of some of these classes and of no others."""
+    spoken: dict[str, set[str]] = {}
     for table in tables():
-        spoken = {_class(m) for t in tables() if t.dataset == table.dataset for m in t.columns}
-        if spoken - {""} and spoken - {""} <= set(names):
-            return table.dataset
-    return None
+        spoken.setdefault(table.dataset, set()).update(_classes(table.columns))
+    fitting = (dataset for dataset, classes in spoken.items() if classes and classes <= set(names))
+    return next(fitting, None)

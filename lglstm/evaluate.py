@@ -6,11 +6,13 @@ import datetime
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from common.errors import InputError
 from lglstm.model_files import (
+    ModelFiles,
     choose_device,
     choose_labels,
     device_options,
@@ -22,6 +24,12 @@ from lglstm.model_files import (
     progress_bar,
     warn,
 )
+
+if TYPE_CHECKING:
+    from common.labels import LabelSet
+    from evaluation.paper import Cell
+    from evaluation.record import Origin
+    from evaluation.scoring import Evaluation
 
 EXAMPLES = """\b
 Examples:
@@ -140,10 +148,10 @@ class Outcome:
     """What an evaluation gave: evaluation.json, the cells of its table, and its folder."""
 
     contents: dict
-    cells: list
+    cells: list[Cell]
     out: Path
 
-    def missed(self, tolerance: float) -> list:
+    def missed(self, tolerance: float) -> list[Cell]:
         """The cells in which the paper's number is off by more than `tolerance` points."""
         from evaluation import paper
 
@@ -152,48 +160,39 @@ class Outcome:
 
 def evaluate(request: Request) -> Outcome:
     """Predict what is not predicted yet, score it, and write evaluation.json and the report."""
-    from evaluation import paper, predictions, record, report
+    from evaluation import paper, record, report
 
-    row = request.expect or request.row
-    if row:
-        paper.find_row(row)  # before an hour of work
     curves = _curves(request.logs)
     model = find_model(request.model) if request.model else None
-    list_path = request.list_path or (Path(model.test_list) if model and model.test_list else None)
-    if list_path is None:
-        raise InputError("it is not known which images to score; name their list with --list FILE")
-    row = row or (paper.row_of_model(model.name) if model else None)
+    row = request.expect or request.row or (paper.row_of_model(model.name) if model else None)
+    list_path = _list_of(request, model)
     run = _score_predictions if request.predictions else _run_net
-    evaluation, out, warnings = run(request, model, list_path)
-    predicted = evaluation.metrics.matrix.sum(axis=0).tolist()
-    warnings += filter(
-        None,
-        (
-            one_class_warning(evaluation.labels.names, predicted),
-            never_predicted_warning(evaluation.metrics),
-        ),
-    )
+    evaluation, out, warnings = run(request, model, list_path, row)
+    warnings += _warnings_of(evaluation)
     for sentence in warnings:
         warn(sentence)
     cells = paper.compare(evaluation.metrics, row)
-    origin = record.Origin(
-        model=model.name if model else None,
-        weights=str(request.weights) if request.weights else None,
-        weights_sha256=predictions.sha256(request.weights) if request.weights else None,
-        predictions=str(request.predictions or predictions.folder_of(out, "score")),
-        list=str(list_path),
-        labels=evaluation.labels.name,
-        row=row,
-        finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        warnings=tuple(warnings),
-    )
+    origin = _origin(request, model, list_path, row, evaluation.labels, out, warnings)
     contents = record.as_dict(origin, evaluation, cells)
     record.write(out / record.FILE, contents)
     report.write(out / report.FILE, origin, evaluation, cells, curves)
     return Outcome(contents, cells, out)
 
 
-def _run_net(request: Request, model, list_path: Path):
+def _list_of(request: Request, model: ModelFiles | None) -> Path:
+    """The list that was asked for, else the model's own."""
+    if request.list_path:
+        return request.list_path
+    if model and model.test_list:
+        return Path(model.test_list)
+    raise InputError("it is not known which images to score; name their list with --list FILE")
+
+
+def _run_net(
+    request: Request, model: ModelFiles, list_path: Path, row: str | None
+) -> tuple[Evaluation, Path, list[str]]:
+    """Parse and score the list; return the evaluation, its folder, and what to warn of."""
+    from evaluation import paper
     from evaluation.inference import Parser
     from evaluation.scoring import evaluate_list
 
@@ -206,6 +205,7 @@ def _run_net(request: Request, model, list_path: Path):
         test=model.test if request.all_layers else None,
     )
     labels = choose_labels(request.labels, model, parser.num_classes, list_path)
+    paper.headings(row, labels.names)  # a row that does not fit is told before an hour of work
     out = request.out or Path("runs/evaluation", model.name, request.weights.stem)
     with progress_bar(f"{model.name} on {'CPU' if gpu is None else f'GPU {gpu}'}") as progress:
         evaluation = evaluate_list(
@@ -215,16 +215,56 @@ def _run_net(request: Request, model, list_path: Path):
     return evaluation, out, [warning] if warning else []
 
 
-def _score_predictions(request: Request, model, list_path: Path):
+def _score_predictions(
+    request: Request, model: ModelFiles | None, list_path: Path, row: str | None
+) -> tuple[Evaluation, Path, list[str]]:
+    """Score label maps that are there; return as `_run_net` does."""
+    from evaluation import paper
     from evaluation.samples import read_list
     from evaluation.scoring import score
 
     labels = choose_labels(request.labels, model, None, list_path)
+    paper.headings(row, labels.names)
     samples = read_list(list_path, request.root)
     out = request.out or Path("runs/evaluation", request.predictions.resolve().name)
     with progress_bar("label maps") as progress:
         evaluation = score(samples, request.predictions, labels, progress)
     return evaluation, out, []
+
+
+def _warnings_of(evaluation: Evaluation) -> list[str]:
+    predicted = evaluation.metrics.matrix.sum(axis=0).tolist()
+    sentences = (
+        one_class_warning(evaluation.labels.names, predicted),
+        never_predicted_warning(evaluation.metrics),
+    )
+    return [sentence for sentence in sentences if sentence]
+
+
+def _origin(
+    request: Request,
+    model: ModelFiles | None,
+    list_path: Path,
+    row: str | None,
+    labels: LabelSet,
+    out: Path,
+    warnings: list[str],
+) -> Origin:
+    """What evaluation.json says about where its numbers come from."""
+    from evaluation import predictions
+    from evaluation.record import Origin
+
+    return Origin(
+        model=model.name if model else None,
+        weights=str(request.weights) if request.weights else None,
+        weights_sha256=predictions.sha256(request.weights) if request.weights else None,
+        predictions=str(request.predictions or predictions.folder_of(out, "score")),
+        list=str(list_path),
+        labels=labels.name,
+        row=row,
+        finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        warnings=tuple(warnings),
+    )
 
 
 def _curves(path: Path | None) -> dict[str, dict[int, float]]:

@@ -61,11 +61,12 @@ def find_model(model: str) -> ModelFiles:
     path = Path(model)
     if path.suffix == ".prototxt" or len(path.parts) > 1:
         deploy = path / "deploy.prototxt" if path.is_dir() else path
-        known = REGISTRY.get(deploy.parent.name) if deploy.parent.parent.name == "models" else None
     else:
-        known = None if (MODELS / model).is_dir() else find(model)
-        known = known or REGISTRY.get(model)
         deploy = MODELS / model / "deploy.prototxt"
+        if not deploy.parent.is_dir():
+            find(model)  # names the nearest model when there is none of this name
+    in_models = deploy.parent.parent.name == MODELS.name
+    known = REGISTRY.get(deploy.parent.name) if in_models else None
     if not deploy.is_file():
         raise InputError(
             f"{deploy}: does not exist; run this from the repository root, and generate the net "

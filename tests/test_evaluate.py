@@ -338,6 +338,9 @@ def test_predictions_that_do_not_fit(listed, tmp_path):
 def test_options_that_do_not_fit(colours, listed, tmp_path):
     net = ("evaluate", colours[0], "--weights", colours[1], "--list", listed)
     assert "did you mean horse.lg_lstm" in error_of(*net, "--expect", "horse.lglstm")
+    strangers = error_of(*net, "--paper", "atr.co_cnn", "--out", tmp_path / "out")
+    assert "row atr.co_cnn has numbers for the classes bag, belt" in strangers
+    assert not (tmp_path / "out").exists()  # said before anything is parsed
     assert "scores 5 classes, but the label set atr has 18" in error_of(*net, "--labels", "atr")
     assert "give MODEL and --weights FILE" in error_of("evaluate", "demo")
     assert "did you mean horse" in error_of("evaluate", "hors", "--weights", colours[1])
