@@ -127,7 +127,15 @@ def default_output(source: Path, target: str) -> Path:
     return source.with_name(f"{name}.converted{suffix}") if output == source else output
 
 
-def convert(job: Job) -> dict:
+Say = Callable[[str], None]
+"""Called with what is being done, for a status line."""
+
+
+def _silent(text: str) -> None:
+    pass
+
+
+def convert(job: Job, say: Say = _silent) -> dict:
     """Convert; return the report that is also written beside the result, as <result>.json.
 
     The report has `differences` (see convert.proof), `exact_blobs` (how many blobs were read back
@@ -138,12 +146,15 @@ def convert(job: Job) -> dict:
     _check_installed(target.needs)
     if job.output.resolve() == job.weights.resolve():
         raise InputError(f"{job.output}: is the source itself; give another --output")
+    say(f"reading {job.weights}")
     source = read_source(job)
-    expected = expected_side(source) if job.verify else None
+    expected = expected_side(source, say) if job.verify else None
+    say(f"writing {job.output}")
     with atomic_path(job.output) as made:
         target.write(made, source)
         report = _about(source) | {"differences": []}
         if expected is not None:
+            say(f"running and comparing {job.output}")
             report |= _proof(source, made, expected)
         report["sha256"] = sha256(made)
     write_text(Path(f"{job.output}.json"), json.dumps(report, indent=2) + "\n")
@@ -204,7 +215,7 @@ class Expected(NamedTuple):
     by: str
 
 
-def expected_side(source: Source) -> Expected | None:
+def expected_side(source: Source, say: Say = _silent) -> Expected | None:
     """Run the source, before anything is written. None: there is only the weights to compare."""
     job, net = source.job, source.deploy
     wanted = proof.compared_blobs(net)
@@ -217,6 +228,7 @@ def expected_side(source: Source) -> Expected | None:
             )
         return Expected(stored.samples, stored.outputs, f"stored reference {job.reference}")
     given = proof.samples(net, job.photo, job.any_size)
+    say(f"running the source, {sum(len(x.names) for x in given)} images")
     if source.from_modules and job.target != "onnx":
         return Expected(given, _run_modules(source, given, wanted), "PyTorch on the source")
     if caffe_is_there():
@@ -231,14 +243,14 @@ def expected_side(source: Source) -> Expected | None:
     )
 
 
-def make_reference(job: Job) -> dict:
+def make_reference(job: Job, say: Say = _silent) -> dict:
     """Run Caffe and store inputs and outputs, for the proof on a machine without Caffe."""
     if not caffe_is_there():
         raise InputError(
             "a reference can only be made where Caffe is installed; see docs/install.md"
         )
     source = read_source(job)
-    expected = expected_side(source)
+    expected = expected_side(source, say)
     hashes = sha256(job.weights), sha256(job.deploy)
     proof.Reference(expected.samples, expected.outputs, *hashes).save(job.output)
     return _about(source) | {"differences": [], "reference": expected.by}

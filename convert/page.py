@@ -21,12 +21,16 @@ _PAGE = ("index.html", "page.css", "page.js", "parse.js")
 _RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 
 
-def build(job: conversion.Job, labels_for: Callable[[int], LabelSet]) -> dict:
+def build(
+    job: conversion.Job,
+    labels_for: Callable[[int], LabelSet],
+    say: conversion.Say,
+) -> dict:
     """Make a folder that any static web server can serve; job.output is the model in it.
 
-    labels_for: from the number of classes to their names and colours. The runtime comes from the
-    npm package onnxruntime-web, as `npm ci` puts it into convert/web. Returns the conversion's
-    report. Raises InputError; the folder appears whole or not at all.
+    labels_for: from the number of classes to their names and colours. say: for a status line. The
+    runtime comes from the npm package onnxruntime-web, as `npm ci` puts it into convert/web.
+    Returns the conversion's report. Raises InputError; the folder appears whole or not at all.
     """
     folder = job.output.parent
     runtime = _SOURCE / "node_modules" / "onnxruntime-web" / "dist"
@@ -40,7 +44,7 @@ def build(job: conversion.Job, labels_for: Callable[[int], LabelSet]) -> dict:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
         made = Path(scratch, "page")
-        report = conversion.convert(dataclasses.replace(job, output=made / MODEL))
+        report = conversion.convert(dataclasses.replace(job, output=made / MODEL), say)
         for name in _PAGE:
             shutil.copyfile(_SOURCE / name, made / name)
         for name in _RUNTIME:

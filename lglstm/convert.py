@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 
@@ -93,12 +94,14 @@ def _convert(
         versions={"lg-lstm": __version__},
         **options,
     )
-    if target == "reference":
-        report = conversion.make_reference(job)
-    elif target == "web":
-        report = page.build(job, lambda classes: choose_labels(None, found, classes, None))
-    else:
-        report = conversion.convert(job)
+    with Console(stderr=True).status("") as status:  # shown on terminals only
+        if target == "reference":
+            report = conversion.make_reference(job, status.update)
+        elif target == "web":
+            labels = functools.partial(choose_labels, None, found, near=None)
+            report = page.build(job, labels, status.update)
+        else:
+            report = conversion.convert(job, status.update)
     return {"output": str(output)} | report
 
 

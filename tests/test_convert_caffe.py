@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 
 import numpy as np
@@ -247,3 +248,20 @@ def test_missing_upsampling_weights_are_caffes_filler(tmp_path, kernel):
     weights = weights_for(read_net(path), [], "a file without the layer")
     expected = caffe.Net(str(path), caffe.TEST).params["up"][0].data
     np.testing.assert_allclose(weights["up.weight"], expected, rtol=1e-6)
+
+
+def test_python_layers_of_the_repository_are_the_same_nets(tmp_path):
+    """`lglstm models generate --engine python` writes LG-LSTM layers of type Python."""
+    words = json.dumps({"num_output": 4, "neighbors": 4, "global_grid": 2})
+    options = "lg_lstm_param { num_output: 4 neighbors: 4 global_grid: 2 }"
+    nets = []
+    for name in ("LGLSTMTransition", "Python"):
+        parameters = options
+        if name == "Python":
+            parameters = 'python_param { module: "layers.lg_lstm" layer: "LGLSTMTransition" '
+            parameters += f"param_str: {words!r} }}"
+        path = tmp_path / f"{name}.prototxt"
+        path.write_text(data(1, 3, 5, 4) + layer(name, "t", "data", "l m g", parameters))
+        nets.append(read_net(path).description() | {"name": ""})
+    assert nets[0] == nets[1]
+    assert nets[0]["weights"] == {"t.weight": [5, 12, 3]}
