@@ -2,7 +2,6 @@
 # all others depend; a second call finds all in place and takes about a second.
 
 PYTHON := .venv/bin/python
-export CAFFE_SOURCE CUDA CUDA_ARCH LGLSTM_CACHE
 
 .PHONY: help setup demo test test-caffe lint lock clean
 
