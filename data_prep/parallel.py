@@ -11,6 +11,8 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import socket
+import urllib.parse
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -129,13 +131,23 @@ def _dask(address: str) -> Iterator[tuple[Executor, int]]:
             "--scheduler needs the package 'distributed'; install it with: pip install distributed"
         ) from error
     try:
+        _knock(address)
         client = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:
         raise InputError(
-            f"{address}: no Dask scheduler answers there; start one with `dask scheduler`"
+            f"{address}: no Dask scheduler answers there; start one with `dask scheduler` and give "
+            "its address, such as tcp://127.0.0.1:8786"
         ) from error
     with client:
         cores = sum(client.nthreads().values())
         if not cores:
             raise InputError(f"{address}: the Dask scheduler has no workers; start `dask worker`")
         yield client.get_executor(pure=False, retries=TRIES), cores
+
+
+def _knock(address: str) -> None:
+    """Raise OSError or ValueError when nobody listens there; Dask's own client would linger."""
+    parts = urllib.parse.urlsplit(address)
+    if not parts.hostname or not parts.port:
+        raise ValueError("not of the form tcp://HOST:PORT")
+    socket.create_connection((parts.hostname, parts.port), CONNECT_SECONDS).close()

@@ -139,6 +139,7 @@ def prepare(
             f"{plan.name}: {len(missing)} of {total} examples were not found in the source, first "
             f"'{missing[0]}'; check that the source is complete"
         )
+    _sweep(root)
     return _write_summary(plan, root, done)
 
 
@@ -271,6 +272,13 @@ def _not_written(path: Path, error: OSError) -> InputError:
     return InputError(
         f"{path}: cannot be written ({error.strerror}); check the free space and the permissions"
     )
+
+
+def _sweep(root: Path) -> None:
+    """Remove the temporary files of processes that were killed while they wrote."""
+    for folder in (root, root / "images", root / "labels"):
+        for path in folder.glob(".*"):
+            path.unlink(missing_ok=True)
 
 
 def _write_summary(plan: Plan, root: Path, done: Mapping[str, Outcome]) -> dict[str, Any]:

@@ -103,7 +103,7 @@ def _told(summary: dict[str, Any], dest: Path) -> str:
     return "\n".join([*lines, f"next: lglstm data check {dest}"])
 
 
-@command.command()
+@command.command(short_help="685 street photos, labels from the pose.")
 @click.option("--labels", type=click.Choice(["18", "56"]), default="18", show_default=True)
 @preparing
 def fashionista(source: Path, labels: str) -> Plan:
@@ -141,7 +141,7 @@ def _given(**lists: Path | None) -> dict[str, Path]:
     return given
 
 
-@command.command("horse-cow")
+@command.command("horse-cow", short_help="VOC 2010 photos with the parts of PASCAL-Part.")
 @click.option("--animal", type=click.Choice(["horse", "cow"]), default="horse", show_default=True)
 @click.option("--annotations", type=click.Path(path_type=Path), help="Folder, when not in SOURCE.")
 @_lists("train", "test")
@@ -185,7 +185,7 @@ def horse_cow(source: Path, annotations, train, test, context, whole, **options:
     return reader.plan(source, chosen, annotations, _given(train=train, test=test))
 
 
-@command.command()
+@command.command(short_help="Human parsing, 7,700 photos or 10,000 more.")
 @click.option("--more", is_flag=True, help="Add the dataset10k_ photos to the training part.")
 @_lists("train", "val", "test")
 @preparing
@@ -201,7 +201,7 @@ def atr(source: Path, more: bool, **lists: Path | None) -> Plan:
     return reader.plan(source, more, _given(**lists))
 
 
-@command.command()
+@command.command(short_help="Draw animals to try everything with.")
 @DESTINATION
 @click.option("--train", "count_train", type=click.IntRange(1), default=300, show_default=True)
 @click.option("--test", "count_test", type=click.IntRange(1), default=100, show_default=True)
@@ -223,7 +223,7 @@ def synthetic(dest: Path, count_train: int, count_test: int, size: int, seed: in
     click.echo(f"{dest}: {count_train} training and {count_test} test pictures of {size} × {size}")
 
 
-@command.command()
+@command.command(short_help="Read every file of a set and say what is wrong.")
 @DESTINATION
 @click.option("--label-set", help="Name of the label set, when dataset.json is missing.")
 @click.option("--workers", type=click.IntRange(1), help="Processes; by default one per core.")
@@ -283,7 +283,7 @@ def _pixels(found: dict[str, Any], split: str) -> int:
     return sum(entry["pixels"][split] for entry in found["classes"])
 
 
-@command.command()
+@command.command(short_help="Draw examples as the net sees them.")
 @click.argument("list_file", metavar="LIST", type=click.Path(path_type=Path))
 @click.option("--augmented", is_flag=True, help="Show random versions as training makes them.")
 @click.option("--net", type=click.Path(path_type=Path), help="Take size and changes of this net.")
@@ -305,6 +305,8 @@ def show(list_file: Path, augmented, net, size, count, seed, label_set, output: 
     from data_prep import check as checking
     from data_prep import show as showing
 
+    if not list_file.is_file():
+        raise InputError(f"{list_file}: no such list; name the train.txt or test.txt of a set")
     labels = named(label_set) if label_set else checking.label_set_of(list_file.parent)
     options = (
         showing.options_of_net(net, list_file, seed)

@@ -121,6 +121,7 @@ def test_kill_9_half_way_leaves_whole_files_and_a_run_that_goes_on(tmp_path):
     finished = journal.read_text()
     assert not (root / "dataset.json").exists()
     journal.write_text(finished + '{"task": "9", "fi')  # as if it had died while writing
+    (root / "labels/.e_9.x7k2m9qa.png").write_bytes(b"half")
     prepare(plan(notes, 30, seconds=0.02), root, workers=1)
     assert_whole(root, range(30))
     assert sum(runs(notes).values()) <= 31

@@ -1,6 +1,7 @@
 """Fashionista: labels by hand-made poses, the published file, and files that are not it."""
 
 import io
+import os
 import resource
 import subprocess
 import sys
@@ -210,7 +211,8 @@ def test_the_published_file_in_little_memory_and_time(shared_data, tmp_path):
         text=True,
         check=True,
     )
-    assert time.monotonic() - started < 120
+    others = max(1, os.getloadavg()[0] / os.cpu_count())  # what else the machine is busy with
+    assert time.monotonic() - started < 120 * others
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 300_000  # KiB, per process
     assert "456 train (published: 456)" in done.stdout and "229 test" in done.stdout
     test = (tmp_path / "set/test.txt").read_text().split()
