@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from evaluation.weights import Loaded
 
 MODELS = Path("models")
+LINE_SECONDS = 30
 BY_CLASSES = {5: "horse", 18: "atr", 56: "fashionista56"}
 """The label set of a net that nobody described, by its number of classes."""
 
@@ -134,7 +136,14 @@ labels_option = click.option(
 
 @contextmanager
 def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar with the time left, on stderr; yields a function of (done, total)."""
+    """A progress bar with the time left, on stderr; yields a function of (done, total).
+
+    Without a terminal a bar would fill the log with its frames: then a line every half a minute.
+    """
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _progress_lines(what)
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=30),
@@ -143,11 +152,21 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    console = Console(stderr=True)
-    # Without a terminal a bar would fill the log with its frames.
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    with Progress(*columns, console=console) as progress:
         task = progress.add_task(what, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def _progress_lines(what: str) -> Callable[[int, int], None]:
+    told = time.monotonic()
+
+    def tell(done: int, total: int) -> None:
+        nonlocal told
+        if time.monotonic() - told >= LINE_SECONDS:
+            told = time.monotonic()
+            click.echo(f"{what}: {done} of {total}", err=True)
+
+    return tell
 
 
 def warn(sentence: str) -> None:

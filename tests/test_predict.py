@@ -91,6 +91,23 @@ def test_photos_are_not_parsed_twice(colours, tmp_path, monkeypatch):
     assert (out / "areas.csv").read_text() == first
 
 
+def test_a_long_collection_is_read_only_a_little_ahead(colours):
+    parser = Parser(*colours, batch_size=2)
+    read = []
+
+    def reading(job):
+        read.append(job)
+        return halves(job % 5, 0)
+
+    def finishing(job, photo, scores):
+        return scores["score"][:, 0, 0].argmax()
+
+    for k, (job, future) in enumerate(parser.map(range(60), reading, finishing)):
+        assert (job, future.result()) == (k, k % 5)
+        assert len(read) <= k + 1 + 6 * parser.batch_size
+    assert sorted(read) == list(range(60))
+
+
 def test_one_class_everywhere_is_warned_of(colours, tmp_path):
     cv2.imwrite(str(tmp_path / "grey.png"), halves(0, 0))
     result = predict(
