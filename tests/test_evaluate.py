@@ -273,6 +273,22 @@ def test_weights_of_another_model(colours, listed, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_weights_as_caffe_wrote_them_before_2014(colours, tmp_path):
+    new = caffe.proto.caffe_pb2.NetParameter.FromString(colours[1].read_bytes())
+    old = caffe.proto.caffe_pb2.NetParameter()
+    for layer in new.layer:
+        entry = old.layers.add(name=layer.name)
+        for blob in layer.blobs:
+            shape = [1] * (4 - len(blob.shape.dim)) + list(blob.shape.dim)
+            sizes = dict(zip(("num", "channels", "height", "width"), shape, strict=True))
+            entry.blobs.add(**sizes, data=blob.data)
+    path = tmp_path / "old.caffemodel"
+    path.write_bytes(old.SerializeToString())
+    photo = COLOURS[draw_label(np.random.default_rng(2), 24, 40)]
+    ours, theirs = (Parser(colours[0], weights).parse([photo])[0] for weights in (colours[1], path))
+    assert (ours == theirs).all() and ours.max() > 0
+
+
 def test_layers_without_weights_are_named(tmp_path, listed):
     weights = demo_weights(tmp_path, DEMO)
     message = caffe.proto.caffe_pb2.NetParameter.FromString(weights.read_bytes())
