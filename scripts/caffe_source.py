@@ -154,7 +154,11 @@ def _download(uri: str, archive: Archive, path: Path) -> str:
 
 def unpack(archive: Path, destination: Path) -> None:
     """Unpack a verified archive (neither of Debian's has one folder around all)."""
-    subprocess.run(["tar", "-xf", archive, "-C", destination], check=True)
+    command = ["tar", "-xf", archive, "-C", destination]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        reason = (done.stderr.strip().splitlines() or ["tar failed"])[0]
+        raise InputError(f"{archive}: could not be unpacked ({reason}); check the free disk space")
 
 
 def apply_patch(patch: Path, tree: Path) -> bool:

@@ -38,6 +38,12 @@ def main() -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        print(f"error: {error}; check free space and permissions there", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; make setup goes on from here", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":
