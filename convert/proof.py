@@ -61,7 +61,8 @@ def samples(net: Net, photo: Path | None, any_size: bool, seed: int = 0) -> list
     noise alone.
     """
     if len(net.inputs) != 1 or next(iter(net.inputs.values()))[1:2] != (3,):
-        return [_noise(net, seed), _noise(net, seed + 1)]
+        found = [_noise(net, "noise", seed), _noise(net, "more noise", seed + 1)]
+        return found + ([_noise(net, "larger noise", seed + 2, (32, 64))] if any_size else [])
     rng = np.random.default_rng(seed)
     ((_, _, height, width),) = net.inputs.values()
     images = {"noise": rng.integers(0, 256, (height, width, 3), np.uint8)}
@@ -76,10 +77,14 @@ def samples(net: Net, photo: Path | None, any_size: bool, seed: int = 0) -> list
     return found
 
 
-def _noise(net: Net, seed: int) -> Sample:
+def _noise(net: Net, name: str, seed: int, more: tuple[int, int] = (0, 0)) -> Sample:
     rng = np.random.default_rng(seed)
-    blobs = {n: rng.standard_normal(s).astype(np.float32) for n, s in net.inputs.items()}
-    return Sample((f"noise {seed}",), blobs)
+    blobs = {}
+    for blob, shape in net.inputs.items():
+        if len(shape) == 4:
+            shape = (*shape[:2], shape[2] + more[0], shape[3] + more[1])
+        blobs[blob] = rng.standard_normal(shape).astype(np.float32)
+    return Sample((name,), blobs)
 
 
 def _photos(net: Net, images: dict[str, np.ndarray]) -> Sample:

@@ -21,6 +21,7 @@ from convert_help import (
 from common.errors import InputError
 from convert.caffe import read_caffemodel, read_net, weights_for, write_caffemodel
 from convert.caffe.schema import NetParameter, message_class
+from convert.weights import read_weights
 
 CONVOLUTION = "convolution_param { num_output: 2 kernel_size: 3 }"
 SMALL = data(1, 3, 8, 6) + layer("Convolution", "conv", "data", "conv", CONVOLUTION)
@@ -53,6 +54,11 @@ def test_caffe_and_we_read_each_others_files(tmp_path):
     loaded.save(str(tmp_path / "caffe.caffemodel"))
     of_caffe = [r for r in records(tmp_path / "caffe.caffemodel") if r[2]]
     assert of_caffe == [r for r in records(tmp_path / "net.caffemodel") if r[2]]
+    loaded.save_hdf5(str(tmp_path / "caffe.h5"))  # holds shared weights once
+    again = weights_for(net, read_weights(tmp_path / "caffe.h5").stored, "caffe.h5")
+    assert {k: w.tobytes() for k, w in again.items()} == {
+        k: w.tobytes() for k, w in weights.items()
+    }
 
 
 def test_older_files_read_the_same(tmp_path):
@@ -123,7 +129,7 @@ def test_v1_prototxt_is_upgraded_as_caffe_does(tmp_path):
     ("text", "words"),
     [
         ("layer { name: 'a' type: 'Normalize' bottom: 'data' top: 'a' norm_param { x: 1 } }",
-         'line 3: layer "a" of type Normalize: this type cannot be converted, only'),
+         'line 3: layer "a" of type Normalize: this type cannot be converted; supported'),
         ("layer { name: 'a' type: 'ReLU' bottom: 'data' top: 'a' relu_parm { } }", "3:"),
         ("layer { name: 'a' type: 'ReLU' bottom: 'date' top: 'a' }", '"date" is no top'),
         ("layer { name: 'a' type: 'Python' bottom: 'data' top: 'a' python_param { module: 'os' "

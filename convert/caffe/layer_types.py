@@ -31,6 +31,10 @@ class LayerError(Exception):
     """What is wrong with one layer; the reader adds the layer's name, the line and what to do."""
 
 
+class UnsupportedLayer(LayerError):
+    """A layer that is in order, but that nothing here converts."""
+
+
 class LayerType(NamedTuple):
     options: Callable[[LayerParameter], dict]
     blobs: Callable[[dict, Shapes], dict[str, Shape]]

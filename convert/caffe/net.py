@@ -18,6 +18,7 @@ from convert.caffe.layer_types import (
     SOURCES,
     LayerError,
     Shape,
+    UnsupportedLayer,
 )
 from convert.caffe.prototxt import read_prototxt
 from convert.caffe.schema import LayerParameter
@@ -108,7 +109,8 @@ def read_net(
             builder.add(layer, line)
         except LayerError as error:
             where = f'{path}: line {line}: layer "{layer.name}" of type {layer.type}'
-            raise InputError(f"{where}: {error}; {advice}") from None
+            advice = "" if isinstance(error, UnsupportedLayer) else f"; {advice}"
+            raise InputError(f"{where}: {error}{advice}") from None
     if not builder.layers:
         raise InputError(f"{path}: has no layers in phase {phase}; give a net's prototxt")
     return builder.net(message.name or Path(path).stem)
@@ -177,10 +179,10 @@ class _Builder:
             source = (message.python_param.module, message.python_param.layer)
             kind = PYTHON_LAYERS.get(source)
             if kind is None:
-                raise LayerError(f"the Python layer {'.'.join(source)} cannot be converted")
+                raise UnsupportedLayer(f"the Python layer {'.'.join(source)} cannot be converted")
         if kind not in LAYER_TYPES or kind not in self.supported:
-            raise LayerError(
-                "this type cannot be converted, only "
+            raise UnsupportedLayer(
+                "this type cannot be converted; supported are "
                 + ", ".join(sorted(kind for kind in LAYER_TYPES if kind in self.supported))
             )
         return kind

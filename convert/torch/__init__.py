@@ -9,8 +9,8 @@ layers.py    Caffe's stock layers, with Caffe's rules for sizes, borders and los
 net.py       Net: a network built from a description of its layers
 files.py     load, save, load_caffemodel
 
-Only PyTorch is needed, and `safetensors` for files of that kind; `load_caffemodel` alone also needs
-the folder `caffe` beside this one.
+Only PyTorch is needed, and `safetensors` for files of that kind; `load_caffemodel` alone needs the
+rest of the repository, which reads Caffe's files.
 """
 
 from .files import load, load_caffemodel, save

@@ -63,8 +63,13 @@ def load_caffemodel(
     With `train`, the prototxt is read in phase TRAIN. Raises common.errors.InputError for files
     that are wrong or do not belong together.
     """
-    from ..caffe import read_caffemodel, read_net, weights_for
-
+    try:
+        from convert.caffe import read_caffemodel, read_net, weights_for
+    except ImportError as error:
+        raise ImportError(
+            "load_caffemodel needs the LG-LSTM repository; there, `lglstm convert --to pytorch` "
+            "makes a file for load, which needs nothing"
+        ) from error
     net = read_net(prototxt, "TRAIN" if train else "TEST", supported=_layers())
     weights = weights_for(net, read_caffemodel(caffemodel), str(caffemodel))
     return Net(net.description()).load_weights(weights).train(train)
