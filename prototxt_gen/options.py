@@ -252,10 +252,10 @@ class Demo(ModelOptions):
     solver_mode: str = option(
         "CPU", "where caffe train runs: a GPU if there is one, or the CPU", choices=("GPU", "CPU")
     )
-    base_lr: float = option(0.004, "learning rate of new layers", low=0)
+    base_lr: float = option(0.008, "learning rate of new layers", low=0)
     widths: tuple[int, ...] = option((16, 32, 48), "filters of the 3×3 convolutions, in order")
     input_scale: float = option(1 / 64, "factor on the image, pixels minus mean", low=0)
-    poolings: int = option(1, "poolings by 2, after the first convolutions", low=1)
+    poolings: int = option(2, "poolings by 2, after the first convolutions", low=1)
 
     @property
     def stride(self) -> int:
