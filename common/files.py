@@ -1,4 +1,4 @@
-"""Files are written under a temporary name and renamed, so that a half-written one never appears."""
+"""Files are written under a temporary name and renamed: a half-written one never appears."""
 
 from __future__ import annotations
 
