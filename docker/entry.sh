@@ -9,7 +9,7 @@ case "${1:-}" in
         shift
         # Of each test, number 2 and 3 are those of float and double on the GPU.
         [ -e /dev/nvidiactl ] && filter='*' || filter='-*/2.*:*/3.*'
-        test_lg_lstm.testbin --gtest_brief=1 --gtest_filter="$filter"
+        test_lg_lstm.testbin --gtest_filter="$filter"
         exec python -m pytest -p no:cacheprovider "$@"
         ;;
     *) exec lglstm "$@" ;;
