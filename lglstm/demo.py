@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 import shutil
 import statistics
@@ -164,13 +165,16 @@ def train(solver: Path, log: Path, description: str, console: Console) -> None:
     if not caffe.exists():
         raise InputError(f"{caffe}: is missing; run make setup")
     command = [str(caffe), "train", "-solver", str(solver)]
-    console.print(" ".join(command), highlight=False)
+    console.print(" ".join(command), highlight=False, soft_wrap=True)
+    # Evaluation silences Caffe for this process; its training log is wanted.
+    environment = {key: os.environ[key] for key in os.environ if key != "GLOG_minloglevel"}
+    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     iteration = re.compile(r"Iteration (\d+) \(.*loss = (\S+)")
     total = int(re.search(r"max_iter: (\d+)", solver.read_text()).group(1))
     with (
         bar(description, console) as (progress, task),
         log.open("w") as file,
-        subprocess.Popen(command, stderr=subprocess.STDOUT, stdout=subprocess.PIPE, text=True) as p,
+        subprocess.Popen(command, env=environment, **output) as p,
     ):
         progress.update(task, total=total)
         for line in p.stdout:
