@@ -10,7 +10,7 @@ from html import escape
 Point = tuple[float, float]
 
 WIDTH, HEIGHT = 680, 300
-LEFT, RIGHT, TOP, BOTTOM = 64, 16, 14, 44
+LEFT, RIGHT, TOP, BOTTOM = 64, 28, 14, 44
 MAX_POINTS = 600
 """A curve is thinned to so many points: more than the chart has pixels is waste."""
 

@@ -265,7 +265,7 @@ def _losses(losses: Losses) -> str:
             window = max(2, len(points) // 30)
             name, points = f"{name}, smoothed", charts.smooth(points, window)
         style = "paper" if any(curve.style == "ours" for curve in curves) else "ours"
-        curves.append(charts.Curve(name, style, points, marked=len(points) <= 60))
+        curves.append(charts.Curve(name, style, points, marked=len(points) <= 20))
     if not curves:
         return ""
     chart = charts.line_chart(
