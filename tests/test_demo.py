@@ -1,0 +1,57 @@
+"""The demo as a user walks it, shortened: data, `caffe train`, table, pictures."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+caffe = pytest.importorskip("caffe", reason="needs Caffe: make setup")
+
+ROOT = Path(__file__).parent.parent
+PROGRAM = Path(sys.executable).with_name("lglstm")
+
+
+def small_root(tmp_path: Path) -> Path:
+    """A root folder with the demo's models, few iterations and few images."""
+    models = tmp_path / "models"
+    for name in ("demo", "demo_conv"):
+        shutil.copytree(ROOT / "models" / name, models / name)
+        for path in (models / name).iterdir():
+            text = path.read_text()
+            text = text.replace("max_iter: 1000", "max_iter: 20").replace(
+                "display: 20", "display: 5"
+            )
+            path.write_text(text.replace('\\"batch_size\\": 8', '\\"batch_size\\": 2'))
+    return tmp_path
+
+
+def demo(root: Path, *arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [PROGRAM, "demo", *arguments], cwd=root, capture_output=True, text=True, timeout=600
+    )
+
+
+def test_demo_trains_measures_and_shows_and_repeats_itself(tmp_path):
+    root = small_root(tmp_path)
+    run = demo(root, "--seed", "5", "--json")
+    assert run.returncode == 0, run.stderr
+    (result,) = json.loads(run.stdout)
+    assert result["net"] == "demo" and result["seed"] == 5
+    assert list(result["iou"]) == ["background", "head", "body", "leg", "tail"]
+    assert 0 < result["mean_iou"] < 1 and 0 < result["pixel_accuracy"] < 1
+    for key in ("weights", "sheet", "curve"):
+        assert (root / result[key]).stat().st_size > 10_000
+    assert len((root / "data/demo/test.txt").read_text().splitlines()) == 100
+    again = demo(root, "--seed", "5", "--json")
+    assert json.loads(again.stdout)[0]["iou"] == result["iou"], "same seed, same result"
+
+
+def test_demo_says_where_it_must_be_run(tmp_path):
+    run = demo(tmp_path)
+    assert run.returncode == 1
+    assert "run the demo in the root of the repository" in run.stderr
