@@ -19,6 +19,7 @@ for package in ("torch", "onnx", "onnxruntime", "safetensors"):
 BLOCK = re.compile(r"^```(sh|sh npm|python)\n(.*?)^```$", re.M | re.S)
 
 
+@pytest.mark.slow
 @needs_caffe
 def test_the_examples_run(tmp_path, monkeypatch):
     blocks = BLOCK.findall((ROOT / "docs" / "convert.md").read_text(encoding="utf-8"))
