@@ -41,15 +41,16 @@ def serve(requests: TextIO, answers: TextIO) -> None:
     job = json.loads(requests.readline())
     options = seg_options.parse(job["options"])
     batches = Batches(options, [Example(*example) for example in job["examples"]])
-    with mmap.mmap(job["memory"], 0) as memory:
-        for line in requests:
-            slot, number = map(int, line.split())
-            try:
-                batches.fill(number, *slot_arrays(memory, options, slot))
-            except InputError as error:
-                print("error", json.dumps(str(error)), file=answers, flush=True)
-            else:
-                print("ok", slot, file=answers, flush=True)
+    # Left open until the process ends: an error on the way out may still hold arrays in it.
+    memory = mmap.mmap(job["memory"], 0)
+    for line in requests:
+        slot, number = map(int, line.split())
+        try:
+            batches.fill(number, *slot_arrays(memory, options, slot))
+        except InputError as error:
+            print("error", json.dumps(str(error)), file=answers, flush=True)
+        else:
+            print("ok", slot, file=answers, flush=True)
 
 
 def main() -> None:

@@ -29,6 +29,7 @@ TITLES = {NET: "LG-LSTM", TWIN: "convolutions"}
 DRAWN, DATA, OUT = Path("data/drawn"), Path("data/demo"), Path("runs/demo")
 COMPARED_SEEDS = (1, 2, 3)
 SHEET_EXAMPLES = 12
+TABLE_WIDTH = 100  # where output is no terminal, rich would cut the headings
 
 
 @click.command(context_settings={"max_content_width": 100})
@@ -57,9 +58,9 @@ def command(compare: bool, seed: int, as_json: bool) -> None:
     if as_json:
         click.echo(written.read_text())
         return
-    console.print(table(results))
+    console.print(table(results), soft_wrap=True)
     if compare:
-        console.print(comparison(results))
+        console.print(comparison(results), soft_wrap=True)
     shown = results[0]
     console.print(f"pictures: {shown.sheet}\nloss curve: {shown.curve}\nnumbers: {written}")
 
@@ -249,7 +250,7 @@ def draw_sheet(evaluation, path: Path) -> None:
 
 def table(results: list[Result]) -> Table:
     """IoU of each class, mean IoU and pixel accuracy, in percent."""
-    out = Table(title="held-out images, percent")
+    out = Table(title="held-out images, percent", width=TABLE_WIDTH)
     parts = list(results[0].iou)
     for heading in ("net", "seed", *parts, "mean IoU", "pixel acc.", "training"):
         out.add_column(heading, justify="left" if heading == "net" else "right")

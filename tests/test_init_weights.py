@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 
 import caffe
@@ -209,7 +210,8 @@ def test_other_nets_and_broken_files_are_refused(tmp_path):
     refused(broken, "not a whole caffemodel")
     for name in ("c.npz", "c.safetensors", "c.pth"):
         (tmp_path / name).write_bytes(b"no weights at all")
-        refused(tmp_path / name, "cannot be read")
+        needs_torch = name.endswith(".pth") and not importlib.util.find_spec("torch")
+        refused(tmp_path / name, "need PyTorch" if needs_torch else "cannot be read")
     refused(tmp_path / "missing.npz", "there is no such file")
     refused(tmp_path / "vgg.h5", "ends in .caffemodel, .pth, .safetensors, .npz")
     weights = vgg16(np.random.default_rng(6))
