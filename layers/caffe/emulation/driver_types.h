@@ -1,0 +1,1 @@
+// All in cuda_runtime.h.
