@@ -13,11 +13,13 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import sysconfig
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import caffe_build
-from caffe_build import Recipe, Workshop
+import caffe_source
+from caffe_build import cache_folder
 from common.errors import InputError
 
 EMULATION = Path(__file__).resolve().parent.parent / "layers" / "caffe" / "emulation"
@@ -27,6 +29,7 @@ CORE = ["blob", "common", "layer", "syncedmem", "util/math_functions"]
 TESTS = ["test/test_caffe_main", "test/test_lg_lstm_layer"]
 LIBRARIES = ["-lprotobuf", "-lglog", "-lgflags", "-lboost_system", "-lboost_thread", "-pthread"]
 LIBRARIES += ["-lopenblas"]
+MULTIARCH = sysconfig.get_config_var("MULTIARCH")
 BLOCK = 8  # threads: any power of two gives the same numbers
 GPU_TESTS = "*/2.*:*/3.*"  # float and double on the GPU, after those on the CPU
 
@@ -38,41 +41,44 @@ def as_cplusplus(kernels: str) -> str:
     return launch.sub(rf"emulation::Launch(\2, {BLOCK}, \1, ", kernels)
 
 
-def build(workshop: Workshop, folder: Path) -> Path:
-    """Compile everything into `folder`. Returns the test program."""
-    folder.mkdir(exist_ok=True)
-    source = workshop.source / "src" / "caffe"
+def build(folder: Path) -> Path:
+    """Put Caffe's source together and compile all in `folder`. Returns the test program."""
+    tree, source = folder / "caffe", folder / "caffe" / "src" / "caffe"
+    tree.mkdir()
+    caffe_source.assemble(tree, caffe_source.own_tree(), cache_folder() / "downloads")
+    proto = tree / "include" / "caffe" / "proto"
+    proto.mkdir()
+    definition = source / "proto" / "caffe.proto"
+    run(["protoc", f"--proto_path={definition.parent}", f"--cpp_out={proto}", definition])
     sources = [source / f"{name}.cpp" for name in CORE + LAYERS + TESTS]
+    sources += [proto / "caffe.pb.cc", tree / "src" / "gtest" / "gtest-all.cpp"]
     sources.append(EMULATION / "math_functions.cpp")
     for name in LAYERS:
         copy = folder / f"{Path(name).name}.cu.cpp"
         copy.write_text(as_cplusplus((source / f"{name}.cu").read_text()))
         sources.append(copy)
-    includes = [EMULATION, workshop.source / "include", workshop.source / "src"]
-    includes += [workshop.build, workshop.build / "include"]
     flags = ["-std=c++17", "-O1", "-w", "-DCUDA_TEST_DEVICE=-1", "-DGTEST_USE_OWN_TR1_TUPLE=1"]
-    flags += [f"-I{include}" for include in includes]
-    blas = "/usr/lib/x86_64-linux-gnu/openblas-openmp"
-    flags += ["-I/usr/include/x86_64-linux-gnu/openblas-openmp"]
+    flags += [f"-I{path}" for path in (EMULATION, tree / "include", tree / "src")]
+    flags.append(f"-I/usr/include/{MULTIARCH}/openblas-openmp")
 
-    def compiled(path: Path) -> Path:
-        output = folder / f"{path.name}.o"
-        if path.parent == EMULATION:
-            output = folder / "emulation.o"
+    def compiled(numbered: tuple[int, Path]) -> Path:
+        number, path = numbered
+        output = folder / f"{number}.o"
         kernels = ["-include", "kernels.h"] if path.name.endswith(".cu.cpp") else []
-        compile_or_link([*flags, *kernels, "-c", path, "-o", output])
+        run(["g++", *flags, *kernels, "-c", path, "-o", output])
         return output
 
     with ThreadPoolExecutor(2) as pool:
-        objects = list(pool.map(compiled, sources))
+        objects = list(pool.map(compiled, enumerate(sources)))
     program = folder / "test_lg_lstm_emulated"
-    archives = [workshop.build / "lib" / name for name in ("libgtest.a", "libcaffeproto.a")]
-    compile_or_link([*objects, *archives, "-o", program, f"-L{blas}", *LIBRARIES])
+    blas = f"-L/usr/lib/{MULTIARCH}/openblas-openmp"
+    run(["g++", *objects, "-o", program, blas, *LIBRARIES])
     return program
 
 
-def compile_or_link(arguments: list) -> None:
-    done = subprocess.run(["g++", *map(str, arguments)], capture_output=True, text=True)
+def run(command: list) -> None:
+    """Run a compiler; an error with the beginning of what it says if it fails."""
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
     if done.returncode != 0:
         raise InputError(f"the emulation does not compile:\n{done.stderr[:2000]}")
 
@@ -82,11 +88,9 @@ def main() -> int:
         print(__doc__)
         return 0 if sys.argv[1] in ("-h", "--help") else 2
     try:
-        workshop = Workshop(Recipe.here(), caffe_build.cache_folder())
-        with workshop.locked():
-            workshop.make("caffeproto", "gtest")
-            program = build(workshop, workshop.folder / "emulation")
-        return subprocess.run([program, f"--gtest_filter={GPU_TESTS}"]).returncode
+        with tempfile.TemporaryDirectory() as folder:
+            program = build(Path(folder))
+            return subprocess.run([program, f"--gtest_filter={GPU_TESTS}"]).returncode
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
