@@ -47,8 +47,11 @@ def command(compare: bool, seed: int, as_json: bool) -> None:
     lglstm demo
     lglstm demo --compare
     """
+    from evaluation.inference import quiet_caffe
+
     console = Console(stderr=as_json)
     require_root()
+    quiet_caffe()  # before anything else loads it
     prepare_data(console)
     names, seeds = ((NET, TWIN), COMPARED_SEEDS) if compare else ((NET,), (seed,))
     results = [run(name, one, console) for one in seeds for name in names]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -31,8 +32,14 @@ def small_root(tmp_path: Path) -> Path:
 
 
 def demo(root: Path, *arguments: str) -> subprocess.CompletedProcess:
+    environment = {key: os.environ[key] for key in os.environ if key != "GLOG_minloglevel"}
     return subprocess.run(
-        [PROGRAM, "demo", *arguments], cwd=root, capture_output=True, text=True, timeout=600
+        [PROGRAM, "demo", *arguments],
+        cwd=root,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
     )
 
 
@@ -40,6 +47,7 @@ def test_demo_trains_measures_and_shows_and_repeats_itself(tmp_path):
     root = small_root(tmp_path)
     run = demo(root, "--seed", "5", "--json")
     assert run.returncode == 0, run.stderr
+    assert "net.cpp" not in run.stderr, "Caffe's log belongs into its file"
     (result,) = json.loads(run.stdout)
     assert result["net"] == "demo" and result["seed"] == 5
     assert list(result["iou"]) == ["background", "head", "body", "leg", "tail"]
