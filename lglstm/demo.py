@@ -23,6 +23,7 @@ from rich.table import Table
 
 from common.errors import InputError
 from common.files import write_text
+from lglstm.model_files import progress_bar
 
 NET, TWIN = "demo", "demo_conv"
 TITLES = {NET: "LG-LSTM", TWIN: "convolutions"}
@@ -52,7 +53,7 @@ def command(compare: bool, seed: int, as_json: bool) -> None:
     console = Console(stderr=as_json)
     require_root()
     quiet_caffe()  # before anything else loads it
-    prepare_data(console)
+    prepare_data()
     names, seeds = ((NET, TWIN), COMPARED_SEEDS) if compare else ((NET,), (seed,))
     results = [run(name, one, console) for one in seeds for name in names]
     written = OUT / "result.json"
@@ -93,7 +94,7 @@ def require_root() -> None:
 
 @contextmanager
 def bar(description: str, console: Console) -> Iterator[tuple[Progress, int]]:
-    """A progress bar with the time left and one field for a loss or nothing."""
+    """A training's progress bar: iterations, time left, and a field for the loss."""
     columns = (
         TextColumn("{task.description:<28}"),
         BarColumn(bar_width=24),
@@ -105,7 +106,7 @@ def bar(description: str, console: Console) -> Iterator[tuple[Progress, int]]:
         yield progress, progress.add_task(description, total=None, status="")
 
 
-def prepare_data(console: Console) -> None:
+def prepare_data() -> None:
     """Draw the set in PASCAL-Part layout and prepare it as `lglstm data horse-cow` would."""
     from data_prep import horse_cow
     from data_prep.prepare import SUMMARY, prepare
@@ -115,21 +116,12 @@ def prepare_data(console: Console) -> None:
     if (DATA / SUMMARY).is_file():
         return
     options = find(NET).options
-    with bar("drawing animals", console) as (progress, task):
-        make_synthetic(
-            DRAWN,
-            options.train_images,
-            options.test_images,
-            on_progress=lambda done, total: progress.update(task, completed=done, total=total),
-        )
+    with progress_bar("drawing animals") as progress:
+        make_synthetic(DRAWN, options.train_images, options.test_images, on_progress=progress)
     lists = {split: DRAWN / "ImageSets" / f"{split}.txt" for split in ("train", "test")}
     plan = horse_cow.plan(DRAWN, horse_cow.Options(context=None), lists=lists)
-    with bar("preparing data/demo", console) as (progress, task):
-        prepare(
-            plan,
-            DATA,
-            on_progress=lambda done, total: progress.update(task, completed=done, total=total),
-        )
+    with progress_bar("preparing data/demo") as progress:
+        prepare(plan, DATA, on_progress=progress)
 
 
 def run(name: str, seed: int, console: Console) -> Result:
@@ -142,7 +134,7 @@ def run(name: str, seed: int, console: Console) -> Result:
     began = time.monotonic()
     train(solver, log, f"{TITLES[name]}, seed {seed}", console)
     training_s = time.monotonic() - began
-    return measure(name, seed, training_s, weights, folder, log, console)
+    return measure(name, seed, training_s, weights, folder, log)
 
 
 def seeded_solver(name: str, seed: int, folder: Path) -> tuple[Path, Path]:
@@ -199,7 +191,6 @@ def measure(
     weights: Path,
     folder: Path,
     log: Path,
-    console: Console,
 ) -> Result:
     """Parse the held-out images, score them, and draw contact sheet and loss curve."""
     from common.labels import label_set
@@ -210,13 +201,9 @@ def measure(
 
     labels = label_set("horse")
     parser = Parser(Path("models", name, "deploy.prototxt"), weights, batch_size=10)
-    with bar("held-out images", console) as (progress, task):
+    with progress_bar("held-out images") as progress:
         evaluation = evaluate_list(
-            parser,
-            DATA / "test.txt",
-            labels,
-            folder / "predictions",
-            progress=lambda done, total: progress.update(task, completed=done, total=total),
+            parser, DATA / "test.txt", labels, folder / "predictions", progress=progress
         )
     sheet, curve = folder / "sheet.png", folder / "loss.png"
     draw_sheet(evaluation, sheet)
