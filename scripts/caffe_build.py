@@ -194,6 +194,12 @@ class Workshop:
         self.installation.touch()  # used last, removed last
         return self.installation
 
+    def built(self, *targets: str) -> Path:
+        """CMake's folder, in which `targets` of Ninja are up to date."""
+        with self._locked():
+            self._make(*targets)
+        return self.build
+
     def run_tests(self, program: str) -> int:
         """Build a test program and run it where its data files are. Returns its exit status."""
         with self._locked():
