@@ -29,7 +29,7 @@ def wanted() -> bool:
 
 def tools() -> dict[str, str]:
     """What else a build depends on: the release of the CUDA toolkit, if the GPU is asked for."""
-    return {"cuda": "{}.{}".format(*_release())} if wanted() else {}
+    return {"cuda": "{}.{}".format(*release())} if wanted() else {}
 
 
 def cmake_flags() -> list[str]:
@@ -58,7 +58,8 @@ def _is_on(variable: str) -> bool:
     return os.environ.get(variable, "0") not in ("", "0")
 
 
-def _nvcc() -> Path:
+def nvcc() -> Path:
+    """The CUDA compiler that is to be used."""
     home = os.environ.get("CUDA_HOME")
     found = shutil.which("nvcc", path=str(Path(home, "bin")) if home else None)
     if not found:
@@ -70,22 +71,23 @@ def _nvcc() -> Path:
 
 
 @cache
-def _release() -> tuple[int, int]:
-    answer = subprocess.run([_nvcc(), "--version"], capture_output=True, text=True)
+def release() -> tuple[int, int]:
+    """Its release, for example (11, 8)."""
+    answer = subprocess.run([nvcc(), "--version"], capture_output=True, text=True)
     found = re.search(r"release (\d+)\.(\d+)", answer.stdout)
     if not found:
-        raise InputError(f"{_nvcc()} --version does not name a release: repair the CUDA toolkit")
+        raise InputError(f"{nvcc()} --version does not name a release: repair the CUDA toolkit")
     return int(found[1]), int(found[2])
 
 
 def _host_compiler() -> str:
     """CUDA 11 refuses the g++ 12 of Debian 12."""
     named = os.environ.get("CUDA_HOST_COMPILER")
-    name = named or (NEWEST_GCC_FOR_CUDA_11 if _release() < (12, 0) else "g++")
+    name = named or (NEWEST_GCC_FOR_CUDA_11 if release() < (12, 0) else "g++")
     found = shutil.which(name)
     if not found:
         raise InputError(
-            f"{name}, the C++ compiler for CUDA {_release()[0]}, is missing: install it, or name "
+            f"{name}, the C++ compiler for CUDA {release()[0]}, is missing: install it, or name "
             "another with CUDA_HOST_COMPILER"
         )
     return found

@@ -1,16 +1,21 @@
 """The build options for the GPU, and the parts of the GPU check that need none."""
 
-import json
+import subprocess
+import sys
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 from google.protobuf import text_format
 
 import caffe_cuda
+import gpu_check
 from common.errors import InputError
 
-gpu_check = pytest.importorskip("gpu_check", exc_type=ImportError)  # needs Caffe
-DEMO = gpu_check.REPOSITORY / "models" / "demo"
+caffe_pb2 = pytest.importorskip("caffe.proto.caffe_pb2", exc_type=ImportError)
+gpu_kit = pytest.importorskip("gpu_kit", exc_type=ImportError)
+gpu_bundle = pytest.importorskip("gpu_bundle", exc_type=ImportError)
 
 
 @pytest.fixture
@@ -28,11 +33,11 @@ def toolkit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setenv("CUDA_ARCH", "90 75")
         for variable in ("CUDA_HOME", "CUDA_HOST_COMPILER", "CUDNN", "NCCL"):
             monkeypatch.delenv(variable, raising=False)
-        caffe_cuda._release.cache_clear()
+        caffe_cuda.release.cache_clear()
         return nvcc.parents[1]
 
     yield make
-    caffe_cuda._release.cache_clear()
+    caffe_cuda.release.cache_clear()
 
 
 def test_cpu_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,30 +74,100 @@ def test_missing_toolkit_and_cudnn(toolkit, tmp_path: Path, monkeypatch) -> None
     monkeypatch.setenv("CUDNN", str(tmp_path))
     with pytest.raises(InputError, match=f"CUDNN={tmp_path}: there are no include/cudnn.h"):
         caffe_cuda.cmake_flags()
-    caffe_cuda._release.cache_clear()
+    caffe_cuda.release.cache_clear()
     monkeypatch.setenv("CUDA_HOME", str(tmp_path))
     with pytest.raises(InputError, match=f"there is no nvcc in {tmp_path}/bin"):
         caffe_cuda.cmake_flags()
 
 
-def test_net_without_data_has_the_data_layers_shapes() -> None:
-    net = gpu_check.without_data(DEMO / "train.prototxt")
-    original = text_format.Parse((DEMO / "train.prototxt").read_text(), type(net)())
-    data, label = net.layer[0].dummy_data_param.shape
-    options = json.loads(original.layer[0].python_param.param_str)
-    assert list(data.dim) == [options["batch_size"], 3, *options["input_size"]]
-    stride = options["label_stride"]
-    assert list(label.dim)[2:] == [len(range(0, n, stride)) for n in options["input_size"]]
-    assert list(net.layer[0].top) == list(original.layer[0].top)
-    assert net.layer[1:] == original.layer[1:]
+@pytest.fixture(scope="module")
+def kit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's kit, with the Caffe of this environment and no tests in C++."""
+    folder = tmp_path_factory.mktemp("gpu") / "kit"
+    gpu_kit.make(folder, ["demo"])
+    (folder / "bin").mkdir()
+    caffe = folder / "bin" / "caffe"
+    caffe.write_text(f'#!/bin/sh\nexec {sys.prefix}/bin/caffe "$@"\n')
+    caffe.chmod(0o755)
+    return folder
+
+
+def net(path: Path) -> caffe_pb2.NetParameter:
+    return text_format.Parse(path.read_text(), caffe_pb2.NetParameter())
+
+
+@pytest.mark.parametrize("model", ["demo", "atr"])
+def test_kit_trains_the_models_own_net_without_python(tmp_path: Path, model: str) -> None:
+    """Only the layers that bring data differ; those get what the Python layers would give."""
+    gpu_kit.make(tmp_path / "kit", [model])
+    original = net(gpu_kit.REPOSITORY / "models" / model / "train.prototxt")
+    made = net(tmp_path / "kit" / model / "train.prototxt")
+    stock = [layer for layer in original.layer if layer.type != "Python"]
+    assert list(made.layer[1:]) == stock and len(stock) < len(original.layer)
+    options = gpu_kit.data_options(original, tmp_path)
+    with h5py.File(tmp_path / "kit" / model / "pictures.h5") as file:
+        count = gpu_kit.BATCHES * options.batch_size
+        assert file["data"].shape == (count, *options.data_shape[1:])
+        assert file["label"].shape == (count, *options.label_shape[1:])
+        assert set(made.layer[0].top) == set(file)
+        if model == "atr":
+            for label, target in zip(file["label"], file["label_target"], strict=True):
+                assert set(np.flatnonzero(target)) == set(np.unique(label).astype(int))
     with pytest.raises(InputError, match="0 SegData layers"):
-        gpu_check.without_data(DEMO / "deploy.prototxt")
+        gpu_kit.data_options(made, tmp_path)
 
 
-def test_losses_and_times_are_read_from_caffe(tmp_path: Path) -> None:
-    first = gpu_check.losses(DEMO / "solver.prototxt", tmp_path, None)
-    assert len(first) == 10
-    assert first == gpu_check.losses(DEMO / "solver.prototxt", tmp_path, None)
-    measured = gpu_check.times(DEMO / "deploy.prototxt", "TEST", None, iterations=1)
-    assert {"transition", "lg_lstm1"} <= set(measured["layers"])
-    assert 0 < gpu_check.stack(measured) < measured["forward"] + measured["backward"]
+def test_times_are_read_from_caffe(kit: Path) -> None:
+    here = gpu_check.Kit(kit, None)
+    measured = gpu_check.layer_times(here, "demo/stack.prototxt", "TRAIN")
+    assert {"features", "transition", "lg_lstm1"} <= set(measured["layers"])
+    assert 0 < measured["layers"]["lg_lstm1"]["forward"] < measured["forward"]
+    assert gpu_check.train(here, "demo", None, 1, 1)[1]["ms"] > measured["forward"]
+    with pytest.raises(gpu_check.Failure, match="nowhere.prototxt"):
+        gpu_check.layer_times(here, "nowhere.prototxt", "TEST")
+
+
+def test_bundle_on_a_bare_machine_without_gpu(kit: Path, tmp_path: Path) -> None:
+    """The packed folder trains on the CPU with nothing of the project, and says what is missing."""
+    gpu_bundle.pack(kit, tmp_path / gpu_check.KIT)
+    gpu_bundle.add_scripts(tmp_path)
+    command = [sys.executable, "-I", "gpu_check.py", "demo"]
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "OMP_NUM_THREADS": "1",
+        "NVIDIA_VISIBLE_DEVICES": "none",
+    }
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    *steps, last = done.stderr.strip().splitlines()
+    assert last.startswith("error: there is no NVIDIA GPU here") and "was checked" in last
+    assert steps[-1].startswith("training of the demo on the CPU")
+    unknown = subprocess.run([*command, "cow"], cwd=tmp_path, capture_output=True, text=True)
+    assert unknown.stderr.splitlines()[-1].startswith("error: cow: ")
+
+
+def test_losses_that_differ_are_found(kit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = gpu_check.Kit(kit, 0)
+    monkeypatch.setattr(here, "torch", lambda what, model: None)
+    losses = {None: 3.0, 0: 3.01}
+    monkeypatch.setattr(gpu_check, "train", lambda kit, model, gpu, *_: [{"loss": losses[gpu]}])
+    with pytest.raises(gpu_check.Failure, match="cpu and gpu differ by 3.3e-03"):
+        gpu_check.compare_losses(here)
+    losses[0] = float("nan")
+    with pytest.raises(gpu_check.Failure, match="cpu and gpu differ"):
+        gpu_check.compare_losses(here)
+
+
+def test_bundle_takes_libraries_along_but_not_those_of_system_and_cuda(tmp_path: Path) -> None:
+    found = gpu_bundle.libraries([Path(sys.prefix) / "libexec" / "caffe"], tmp_path)
+    names = {name.split(".so")[0] for name in found}
+    assert {"libprotobuf", "libopenblas", "libstdc++"} <= names
+    assert not names & {"libc", "libm", "libpthread", "libcublas", "libcuda"}
+    for library in ("libcublasLt.so.13", "libcudart.so.13", "libcurand.so.10", "libm.so.6"):
+        assert gpu_bundle.NOT_TAKEN.match(library)
+
+
+def test_bundle_needs_cuda_13(toolkit, tmp_path: Path) -> None:
+    toolkit("11.8")
+    with pytest.raises(InputError, match="is CUDA 11.8, but .* name it with CUDA_HOME"):
+        gpu_bundle.toolkit(tmp_path)
