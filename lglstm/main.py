@@ -33,6 +33,7 @@ COMMANDS = {
     "evaluate": Entry("lglstm.evaluate:command", "Measure a trained model on a data set."),
     "table": Entry("lglstm.table:command", "Print the paper's tables beside our results."),
     "convert": Entry("lglstm.convert:command", "Convert weights for other frameworks."),
+    "bench": Entry("lglstm.bench:command", "Measure how fast layers, nets and data are."),
 }
 
 

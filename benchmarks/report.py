@@ -1,0 +1,75 @@
+"""How the benchmarks' results are shown: numbers with their spread, tables, pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from common.errors import InputError
+from common.files import atomic_path
+
+WIDTH = 120
+"""Characters of a line where there is no terminal."""
+
+FORMATS = (".png", ".pdf", ".svg")
+
+
+def number(value: float) -> str:
+    """Three significant digits, no exponent."""
+    if value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def spread(values: dict[str, float], quartiles: bool = True) -> str:
+    """Median, and the quartiles behind it."""
+    text = number(values["median"])
+    if quartiles:
+        text += f" [dim]{number(values['low'])}–{number(values['high'])}[/]"
+    return text
+
+
+def percent(values: dict[str, float]) -> str:
+    return f"{100 * values['median']:.0f} %"
+
+
+def table(title: str, columns: list[str]) -> Table:
+    """First column to the left, numbers to the right."""
+    made = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+    for i, column in enumerate(columns):
+        made.add_column(column, justify="right" if i else "left", no_wrap=i == 0)
+    return made
+
+
+def left_out_row(made: Table, label: str, reason: str) -> None:
+    made.add_row(label, f"[dim]{reason}[/]")
+
+
+def machine_line(result: dict[str, Any]) -> str:
+    about = result["machine"]
+    torch = f", PyTorch {about['torch']}" if about["torch"] else ""
+    return (
+        f"{about['cpu']}, {about['threads']} of {about['cores']} cores, "
+        f"BLAS {Path(about['blas']).name}{torch}; medians of {result['repeats']} rounds, in which "
+        "all take turns, with quartiles"
+    )
+
+
+def console() -> Console:
+    made = Console(highlight=False)
+    return made if made.is_terminal else Console(highlight=False, width=WIDTH)
+
+
+def check_picture(path: Path | None) -> None:
+    """Refuse a picture of an unknown kind before anything is measured."""
+    if path is not None and path.suffix.lower() not in FORMATS:
+        raise InputError(f"{path}: unknown kind of picture; end it in {', '.join(FORMATS)}")
+
+
+def save(figure: Any, path: Path) -> None:
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=130)

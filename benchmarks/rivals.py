@@ -1,0 +1,172 @@
+"""Who competes: starting each in its worker, and refusing to time what computes other numbers."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from benchmarks.timing import Measured, rounds
+from benchmarks.worker import Worker, WorkerError
+from common.errors import InputError
+
+TOLERANCE = 1e-4
+"""Largest difference allowed, relative to the largest value of an array; single precision."""
+
+WITHOUT_TORCH = "PyTorch is not installed: .venv/bin/pip install torch"
+REASON_LENGTH = 100
+
+SLOW_SHARE = 3
+"""A slow rival takes part in one of this many rounds."""
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A row of a table.
+
+    key: its name in options and JSON. label: its name in tables. target, arguments, environment:
+    see Worker; `threads` as an argument stands for their number. slow: takes part in fewer rounds.
+    """
+
+    key: str
+    label: str
+    target: str
+    arguments: tuple[Any, ...] = ()
+    environment: Mapping[str, str | None] = field(default_factory=dict)
+    slow: bool = False
+
+    @property
+    def needs_torch(self) -> bool:
+        return "torch" in self.target
+
+    def start(self, threads: int, environment: Mapping[str, str | None] | None = None) -> Worker:
+        given = [threads if a == "threads" else a for a in self.arguments]
+        environment = {**self.environment, **(environment or {})}
+        return Worker(self.target, *given, threads=threads, environment=environment)
+
+
+class Field:
+    """The rivals that are running; those that could not start or go on, with the reason.
+
+    The first rival is the one the others are compared with: what goes wrong there ends all.
+    steps: how many runs there will be; tell(done, steps) is called after each.
+    """
+
+    def __init__(
+        self,
+        rivals: Iterable[Rival],
+        threads: int,
+        steps: int = 0,
+        tell: Callable[[int, int], None] = lambda done, total: None,
+    ) -> None:
+        self.rivals, self.threads = list(rivals), threads
+        self.workers: dict[str, Worker] = {}
+        self.left_out: dict[str, str] = {}
+        self._open = ExitStack()
+        self._steps, self._done, self._tell = steps, 0, tell
+
+    def __enter__(self) -> Field:
+        self._tell(0, self._steps)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    @property
+    def first(self) -> Rival:
+        return self.rivals[0]
+
+    def label(self, key: str) -> str:
+        return next(rival.label for rival in self.rivals if rival.key == key)
+
+    def best(self) -> Worker:
+        """The worker that measures what the machine can do."""
+        worker = Worker("benchmarks.machine:Machine", self.threads, threads=self.threads)
+        return self._open.enter_context(worker)
+
+    def start(self, environments: Mapping[str, Mapping[str, str | None]] | None = None) -> None:
+        """Start every rival; environments: more variables for some of them, by key."""
+        has_torch = importlib.util.find_spec("torch") is not None
+        for rival in self.rivals:
+            if rival.needs_torch and not has_torch:
+                self.left_out[rival.key] = WITHOUT_TORCH
+                continue
+            more = (environments or {}).get(rival.key)
+            self._try(rival, lambda rival=rival, more=more: self._start(rival, more))
+
+    def each(self, work: Callable[[Worker], Any]) -> dict[str, Any]:
+        """What `work` returns for each worker; rivals at which it fails are left out from here."""
+        results = {}
+        for rival in self.rivals:
+            worker = self.workers.get(rival.key)
+            if worker is not None:
+                made = self._try(rival, lambda worker=worker: work(worker))
+                if rival.key in self.workers:
+                    results[rival.key] = made
+            self.step()
+        return results
+
+    def rounds(self, repeats: int, best: Worker | None = None) -> dict[str, list[Measured | None]]:
+        """Let all workers `run` in turns; with `best`, "machine" is one of them."""
+        runs = {key: worker.run for key, worker in self.workers.items()}
+        if best is not None:
+            runs["machine"] = best.run
+        slow = max(1, repeats // SLOW_SHARE)
+        fewer = {rival.key: slow for rival in self.rivals if rival.slow}
+        return rounds(runs, repeats, fewer, lambda name: self.step())
+
+    def versions(self) -> dict[str, str]:
+        return {key: worker.version() for key, worker in self.workers.items()}
+
+    def step(self) -> None:
+        self._done += 1
+        self._tell(min(self._done, self._steps), self._steps)
+
+    def _start(self, rival: Rival, environment: Mapping[str, str | None] | None) -> None:
+        self.workers[rival.key] = self._open.enter_context(rival.start(self.threads, environment))
+
+    def _try(self, rival: Rival, work: Callable[[], Any]) -> Any:
+        try:
+            return work()
+        except WorkerError as error:
+            if rival is self.first:
+                raise InputError(f"{rival.label}: {error}; see what `lglstm doctor` says") from None
+            self.left_out[rival.key] = shortened(str(error))
+            worker = self.workers.pop(rival.key, None)
+            if worker is not None:
+                worker.close()
+        return None
+
+
+def check_equal(
+    results: Mapping[str, Mapping[str, np.ndarray]],
+    label: Callable[[str], str],
+    tolerance: float = TOLERANCE,
+) -> None:
+    """Raise InputError unless all rivals computed the arrays of the first, within `tolerance`."""
+    first, *others = results
+    for key in others:
+        for name, expected in results[first].items():
+            found = difference(expected, results[key][name])
+            if not found <= tolerance:
+                raise InputError(
+                    f"{label(key)} does not compute what {label(first)} computes: {name} differs "
+                    f"by {found:.1e} of its largest value, allowed is {tolerance:.0e}; nothing was "
+                    "timed, find the mistake first"
+                )
+
+
+def difference(expected: np.ndarray, found: np.ndarray) -> float:
+    """Largest difference relative to the largest expected value; NaN where there is NaN."""
+    if expected.size != found.size:
+        return float("inf")
+    largest = np.abs(expected).max() or 1.0
+    return float(np.abs(expected - found.reshape(expected.shape)).max() / largest)
+
+
+def shortened(reason: str) -> str:
+    return reason if len(reason) <= REASON_LENGTH else f"{reason[: REASON_LENGTH - 1]}…"

@@ -1,0 +1,260 @@
+"""`lglstm bench stack`: transition, LG-LSTM layers and classifiers, forward and backward."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import blas_clock, counts, machine
+from benchmarks.counts import StackSize
+from benchmarks.memory import MIB
+from benchmarks.rivals import Field, Rival, check_equal
+from benchmarks.timing import Measured, Spread, of, ratio, total
+from benchmarks.worker import Worker
+from common.errors import InputError
+
+RIVALS = (
+    Rival("cpp", "C++ layers", "benchmarks.caffe_stack:CaffeStack", ("caffe",)),
+    Rival("python", "Python layers", "benchmarks.caffe_stack:CaffeStack", ("python",), slow=True),
+    Rival(
+        "literal",
+        "PyTorch, literal",
+        "benchmarks.torch_stack:TorchStack",
+        ("literal", "threads"),
+    ),
+    Rival(
+        "factored",
+        "PyTorch, factored",
+        "benchmarks.torch_stack:TorchStack",
+        ("factored", "threads"),
+    ),
+    Rival(
+        "compiled",
+        "PyTorch, compiled",
+        "benchmarks.torch_stack:TorchStack",
+        ("compiled", "threads"),
+    ),
+)
+
+SIZES = {
+    "41x41": StackSize(height=41, width=41, channels=1024, classes=5),
+    "150x100": StackSize(height=150, width=100, channels=256, classes=18),
+}
+"""The maps of the models: LargeFOV on Horse-Cow, Co-CNN on ATR."""
+
+QUICK = {"9x7": StackSize(height=9, width=7, channels=16, hidden=8, classes=3)}
+TINY = StackSize(
+    batch=2, height=5, width=4, channels=7, hidden=3, neighbors=8, grid=2, classes=3, layers=5
+)
+"""On which all rivals must compute the same numbers."""
+
+
+def run(
+    sizes: Iterable[tuple[str, StackSize]],
+    rivals: Iterable[Rival] = RIVALS,
+    *,
+    repeats: int,
+    threads: int,
+    tell: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Measure every size with every rival; the first rival is what the others are compared with.
+
+    Returns the object that `--json` prints. Raises InputError if a rival computes other numbers.
+    """
+    sizes, rivals = list(sizes), list(rivals)
+    runs = len(rivals) * (1 + len(sizes) * (1 + repeats)) + len(sizes) * repeats
+    with tempfile.TemporaryDirectory() as folder, Field(rivals, threads, runs, tell) as field:
+        best = field.best()
+        clock = blas_clock.compiled(Path(folder))
+        field.start({"cpp": blas_clock.environment(clock, best.blas_path())})
+        check(field)
+        cases = [{"name": name} | _case(size, field, best, repeats) for name, size in sizes]
+        return {
+            "benchmark": "stack",
+            "machine": machine.describe(threads) | {"blas": best.blas_path()},
+            "versions": field.versions(),
+            "repeats": repeats,
+            "compared_with": rivals[0].key,
+            "cases": cases,
+        }
+
+
+def check(field: Field) -> None:
+    """All rivals must compute the same scores and gradients on a tiny map."""
+    rng = np.random.default_rng(0)
+    arrays: dict[str, np.ndarray] = {}
+
+    def compute(worker: Worker) -> dict[str, np.ndarray]:
+        worker.build(TINY)
+        if not arrays:  # of the first rival, which tells names and shapes
+            worker.run()
+            for name, made in worker.results().items():
+                given = name.removesuffix("_diff") if name.endswith("_diff") else f"{name}_diff"
+                arrays[given] = rng.uniform(-0.5, 0.5, made.shape).astype(np.float32)
+        worker.load(arrays)
+        worker.run()
+        return worker.results()
+
+    check_equal(field.each(compute), field.label)
+
+
+def _case(size: StackSize, field: Field, best: Worker, repeats: int) -> dict[str, Any]:
+    def prepare(worker: Worker) -> None:
+        worker.build(size)
+        worker.warm_up()
+
+    field.each(prepare)
+    first = field.workers[field.first.key]
+    products = first.products() if field.first.key == "cpp" else []
+    best.load(products)
+    measured = field.rounds(repeats, best)
+    limits = measured.pop("machine")
+    rates = best.rates()
+    case = {
+        "size": size.as_dict(),
+        "gemm": as_json(of(limits, lambda m: rates["square"] / m["square"] / 1e9), "GFLOP/s"),
+        "copy": as_json(of(limits, lambda m: rates["copy"] / m["copy"] / 1e9), "GB/s"),
+        "rivals": [_row(rival, size, field, measured, limits, rates) for rival in field.rivals],
+    }
+    if products:
+        case["breakdown"] = _breakdown(size, measured["cpp"], limits, rates, case)
+    return case
+
+
+def _row(
+    rival: Rival,
+    size: StackSize,
+    field: Field,
+    measured: dict[str, list[Measured | None]],
+    limits: list[Measured],
+    rates: dict[str, int],
+) -> dict[str, Any]:
+    row: dict[str, Any] = {"key": rival.key, "label": rival.label}
+    if rival.key not in measured:
+        return row | {"left_out": field.left_out[rival.key]}
+    runs, flop = measured[rival.key], counts.stack_flop(size, tiled=rival.key == "literal").total
+    square = rates["square"]
+    return row | {
+        "rounds": sum(run is not None for run in runs),
+        "forward_ms": as_json(of(runs, lambda m: 1e3 * m["forward"])),
+        "backward_ms": as_json(of(runs, lambda m: 1e3 * m["backward"])),
+        "total_ms": as_json(of(runs, lambda m: 1e3 * total(m))),
+        "ratio": as_json(ratio(runs, measured[field.first.key])),
+        "gflop": flop / 1e9,
+        "gflops": as_json(of(runs, lambda m: flop / total(m) / 1e9)),
+        "of_gemm": as_json(
+            ratio(runs, limits, lambda m: flop / total(m), lambda m: square / m["square"])
+        ),
+        "peak_mib": field.workers[rival.key].peak_mib(),
+    }
+
+
+def _breakdown(
+    size: StackSize,
+    runs: list[Measured],
+    limits: list[Measured],
+    rates: dict[str, int],
+    case: dict[str, Any],
+) -> dict[str, Any]:
+    """Where the time of the C++ LSTM layers goes: the matrix products, and all the rest.
+
+    The products are timed inside the layers by blas_clock, and once more alone, at the same shapes
+    and leading dimensions, in the same rounds. `of_gemm` compares with the large square product.
+    """
+    flop, moved = counts.lstm_flop(size), counts.cells_bytes(size)
+    square, copied = rates["square"], rates["copy"]
+    parts: dict[str, Any] = {"products": {}, "cells": {}}
+    for way in ("forward", "backward"):
+        operations, bytes_ = getattr(flop, way), getattr(moved, way)
+
+        def rate(m: Measured, way: str = way, operations: int = operations) -> float:
+            return operations / m[f"products_{way}"]
+
+        def rest(m: Measured, way: str = way) -> float:
+            return m[f"lstm_{way}"] - m[f"products_{way}"]
+
+        parts["products"][way] = {
+            "ms": as_json(of(runs, lambda m, way=way: 1e3 * m[f"products_{way}"])),
+            "gflop": operations / 1e9,
+            "gflops": as_json(of(runs, lambda m, rate=rate: rate(m) / 1e9)),
+            "of_gemm": as_json(ratio(runs, limits, rate, lambda m: square / m["square"])),
+        }
+        parts["cells"][way] = {
+            "ms": as_json(of(runs, lambda m, rest=rest: 1e3 * rest(m))),
+            "mb": bytes_ / 1e6,
+            "gbs": as_json(of(runs, lambda m, rest=rest, b=bytes_: b / rest(m) / 1e9)),
+            "times_copy": as_json(
+                ratio(runs, limits, rest, lambda m, b=bytes_: b * m["copy"] / copied)
+            ),
+        }
+    needed, around = counts.needed_bytes(size), counts.surrounding_bytes(size)
+    peak = case["rivals"][0]["peak_mib"]
+    return parts | {
+        "alone": {
+            "ms": as_json(of(limits, lambda m: 1e3 * m["replay"])),
+            "gflop": rates["replay"] / 1e9,
+            "of_gemm": as_json(
+                of(limits, lambda m: rates["replay"] / m["replay"] / (square / m["square"]))
+            ),
+            "inside": as_json(
+                ratio(
+                    limits,
+                    runs,
+                    lambda m: m["replay"],
+                    lambda m: m["products_forward"] + m["products_backward"],
+                )
+            ),
+        },
+        "memory": {
+            "needed_mib": needed / MIB,
+            "around_mib": around / MIB,
+            "used_mib": peak - around / MIB,
+            "ratio": (peak * MIB - around) / needed,
+        },
+    }
+
+
+def as_json(spread: Spread, unit: str = "") -> dict[str, Any]:
+    return spread.as_dict() | ({"unit": unit} if unit else {})
+
+
+def choose(
+    sizes: Iterable[str], batches: Iterable[int], quick: bool
+) -> list[tuple[str, StackSize]]:
+    """Sizes by name or as HxW[xC], each with every batch; those of the models by default."""
+    known = QUICK if quick else SIZES
+    named = {text: _size(text) for text in sizes} or known
+    batches = tuple(batches) or ((2,) if quick else (1, 2))
+    return [
+        (f"{name}, batch {batch}", replace(size, batch=batch))
+        for name, size in named.items()
+        for batch in batches
+    ]
+
+
+def choose_rivals(keys: str | None) -> list[Rival]:
+    """Rivals by their keys, separated by commas; all of them by default."""
+    known = {rival.key: rival for rival in RIVALS}
+    wanted = keys.split(",") if keys else list(known)
+    for key in wanted:
+        if key not in known:
+            raise InputError(f"--rivals {keys}: there is no {key}; choose of {', '.join(known)}")
+    return [known[key] for key in dict.fromkeys(wanted)]
+
+
+def _size(text: str) -> StackSize:
+    if text in SIZES:
+        return SIZES[text]
+    match = re.fullmatch(r"(\d+)x(\d+)(?:x(\d+))?", text)
+    if not match or min(map(int, match.groups("1024"))) < 1:
+        raise InputError(f"--size {text}: give height x width in positions, such as 41x41x1024")
+    height, width, channels = map(int, match.groups("1024"))
+    if min(height, width) < StackSize.grid:
+        raise InputError(f"--size {text}: the global grid needs at least 3 positions each way")
+    return StackSize(height=height, width=width, channels=channels)

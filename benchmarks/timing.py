@@ -1,0 +1,85 @@
+"""Rounds in which competitors take turns, and the statistics of what they measured.
+
+A machine that others share is now faster, now slower. So all competitors run in every round, one
+right after the other, and a ratio is taken within each round before the median is.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+Measured = Mapping[str, float]
+"""What one run measured: seconds by name, such as forward and backward."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The median of several measurements and their quartiles."""
+
+    median: float
+    low: float
+    high: float
+
+    def __mul__(self, factor: float) -> Spread:
+        return Spread(self.median * factor, self.low * factor, self.high * factor)
+
+    def as_dict(self) -> dict[str, float]:
+        return asdict(self)
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Median and quartiles (interpolated, so that two values have quartiles between them)."""
+    if len(values) == 1:
+        return Spread(values[0], values[0], values[0])
+    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+    return Spread(median, low, high)
+
+
+def rounds(
+    competitors: Mapping[str, Callable[[], Measured]],
+    repeats: int,
+    fewer: Mapping[str, int] | None = None,
+    tell: Callable[[str], None] = lambda name: None,
+) -> dict[str, list[Measured | None]]:
+    """Let every competitor run `repeats` times, in turns, each time in another order.
+
+    fewer: how many rounds a slow competitor takes part in, evenly among all; None stands for those
+    it missed. tell: is called after each run. Warming up is the caller's.
+    """
+    results: dict[str, list[Measured | None]] = {name: [None] * repeats for name in competitors}
+    names = list(competitors)
+    for i in range(repeats):
+        first = i % len(names)
+        for name in names[first:] + names[:first]:
+            if takes_part(i, repeats, (fewer or {}).get(name, repeats)):
+                results[name][i] = competitors[name]()
+                tell(name)
+    return results
+
+
+def takes_part(i: int, repeats: int, wanted: int) -> bool:
+    """Whether round i is one of `wanted` rounds spread evenly over `repeats`."""
+    return (i * wanted) // repeats != ((i + 1) * wanted) // repeats
+
+
+def total(measured: Measured) -> float:
+    """Seconds of forward and backward (and update) together."""
+    return sum(measured[key] for key in ("forward", "backward", "update") if key in measured)
+
+
+def of(results: Sequence[Measured | None], value: Callable[[Measured], float]) -> Spread:
+    """The spread of a value over the rounds that were run."""
+    return spread([value(measured) for measured in results if measured is not None])
+
+
+def ratio(
+    numerator: Sequence[Measured | None],
+    denominator: Sequence[Measured | None],
+    above: Callable[[Measured], float] = total,
+    below: Callable[[Measured], float] = total,
+) -> Spread:
+    """The spread of a quotient taken within each round that both took part in."""
+    pairs = zip(numerator, denominator, strict=True)
+    return spread([above(a) / below(b) for a, b in pairs if a is not None and b is not None])
