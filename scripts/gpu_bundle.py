@@ -183,6 +183,8 @@ def add_scripts(bundle: Path) -> None:
     modules.mkdir(parents=True)
     for module in (gpu_kit.REPOSITORY / "convert" / "torch").glob("*.py"):
         shutil.copy(module, modules)
+    # A package, or one of this name that is installed there would come first.
+    (modules.parent / "__init__.py").write_text('"""See the folder torch."""\n')
 
 
 def readme(recipe: Recipe, arch: str, kit: Path) -> str:

@@ -252,10 +252,10 @@ def step(what: str, function, *arguments):
 
 
 COLUMNS = {
-    "train_ms": "training iteration",
-    "stack_ms": "its LG-LSTM layers",
-    "image_ms": "one image",
-    "train_mib": "memory",
+    "train_ms": ("training iteration", "{:,.1f} ms"),
+    "stack_ms": ("its LG-LSTM layers", "{:,.1f} ms"),
+    "image_ms": ("one image", "{:,.1f} ms"),
+    "train_mib": ("memory of training", "{:,.0f} MiB"),
 }
 
 
@@ -265,17 +265,15 @@ def table(result: dict) -> str:
     lines = [
         f"{result['device']}: tests pass ({passed}); equal losses: {', '.join(result['losses'])}",
         "",
-        f"| model | | {' | '.join(COLUMNS.values())} |",
+        f"| model | | {' | '.join(title for title, _ in COLUMNS.values())} |",
         "| --- | --- |" + " ---: |" * len(COLUMNS),
     ]
     for model, found in result["models"].items():
         for name in ("caffe", "pytorch"):
             values = found.get(name, {})
             cells = [
-                f"{values[key]:,.{1 if unit == 'ms' else 0}f} {unit}" if values.get(key) else ""
-                for key, unit in (
-                    (key, key[-3:].strip("_").replace("mib", "MiB")) for key in COLUMNS
-                )
+                "" if values.get(key) is None else form.format(values[key])
+                for key, (_, form) in COLUMNS.items()
             ]
             lines.append(f"| {model} | {name} | {' | '.join(cells)} |")
     return "\n".join(lines)

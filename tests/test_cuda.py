@@ -171,3 +171,22 @@ def test_bundle_needs_cuda_13(toolkit, tmp_path: Path) -> None:
     toolkit("11.8")
     with pytest.raises(InputError, match="is CUDA 11.8, but .* name it with CUDA_HOME"):
         gpu_bundle.toolkit(tmp_path)
+
+
+def test_gpu_that_is_missing_is_one_sentence() -> None:
+    command = [f"{sys.prefix}/bin/caffe", "time", "-model", "models/demo/deploy.prototxt"]
+    done = subprocess.run(
+        [*command, "-gpu", "99"], cwd=gpu_kit.REPOSITORY, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: -gpu 99: ") and done.stderr.count("\n") == 1
+
+
+def test_results_as_a_table() -> None:
+    """What was not measured, such as PyTorch's times where there is none, stays empty."""
+    caffe = {"train_ms": 1234.56, "stack_ms": 7.0, "image_ms": 0.25, "train_mib": None}
+    result = {"device": "CPU", "tests": {"test": 3}, "losses": {"cpu": [1.0]}}
+    lines = gpu_check.table(result | {"models": {"demo": {"caffe": caffe}}}).splitlines()
+    assert lines[0] == "CPU: tests pass (3 of test); equal losses: cpu"
+    assert lines[-2] == "| demo | caffe | 1,234.6 ms | 7.0 ms | 0.2 ms |  |"
+    assert lines[-1] == "| demo | pytorch |  |  |  |  |"
