@@ -245,9 +245,6 @@ def conv_relu(
     """Add `conv<suffix>` and its ReLU; the padding keeps the map's size."""
     name = f"{prefix}{suffix}"
     dilated: dict[str, Any] = dict(dilation=dilation) if dilation > 1 and kernel > 1 else {}
-    if dilated:
-        # cuDNN's engine is refused by Caffe for dilated convolutions.
-        dilated["engine"] = P.Convolution.CAFFE
     n[name] = L.Convolution(
         bottom,
         num_output=filters,

@@ -82,6 +82,7 @@ def cmake_flags() -> list[str]:
         f"-DOpenBLAS_LIB={blas}/libopenblas.so",
         f"-DOpenBLAS_INCLUDE_DIR={headers}/openblas-openmp",
         "-DUSE_OPENMP=ON",
+        "-DUSE_ONEDNN=ON",
         "-DPYTHON_EXECUTABLE=/usr/bin/python3",
         "-Dpython_version=3",
         "-DBUILD_docs=OFF",

@@ -16,7 +16,7 @@ _FILE = "lglstm_convert_caffe.proto"
 
 _ENUMS = {
     "Phase": {"TRAIN": 0, "TEST": 1},
-    "Engine": {"DEFAULT": 0, "CAFFE": 1, "CUDNN": 2},
+    "Engine": {"DEFAULT": 0, "CAFFE": 1, "CUDNN": 2, "ONEDNN": 3, "ONEDNN_WINOGRAD": 4},
     "VarianceNorm": {"FAN_IN": 0, "FAN_OUT": 1, "AVERAGE": 2},
     "DimCheckMode": {"STRICT": 0, "PERMISSIVE": 1},
     "NormalizationMode": {"FULL": 0, "VALID": 1, "BATCH_SIZE": 2, "NONE": 3},

@@ -1,0 +1,79 @@
+#ifndef CAFFE_ONEDNN_CONV_LAYER_HPP_
+#define CAFFE_ONEDNN_CONV_LAYER_HPP_
+
+#include <vector>
+
+#include "caffe/blob.hpp"
+#include "caffe/layer.hpp"
+#include "caffe/layers/conv_layer.hpp"
+#include "caffe/proto/caffe.pb.h"
+
+namespace caffe {
+
+#ifdef USE_ONEDNN
+/**
+ * @brief ConvolutionLayer whose CPU side is computed by oneDNN: without the
+ *        columns of im2col, and optionally by Winograd's algorithm.
+ *
+ * Same parameters, blobs and results, up to the order in which floating-point
+ * numbers are added. Direct convolution is as exact as Caffe's own; Winograd's
+ * F(4x4, 3x3), for kernels of 3x3 and stride 1 on processors with AVX-512, needs
+ * a quarter of the multiplications and its rounding errors are larger
+ * (docs/performance.md has both measured).
+ *
+ * A convolution with dilation d, stride 1 and "same" padding does not mix
+ * positions whose coordinates differ modulo d. The map is therefore cut into
+ * phases, which oneDNN sees as more images with less dilation: its kernels are
+ * faster there, and Winograd's is possible at all.
+ *
+ * What oneDNN has no fast kernel for (groups, 1-D and 3-D convolution, some
+ * shapes) is left to ConvolutionLayer, as is everything on a GPU. oneDNN computes
+ * in single precision, so there is no such layer for double.
+ */
+class OneDNNConvolutionLayer : public ConvolutionLayer<float> {
+ public:
+  OneDNNConvolutionLayer(const LayerParameter& param, const bool winograd)
+      : ConvolutionLayer<float>(param), winograd_(winograd) {}
+  virtual ~OneDNNConvolutionLayer() {}
+  virtual void Reshape(const vector<Blob<float>*>& bottom,
+      const vector<Blob<float>*>& top);
+
+  /// How many of the three passes (forward, gradient of the bottom, gradient of
+  /// the weights) oneDNN computes; ConvolutionLayer does the others.
+  int num_passes() const {
+    return !!forward_ + !!backward_bottom_ + !!backward_weights_;
+  }
+
+  class Pass;
+
+ protected:
+  virtual void Forward_cpu(const vector<Blob<float>*>& bottom,
+      const vector<Blob<float>*>& top);
+  virtual void Backward_cpu(const vector<Blob<float>*>& top,
+      const vector<bool>& propagate_down, const vector<Blob<float>*>& bottom);
+
+ private:
+  const bool winograd_;
+  vector<int> planned_shape_;  // the bottom's shape that the passes are for
+  // Empty where ConvolutionLayer computes.
+  shared_ptr<Pass> forward_, backward_bottom_, backward_weights_;
+};
+#endif  // USE_ONEDNN
+
+/**
+ * @brief The engine of a Convolution layer whose prototxt leaves it open: in CPU
+ *        mode what the environment variable CAFFE_CONVOLUTION_ENGINE says (caffe,
+ *        onednn or onednn_winograd), `otherwise` if it is not set or on a GPU.
+ */
+ConvolutionParameter_Engine ConvolutionEngineFromEnvironment(
+    const ConvolutionParameter_Engine otherwise);
+
+/// A Convolution layer with engine ONEDNN or ONEDNN_WINOGRAD; for double, which
+/// oneDNN does not compute, one with engine CAFFE. Fatal without oneDNN.
+template <typename Dtype>
+shared_ptr<Layer<Dtype> > GetOneDNNConvolutionLayer(
+    const LayerParameter& param, const ConvolutionParameter_Engine engine);
+
+}  // namespace caffe
+
+#endif  // CAFFE_ONEDNN_CONV_LAYER_HPP_

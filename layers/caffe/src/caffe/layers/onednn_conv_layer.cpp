@@ -1,0 +1,430 @@
+#include "caffe/layers/onednn_conv_layer.hpp"
+
+#include <cstdlib>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#ifdef USE_ONEDNN
+#include <dnnl.hpp>
+#endif
+
+#include "caffe/util/math_functions.hpp"
+
+namespace caffe {
+
+#ifdef USE_ONEDNN
+
+typedef dnnl::memory::desc Desc;
+typedef dnnl::memory::format_tag Tag;
+
+namespace {
+
+/// oneDNN takes arrays that it only reads without const.
+float* Writable(const float* data) { return const_cast<float*>(data); }
+
+const dnnl::engine& Engine() {
+  static const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
+  return engine;
+}
+
+dnnl::stream& Stream() {
+  static thread_local dnnl::stream stream(Engine());
+  return stream;
+}
+
+Desc Describe(const dnnl::memory::dims& dims, const Tag tag) {
+  return Desc(dims, dnnl::memory::data_type::f32, tag);
+}
+
+/// Memory that the layers of a thread use one after the other; grows, and keeps
+/// its size. Valid until the next call.
+char* Workspace(const size_t bytes) {
+  static thread_local vector<char> space;
+  const size_t kAlignment = 64;
+  if (space.size() < bytes + kAlignment) {
+    vector<char>().swap(space);  // before, not after, the larger one is there
+    space.resize(bytes + kAlignment);
+  }
+  const size_t address = reinterpret_cast<size_t>(space.data());
+  return space.data() + (kAlignment - address % kAlignment) % kAlignment;
+}
+
+/// The numbers of a 2-D convolution with one group.
+struct Geometry {
+  int num, channels, height, width;
+  int outputs, out_height, out_width;
+  int kernel[2], stride[2], pad[2], dilation[2];
+
+  /// Whether it is stride 1 with output as large as input and the same dilation
+  /// along both axes: then it does not mix the phases of a map.
+  bool has_phases() const {
+    for (int i = 0; i < 2; ++i) {
+      if (stride[i] != 1 || kernel[i] % 2 == 0 ||
+          2 * pad[i] != dilation[i] * (kernel[i] - 1)) { return false; }
+    }
+    return dilation[0] == dilation[1] && dilation[0] > 1;
+  }
+
+  /// What each of the phases * phases parts of every image has to do; their
+  /// height and width are rounded up, the rest is zero.
+  Geometry Cut(const int phases) const {
+    Geometry g = *this;
+    if (phases == 1) { return g; }
+    g.num *= phases * phases;
+    g.height = g.out_height = (height + phases - 1) / phases;
+    g.width = g.out_width = (width + phases - 1) / phases;
+    for (int i = 0; i < 2; ++i) {
+      g.pad[i] /= phases;
+      g.dilation[i] /= phases;
+    }
+    return g;
+  }
+};
+
+/// Copy maps (planes, height, width) to their phases, or the other way round.
+/// Phase (i, j) of image n is image (n phases + i) phases + j.
+void CopyPhases(const Geometry& whole, const int channels, const int phases,
+    float* map, float* parts, const bool to_parts) {
+  const Geometry part = whole.Cut(phases);
+  const int planes = whole.num * channels;
+#pragma omp parallel for
+  for (int plane = 0; plane < planes; ++plane) {
+    const int n = plane / channels, c = plane % channels;
+    float* from = map + plane * whole.height * whole.width;
+    for (int i = 0; i < phases * phases; ++i) {
+      float* to = parts + ((n * phases * phases + i) * channels + c) *
+          part.height * part.width;
+      for (int y = 0; y < part.height; ++y) {
+        const int map_y = y * phases + i / phases;
+        for (int x = 0; x < part.width; ++x) {
+          const int map_x = x * phases + i % phases;
+          const bool inside = map_y < whole.height && map_x < whole.width;
+          float* in_map = from + map_y * whole.width + map_x;
+          float* in_part = to + y * part.width + x;
+          if (to_parts) {
+            *in_part = inside ? *in_map : 0;
+          } else if (inside) {
+            *in_map = *in_part;
+          }
+        }
+      }
+    }
+  }
+}
+
+/**
+ * @brief A bottom, top or weight array of a pass on its way between Caffe's
+ *        layout and the one that oneDNN's kernel wants.
+ */
+class Operand {
+ public:
+  Operand() : channels_(0), phases_(1), bytes_(0) {}
+  /// A map of `channels` (none: weights), of which the kernel wants `wanted`.
+  Operand(const Geometry& whole, const int channels, const int phases,
+      const Desc& plain, const Desc& wanted, const bool is_output)
+      : whole_(whole), channels_(channels), phases_(phases), bytes_(0),
+        plain_(plain, Engine(), DNNL_MEMORY_NONE),
+        wanted_(wanted, Engine(), DNNL_MEMORY_NONE) {
+    if (phases_ > 1) { bytes_ += Rounded(plain.get_size()); }
+    if (plain != wanted) {
+      bytes_ += Rounded(wanted.get_size());
+      if (is_output) {
+        dnnl::primitive_attr attributes;
+        if (channels_ == 0) {  // gradients of weights are added
+          dnnl::post_ops sum;
+          sum.append_sum(1.f);
+          attributes.set_post_ops(sum);
+        }
+        reorder_ = dnnl::reorder(wanted_, plain_, attributes);
+      } else {
+        reorder_ = dnnl::reorder(plain_, wanted_);
+      }
+    }
+  }
+  /// Bytes of the workspace that it needs.
+  size_t bytes() const { return bytes_; }
+
+  /// What the kernel reads or writes when Caffe's array is `data` and the space
+  /// at `space` is this operand's.
+  dnnl::memory& Bind(float* data, char* space) {
+    data_ = data;
+    char* plain = reinterpret_cast<char*>(data);
+    if (phases_ > 1) {
+      plain = space;
+      space += Rounded(plain_.get_desc().get_size());
+    }
+    plain_.set_data_handle(plain);
+    wanted_.set_data_handle(reorder_ ? space : plain);
+    return wanted_;
+  }
+  /// Before the kernel reads it.
+  void Load() { Copy(true); Reorder(plain_, wanted_); }
+  /// After the kernel wrote it.
+  void Store() { Reorder(wanted_, plain_); Copy(false); }
+
+ private:
+  static size_t Rounded(const size_t bytes) { return (bytes + 63) / 64 * 64; }
+  void Reorder(dnnl::memory& from, dnnl::memory& to) {
+    if (reorder_) { reorder_.execute(Stream(), from, to); }
+  }
+  void Copy(const bool to_parts) {
+    if (phases_ > 1) {
+      CopyPhases(whole_, channels_, phases_, data_,
+          static_cast<float*>(plain_.get_data_handle()), to_parts);
+    }
+  }
+
+  Geometry whole_;
+  int channels_, phases_;
+  size_t bytes_;
+  dnnl::memory plain_, wanted_;
+  dnnl::reorder reorder_;
+  float* data_;
+};
+
+}  // namespace
+
+class OneDNNConvolutionLayer::Pass {
+ public:
+  enum Kind { kForward, kBackwardBottom, kBackwardWeights };
+
+  /// The fastest way that oneDNN has, or nothing if it has none.
+  static shared_ptr<Pass> Plan(const Kind kind, const Geometry& whole,
+      const bool bias, const bool winograd) {
+    const int dilation = whole.has_phases() ? whole.dilation[0] : 1;
+    shared_ptr<Pass> pass(new Pass());
+    // Winograd's transforms cost more than they save on a photo's 3 channels.
+    if (winograd && whole.channels >= 16 && pass->Make(kind, whole, dilation,
+        dnnl::algorithm::convolution_winograd, bias)) { return pass; }
+    // Direct kernels like a dilation of 2 best, except for the weights.
+    const int phases = kind != kBackwardWeights && dilation % 2 == 0 ?
+        dilation / 2 : 1;
+    if (pass->Make(kind, whole, phases, dnnl::algorithm::convolution_direct,
+        bias)) { return pass; }
+    return shared_ptr<Pass>();
+  }
+
+  /// Compute with Caffe's arrays. The gradient of the weights is added to
+  /// `weight`, that of the bias to `bias` unless that is NULL.
+  void Run(float* bottom, float* weight, float* bias, float* top) {
+    char* space = Workspace(bottom_.bytes() + weight_.bytes() + top_.bytes() +
+        bias_.get_size());
+    dnnl::memory src = bottom_.Bind(bottom, space);
+    dnnl::memory weights = weight_.Bind(weight, space += bottom_.bytes());
+    dnnl::memory dst = top_.Bind(top, space += weight_.bytes());
+    float* bias_diff = reinterpret_cast<float*>(space + top_.bytes());
+    dnnl::memory biases(bias_, Engine(), DNNL_MEMORY_NONE);
+    std::unordered_map<int, dnnl::memory> arguments;
+    if (bias_.get_size() > 0) {
+      arguments[kind_ == kForward ? DNNL_ARG_BIAS : DNNL_ARG_DIFF_BIAS] = biases;
+      biases.set_data_handle(kind_ == kForward ? bias : bias_diff);
+    }
+    if (kind_ == kForward) {
+      bottom_.Load();
+      weight_.Load();
+      arguments[DNNL_ARG_SRC] = src;
+      arguments[DNNL_ARG_WEIGHTS] = weights;
+      arguments[DNNL_ARG_DST] = dst;
+      primitive_.execute(Stream(), arguments);
+      top_.Store();
+    } else if (kind_ == kBackwardBottom) {
+      top_.Load();
+      weight_.Load();
+      arguments[DNNL_ARG_DIFF_DST] = dst;
+      arguments[DNNL_ARG_WEIGHTS] = weights;
+      arguments[DNNL_ARG_DIFF_SRC] = src;
+      primitive_.execute(Stream(), arguments);
+      bottom_.Store();
+    } else {
+      top_.Load();
+      bottom_.Load();
+      arguments[DNNL_ARG_DIFF_DST] = dst;
+      arguments[DNNL_ARG_SRC] = src;
+      arguments[DNNL_ARG_DIFF_WEIGHTS] = weights;
+      primitive_.execute(Stream(), arguments);
+      weight_.Store();
+    }
+    Stream().wait();
+    if (kind_ == kBackwardWeights && bias) {
+      caffe_axpy(outputs_, 1.f, bias_diff, bias);
+    }
+  }
+
+ private:
+  /// Prepare a way to compute; false if oneDNN has no compiled kernel for it.
+  bool Make(const Kind kind, const Geometry& whole, const int phases,
+      const dnnl::algorithm algorithm, const bool bias) {
+    using dnnl::convolution_backward_data;
+    using dnnl::convolution_backward_weights;
+    using dnnl::convolution_forward;
+    const Geometry g = whole.Cut(phases);
+    const dnnl::memory::dims bottom = {g.num, g.channels, g.height, g.width};
+    const dnnl::memory::dims weight =
+        {g.outputs, g.channels, g.kernel[0], g.kernel[1]};
+    const dnnl::memory::dims top =
+        {g.num, g.outputs, g.out_height, g.out_width};
+    const dnnl::memory::dims stride = {g.stride[0], g.stride[1]};
+    const dnnl::memory::dims pad = {g.pad[0], g.pad[1]};
+    const dnnl::memory::dims dilation =  // oneDNN counts the holes
+        {g.dilation[0] - 1, g.dilation[1] - 1};
+    const Desc any_bottom = Describe(bottom, Tag::any);
+    const Desc any_weight = Describe(weight, Tag::any);
+    const Desc any_top = Describe(top, Tag::any);
+    bias_ = bias ? Describe({g.outputs}, Tag::x) : Desc();
+    const convolution_forward::primitive_desc forward({
+        dnnl::prop_kind::forward_training, algorithm, any_bottom, any_weight,
+        bias_, any_top, stride, dilation, pad, pad}, Engine(), true);
+    if (!forward) { return false; }
+    Desc bottom_wanted, weight_wanted, top_wanted;
+    string implementation;
+    if (kind == kForward) {
+      bottom_wanted = forward.src_desc();
+      weight_wanted = forward.weights_desc();
+      top_wanted = forward.dst_desc();
+      implementation = forward.impl_info_str();
+      primitive_ = convolution_forward(forward);
+    } else if (kind == kBackwardBottom) {
+      const convolution_backward_data::primitive_desc backward({algorithm,
+          any_bottom, any_weight, any_top, stride, dilation, pad, pad},
+          Engine(), forward, true);
+      if (!backward) { return false; }
+      bottom_wanted = backward.diff_src_desc();
+      weight_wanted = backward.weights_desc();
+      top_wanted = backward.diff_dst_desc();
+      implementation = backward.impl_info_str();
+      primitive_ = convolution_backward_data(backward);
+    } else {
+      const convolution_backward_weights::primitive_desc backward({algorithm,
+          any_bottom, any_weight, bias_, any_top, stride, dilation, pad, pad},
+          Engine(), forward, true);
+      if (!backward) { return false; }
+      bottom_wanted = backward.src_desc();
+      weight_wanted = backward.diff_weights_desc();
+      top_wanted = backward.diff_dst_desc();
+      implementation = backward.impl_info_str();
+      primitive_ = convolution_backward_weights(backward);
+    }
+    // The others are matrix products or plain loops, no faster than Caffe's.
+    if (implementation.compare(0, 3, "jit") != 0) { return false; }
+    kind_ = kind;
+    outputs_ = g.outputs;
+    bottom_ = Operand(whole, g.channels, phases, Describe(bottom, Tag::nchw),
+        bottom_wanted, kind == kBackwardBottom);
+    weight_ = Operand(whole, 0, 1, Describe(weight, Tag::oihw), weight_wanted,
+        kind == kBackwardWeights);
+    top_ = Operand(whole, g.outputs, phases, Describe(top, Tag::nchw),
+        top_wanted, kind == kForward);
+    return true;
+  }
+
+  Kind kind_;
+  int outputs_;
+  dnnl::primitive primitive_;
+  Operand bottom_, weight_, top_;
+  Desc bias_;
+};
+
+void OneDNNConvolutionLayer::Reshape(const vector<Blob<float>*>& bottom,
+      const vector<Blob<float>*>& top) {
+  ConvolutionLayer<float>::Reshape(bottom, top);
+  if (bottom[0]->shape() == planned_shape_) { return; }
+  planned_shape_ = bottom[0]->shape();
+  forward_.reset();
+  backward_bottom_.reset();
+  backward_weights_.reset();
+  if (this->num_spatial_axes_ != 2 || this->group_ != 1) { return; }
+  Geometry g;
+  g.num = this->num_;
+  g.channels = this->channels_;
+  g.height = this->input_shape(1);
+  g.width = this->input_shape(2);
+  g.outputs = this->num_output_;
+  g.out_height = this->output_shape_[0];
+  g.out_width = this->output_shape_[1];
+  for (int i = 0; i < 2; ++i) {
+    g.kernel[i] = this->kernel_shape_.cpu_data()[i];
+    g.stride[i] = this->stride_.cpu_data()[i];
+    g.pad[i] = this->pad_.cpu_data()[i];
+    g.dilation[i] = this->dilation_.cpu_data()[i];
+  }
+  const bool bias = this->bias_term_;
+  forward_ = Pass::Plan(Pass::kForward, g, bias, winograd_);
+  if (this->phase_ == TRAIN) {
+    backward_bottom_ = Pass::Plan(Pass::kBackwardBottom, g, bias, winograd_);
+    backward_weights_ = Pass::Plan(Pass::kBackwardWeights, g, bias, winograd_);
+  }
+}
+
+void OneDNNConvolutionLayer::Forward_cpu(const vector<Blob<float>*>& bottom,
+      const vector<Blob<float>*>& top) {
+  if (!forward_) { return ConvolutionLayer<float>::Forward_cpu(bottom, top); }
+  for (int i = 0; i < bottom.size(); ++i) {
+    forward_->Run(Writable(bottom[i]->cpu_data()),
+        Writable(this->blobs_[0]->cpu_data()),
+        this->bias_term_ ? Writable(this->blobs_[1]->cpu_data()) : NULL,
+        top[i]->mutable_cpu_data());
+  }
+}
+
+void OneDNNConvolutionLayer::Backward_cpu(const vector<Blob<float>*>& top,
+      const vector<bool>& propagate_down, const vector<Blob<float>*>& bottom) {
+  // ConvolutionLayer does what is left when oneDNN's part is switched off.
+  vector<bool> parameters_left = this->param_propagate_down_;
+  vector<bool> bottoms_left = propagate_down;
+  const bool weights = backward_weights_ && parameters_left[0];
+  const bool bias = this->bias_term_ && parameters_left[1];
+  if (weights) { parameters_left.assign(parameters_left.size(), false); }
+  for (int i = 0; i < top.size(); ++i) {
+    float* top_diff = Writable(top[i]->cpu_diff());
+    if (weights) {
+      backward_weights_->Run(Writable(bottom[i]->cpu_data()),
+          this->blobs_[0]->mutable_cpu_diff(),
+          bias ? this->blobs_[1]->mutable_cpu_diff() : NULL, top_diff);
+    }
+    if (backward_bottom_ && bottoms_left[i]) {
+      backward_bottom_->Run(bottom[i]->mutable_cpu_diff(),
+          Writable(this->blobs_[0]->cpu_data()), NULL, top_diff);
+      bottoms_left[i] = false;
+    }
+  }
+  this->param_propagate_down_.swap(parameters_left);
+  ConvolutionLayer<float>::Backward_cpu(top, bottoms_left, bottom);
+  this->param_propagate_down_.swap(parameters_left);
+}
+
+#endif  // USE_ONEDNN
+
+ConvolutionParameter_Engine ConvolutionEngineFromEnvironment(
+    const ConvolutionParameter_Engine otherwise) {
+  const char* name = getenv("CAFFE_CONVOLUTION_ENGINE");
+  const string engine = name ? name : "";
+  if (engine.empty() || Caffe::mode() == Caffe::GPU) { return otherwise; }
+  if (engine == "caffe") { return ConvolutionParameter_Engine_CAFFE; }
+  if (engine == "onednn") { return ConvolutionParameter_Engine_ONEDNN; }
+  CHECK_EQ(engine, "onednn_winograd") << "CAFFE_CONVOLUTION_ENGINE="
+      << engine << ": it must be caffe, onednn or onednn_winograd.";
+  return ConvolutionParameter_Engine_ONEDNN_WINOGRAD;
+}
+
+template <>
+shared_ptr<Layer<float> > GetOneDNNConvolutionLayer(
+    const LayerParameter& param, const ConvolutionParameter_Engine engine) {
+#ifdef USE_ONEDNN
+  return shared_ptr<Layer<float> >(new OneDNNConvolutionLayer(param,
+      engine == ConvolutionParameter_Engine_ONEDNN_WINOGRAD));
+#else
+  LOG(FATAL) << "Layer " << param.name() << " asks for the engine "
+      << ConvolutionParameter_Engine_Name(engine) << ", but this Caffe was "
+      << "built without oneDNN (CMake option USE_ONEDNN).";
+  return shared_ptr<Layer<float> >();
+#endif
+}
+
+template <>
+shared_ptr<Layer<double> > GetOneDNNConvolutionLayer(
+    const LayerParameter& param, const ConvolutionParameter_Engine engine) {
+  return shared_ptr<Layer<double> >(new ConvolutionLayer<double>(param));
+}
+
+}  // namespace caffe

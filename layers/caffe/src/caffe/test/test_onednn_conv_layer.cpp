@@ -1,0 +1,256 @@
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "gtest/gtest.h"
+
+#include "caffe/blob.hpp"
+#include "caffe/common.hpp"
+#include "caffe/filler.hpp"
+#include "caffe/layer_factory.hpp"
+#include "caffe/layers/onednn_conv_layer.hpp"
+#include "google/protobuf/text_format.h"
+
+#include "caffe/test/test_caffe_main.hpp"
+
+namespace caffe {
+
+// The engine of a layer that leaves it open.
+class ConvolutionEngineTest : public ::testing::Test {
+ protected:
+  virtual void SetUp() { Caffe::set_mode(Caffe::CPU); }
+  virtual void TearDown() { unsetenv("CAFFE_CONVOLUTION_ENGINE"); }
+
+  ConvolutionParameter_Engine Engine(const char* name) {
+    setenv("CAFFE_CONVOLUTION_ENGINE", name, 1);
+    return ConvolutionEngineFromEnvironment(ConvolutionParameter_Engine_CUDNN);
+  }
+};
+
+TEST_F(ConvolutionEngineTest, TestEnvironment) {
+  EXPECT_EQ(ConvolutionParameter_Engine_CUDNN, Engine(""));
+  EXPECT_EQ(ConvolutionParameter_Engine_CAFFE, Engine("caffe"));
+  EXPECT_EQ(ConvolutionParameter_Engine_ONEDNN, Engine("onednn"));
+  EXPECT_EQ(ConvolutionParameter_Engine_ONEDNN_WINOGRAD,
+      Engine("onednn_winograd"));
+}
+
+TEST_F(ConvolutionEngineTest, TestUnsetLeavesTheEngine) {
+  EXPECT_EQ(ConvolutionParameter_Engine_CUDNN,
+      ConvolutionEngineFromEnvironment(ConvolutionParameter_Engine_CUDNN));
+}
+
+TEST_F(ConvolutionEngineTest, TestUnknownNameIsFatal) {
+  EXPECT_DEATH(Engine("oneDNN"), "it must be caffe, onednn or onednn_winograd");
+}
+
+#ifdef USE_ONEDNN
+
+// Against Caffe's own engine in double precision, where it is exact.
+class OneDNNConvolutionLayerTest : public ::testing::TestWithParam<bool> {
+ protected:
+  struct Result {
+    vector<double> top, bottom_diff, weight_diff, bias_diff;
+    bool is_onednn;
+    int num_passes;
+  };
+
+  virtual void SetUp() { Caffe::set_mode(Caffe::CPU); }
+  bool winograd() const { return GetParam(); }
+  // Of the largest value: rounding errors of sums, and of Winograd's transforms.
+  double tolerance() const { return winograd() ? 1e-4 : 1e-5; }
+
+  LayerParameter Param(const string& convolution) {
+    LayerParameter param;
+    CHECK(google::protobuf::TextFormat::ParseFromString("name: 'conv' "
+        "type: 'Convolution' phase: TRAIN convolution_param { " + convolution +
+        " weight_filler { type: 'gaussian' std: 0.1 } "
+        "bias_filler { type: 'gaussian' std: 0.1 } }", &param));
+    return param;
+  }
+
+  // Two backward passes, since gradients of weights are added up.
+  template <typename Dtype>
+  Result Compute(LayerParameter param, const vector<int>& shape,
+      const ConvolutionParameter_Engine engine, const bool learns = true) {
+    param.mutable_convolution_param()->set_engine(engine);
+    shared_ptr<Layer<Dtype> > layer =
+        LayerRegistry<Dtype>::CreateLayer(param);
+    Blob<Dtype> bottom, top;
+    vector<Blob<Dtype>*> bottoms(1, &bottom), tops(1, &top);
+    bottom.Reshape(shape);
+    layer->SetUp(bottoms, tops);
+    Caffe::set_random_seed(1701);
+    Fill(bottom.count(), bottom.mutable_cpu_data());
+    for (int i = 0; i < layer->blobs().size(); ++i) {
+      Fill(layer->blobs()[i]->count(), layer->blobs()[i]->mutable_cpu_data());
+      caffe_set(layer->blobs()[i]->count(), Dtype(0),
+          layer->blobs()[i]->mutable_cpu_diff());
+      layer->set_param_propagate_down(i, learns);
+    }
+    layer->Forward(bottoms, tops);
+    Fill(top.count(), top.mutable_cpu_diff());
+    layer->Backward(tops, vector<bool>(1, true), bottoms);
+    layer->Backward(tops, vector<bool>(1, true), bottoms);
+    Result result;
+    result.top = Values(top.count(), top.cpu_data());
+    result.bottom_diff = Values(bottom.count(), bottom.cpu_diff());
+    result.weight_diff = Values(layer->blobs()[0]->count(),
+        layer->blobs()[0]->cpu_diff());
+    if (layer->blobs().size() > 1) {
+      result.bias_diff = Values(layer->blobs()[1]->count(),
+          layer->blobs()[1]->cpu_diff());
+    }
+    OneDNNConvolutionLayer* own =
+        dynamic_cast<OneDNNConvolutionLayer*>(layer.get());
+    result.is_onednn = own != NULL;
+    result.num_passes = own ? own->num_passes() : 0;
+    return result;
+  }
+
+  // The same numbers, exact in single precision, whatever Dtype is.
+  template <typename Dtype>
+  void Fill(const int count, Dtype* data) {
+    vector<float> values(count);
+    caffe_rng_gaussian<float>(count, 0, 1, values.data());
+    std::copy(values.begin(), values.end(), data);
+  }
+
+  template <typename Dtype>
+  vector<double> Values(const int count, const Dtype* data) {
+    return vector<double>(data, data + count);
+  }
+
+  void ExpectNear(const vector<double>& expected, const vector<double>& actual,
+      const char* what) {
+    ASSERT_EQ(expected.size(), actual.size()) << what;
+    double largest = 0, worst = 0;
+    for (int i = 0; i < expected.size(); ++i) {
+      ASSERT_TRUE(std::isfinite(actual[i])) << what;
+      largest = std::max(largest, std::abs(expected[i]));
+      worst = std::max(worst, std::abs(expected[i] - actual[i]));
+    }
+    EXPECT_LE(worst, tolerance() * largest) << what;
+  }
+
+  Result Check(const string& convolution, const int channels, const int height,
+      const int width, const int num = 2) {
+    SCOPED_TRACE(convolution);
+    const int sizes[] = {num, channels, height, width};
+    const vector<int> shape(sizes, sizes + 4);
+    const LayerParameter param = Param(convolution);
+    const Result expected = Compute<double>(param, shape,
+        ConvolutionParameter_Engine_CAFFE);
+    const Result actual = Compute<float>(param, shape, winograd() ?
+        ConvolutionParameter_Engine_ONEDNN_WINOGRAD :
+        ConvolutionParameter_Engine_ONEDNN);
+    EXPECT_TRUE(actual.is_onednn);
+    ExpectNear(expected.top, actual.top, "top");
+    ExpectNear(expected.bottom_diff, actual.bottom_diff, "bottom diff");
+    ExpectNear(expected.weight_diff, actual.weight_diff, "weight diff");
+    ExpectNear(expected.bias_diff, actual.bias_diff, "bias diff");
+    return actual;
+  }
+};
+
+TEST_P(OneDNNConvolutionLayerTest, TestNetworksShapes) {
+  Check("num_output: 16 kernel_size: 3 pad: 1", 3, 13, 17);
+  Check("num_output: 32 kernel_size: 3 pad: 1", 16, 13, 17);
+  Check("num_output: 24 kernel_size: 3 pad: 1", 40, 9, 8, 3);
+  Check("num_output: 32 kernel_size: 1", 48, 9, 7);
+  Check("num_output: 16 kernel_size: 5 pad: 2", 16, 11, 9);
+}
+
+TEST_P(OneDNNConvolutionLayerTest, TestDilationInPhases) {
+  // Maps larger and smaller than the dilation, divisible by it or not.
+  Check("num_output: 32 kernel_size: 3 pad: 2 dilation: 2", 16, 9, 12);
+  Check("num_output: 32 kernel_size: 3 pad: 12 dilation: 12", 16, 41, 29);
+  Check("num_output: 32 kernel_size: 3 pad: 12 dilation: 12", 16, 8, 5);
+  Check("num_output: 32 kernel_size: 3 pad: 3 dilation: 3", 16, 11, 7);
+  Check("num_output: 32 kernel_size: 5 pad: 8 dilation: 4", 16, 11, 7);
+}
+
+TEST_P(OneDNNConvolutionLayerTest, TestDilationWithoutPhases) {
+  Check("num_output: 16 kernel_size: 3 pad: 0 dilation: 2", 16, 9, 12);
+  Check("num_output: 16 kernel_size: 3 pad: 2 dilation: 2 stride: 2", 16, 9, 8);
+  Check("num_output: 16 kernel_h: 3 kernel_w: 5 pad_h: 2 pad_w: 4 "
+      "dilation: 2", 16, 9, 12);
+  Check("num_output: 16 kernel_size: 3 pad: 2 pad: 1 dilation: 2 dilation: 1",
+      16, 9, 12);
+}
+
+TEST_P(OneDNNConvolutionLayerTest, TestOtherShapes) {
+  Check("num_output: 16 kernel_size: 3 stride: 2", 16, 9, 12);
+  Check("num_output: 16 kernel_size: 2", 16, 9, 12);
+  Check("num_output: 7 kernel_h: 1 kernel_w: 3 pad_w: 1", 5, 1, 12);
+  Check("num_output: 16 kernel_size: 3 pad: 1 bias_term: false", 16, 9, 12);
+  Check("num_output: 1 kernel_size: 1", 1, 1, 1, 1);
+}
+
+TEST_P(OneDNNConvolutionLayerTest, TestWhatIsLeftToCaffe) {
+  EXPECT_EQ(0, Check("num_output: 16 kernel_size: 3 pad: 1 group: 2",
+      16, 9, 12).num_passes);
+}
+
+#ifdef __x86_64__
+TEST_P(OneDNNConvolutionLayerTest, TestOneDNNComputes) {
+  if (!__builtin_cpu_supports("avx2")) { return; }
+  EXPECT_EQ(3, Check("num_output: 32 kernel_size: 3 pad: 1", 32, 13, 17)
+      .num_passes);
+  EXPECT_EQ(3, Check("num_output: 32 kernel_size: 3 pad: 2 dilation: 2",
+      32, 13, 17).num_passes);
+}
+#endif
+
+TEST_P(OneDNNConvolutionLayerTest, TestWeightsThatDoNotLearn) {
+  const int sizes[] = {2, 16, 9, 12};
+  const Result result = Compute<float>(
+      Param("num_output: 16 kernel_size: 3 pad: 1"),
+      vector<int>(sizes, sizes + 4), winograd() ?
+      ConvolutionParameter_Engine_ONEDNN_WINOGRAD :
+      ConvolutionParameter_Engine_ONEDNN, false);
+  EXPECT_EQ(vector<double>(result.weight_diff.size(), 0), result.weight_diff);
+  EXPECT_EQ(vector<double>(result.bias_diff.size(), 0), result.bias_diff);
+}
+
+TEST_P(OneDNNConvolutionLayerTest, TestNewShapes) {
+  LayerParameter param = Param("num_output: 16 kernel_size: 3 pad: 1");
+  param.mutable_convolution_param()->set_engine(winograd() ?
+      ConvolutionParameter_Engine_ONEDNN_WINOGRAD :
+      ConvolutionParameter_Engine_ONEDNN);
+  shared_ptr<Layer<float> > layer = LayerRegistry<float>::CreateLayer(param);
+  Blob<float> bottom(2, 16, 9, 12), top;
+  vector<Blob<float>*> bottoms(1, &bottom), tops(1, &top);
+  layer->SetUp(bottoms, tops);
+  for (int num = 3; num > 0; --num) {  // images of ones: all are the same
+    bottom.Reshape(num, 16, 9 + num, 12);
+    caffe_set(bottom.count(), 1.f, bottom.mutable_cpu_data());
+    layer->Forward(bottoms, tops);
+    ASSERT_EQ(num, top.num());
+    for (int i = 0; i < top.count(); ++i) {
+      ASSERT_NEAR(top.cpu_data()[i % top.count(1)], top.cpu_data()[i], 1e-5);
+    }
+    const int center = top.offset(0, 3, 5, 5);
+    float expected = layer->blobs()[1]->cpu_data()[3];
+    for (int k = 0; k < 16 * 9; ++k) {
+      expected += layer->blobs()[0]->cpu_data()[3 * 16 * 9 + k];
+    }
+    EXPECT_NEAR(expected, top.cpu_data()[center], 1e-4);
+  }
+}
+
+INSTANTIATE_TEST_CASE_P(DirectAndWinograd, OneDNNConvolutionLayerTest,
+    ::testing::Bool());
+
+TEST(OneDNNConvolutionTest, TestDoubleIsCaffes) {
+  LayerParameter param;
+  param.set_type("Convolution");
+  param.mutable_convolution_param()->set_engine(
+      ConvolutionParameter_Engine_ONEDNN);
+  shared_ptr<Layer<double> > layer = LayerRegistry<double>::CreateLayer(param);
+  EXPECT_TRUE(dynamic_cast<ConvolutionLayer<double>*>(layer.get()) != NULL);
+}
+
+#endif  // USE_ONEDNN
+
+}  // namespace caffe

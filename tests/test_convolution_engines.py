@@ -1,0 +1,153 @@
+"""Convolution on the CPU by oneDNN, chosen in the environment: the same nets, the same numbers."""
+
+import os
+import subprocess
+import sys
+
+import caffe
+import numpy as np
+import pytest
+
+ENGINES = ("caffe", "onednn", "onednn_winograd")
+
+RUN = """
+import sys
+import caffe
+import numpy as np
+
+caffe.set_mode_cpu()
+caffe.set_random_seed(3)
+net = caffe.Net(sys.argv[1], caffe.TRAIN)
+for blobs in net.params.values():
+    if len(blobs[0].shape) == 4:  # large enough for gradients to be seen (He et al.)
+        fan_in = np.prod(blobs[0].data.shape[1:])
+        blobs[0].data[...] = np.random.default_rng(0).normal(0, (2 / fan_in) ** 0.5,
+                                                             blobs[0].data.shape)
+net.blobs["data"].data[...] = np.random.default_rng(1).normal(0, 1, net.blobs["data"].data.shape)
+net.forward()
+for name in net.outputs:
+    net.blobs[name].diff[...] = net.blobs[name].data
+net.backward()
+diffs = {name: blobs[0].diff for name, blobs in net.params.items()}
+np.savez(sys.argv[2], top=net.blobs[net.outputs[-1]].data, data=net.blobs["data"].diff, **diffs)
+"""
+
+# What the networks have: 3 channels, dilation with "same" padding, 1x1, stride, pooling between.
+NET = """
+force_backward: true
+layer { name: "data" type: "Input" top: "data"
+  input_param { shape { dim: 2 dim: 3 dim: 33 dim: 41 } } }
+layer { name: "conv1" type: "Convolution" bottom: "data" top: "conv1"
+  convolution_param { num_output: 32 kernel_size: 3 pad: 1 } }
+layer { name: "relu1" type: "ReLU" bottom: "conv1" top: "conv1" }
+layer { name: "conv2" type: "Convolution" bottom: "conv1" top: "conv2"
+  convolution_param { num_output: 32 kernel_size: 3 pad: 1 } }
+layer { name: "relu2" type: "ReLU" bottom: "conv2" top: "conv2" }
+layer { name: "pool2" type: "Pooling" bottom: "conv2" top: "pool2"
+  pooling_param { pool: MAX kernel_size: 3 stride: 2 pad: 1 } }
+layer { name: "conv5" type: "Convolution" bottom: "pool2" top: "conv5"
+  convolution_param { num_output: 48 kernel_size: 3 pad: 2 dilation: 2 } }
+layer { name: "pool5a" type: "Pooling" bottom: "conv5" top: "pool5a"
+  pooling_param { pool: AVE kernel_size: 3 stride: 1 pad: 1 } }
+layer { name: "fc6" type: "Convolution" bottom: "pool5a" top: "fc6"
+  convolution_param { num_output: 64 kernel_size: 3 pad: 12 dilation: 12 } }
+layer { name: "relu6" type: "ReLU" bottom: "fc6" top: "fc6" }
+layer { name: "fc7" type: "Convolution" bottom: "fc6" top: "fc7"
+  convolution_param { num_output: 16 kernel_size: 1 } }
+"""
+
+
+def compute(folder, engine, text=NET):
+    net = folder / "net.prototxt"
+    net.write_text(text)
+    result = folder / f"{engine}.npz"
+    environment = os.environ | {"OMP_NUM_THREADS": "2", "GLOG_minloglevel": "2"}
+    environment.pop("CAFFE_CONVOLUTION_ENGINE", None)
+    if engine:
+        environment["CAFFE_CONVOLUTION_ENGINE"] = engine
+    command = [sys.executable, "-c", RUN, net, result]
+    subprocess.run(command, env=environment, check=True)
+    with np.load(result) as arrays:
+        return dict(arrays)
+
+
+@pytest.fixture(scope="module")
+def stock(tmp_path_factory):
+    return compute(tmp_path_factory.mktemp("stock"), None)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_every_engine_computes_the_same_net(tmp_path, stock, engine):
+    found = compute(tmp_path, engine)
+    assert set(found) == set(stock)
+    for name, expected in stock.items():
+        if engine == "caffe":
+            np.testing.assert_array_equal(found[name], expected, err_msg=name)
+        else:
+            error = np.abs(found[name] - expected).max() / np.abs(expected).max()
+            assert error < 1e-4, f"{name}: {error}"
+
+
+def test_an_unknown_engine_is_refused(tmp_path):
+    net = tmp_path / "net.prototxt"
+    net.write_text(NET)
+    done = subprocess.run(
+        [f"{sys.prefix}/bin/caffe", "time", "-model", net, "-iterations", "1"],
+        env=os.environ | {"CAFFE_CONVOLUTION_ENGINE": "mkl", "GLOG_logtostderr": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode != 0
+    assert "CAFFE_CONVOLUTION_ENGINE=mkl: it must be caffe, onednn" in done.stderr
+
+
+def test_an_engine_named_in_the_prototxt_wins(tmp_path, stock):
+    named = NET.replace("convolution_param {", "convolution_param { engine: CAFFE")
+    found = compute(tmp_path, "onednn", named)
+    for name, expected in stock.items():
+        np.testing.assert_array_equal(found[name], expected, err_msg=name)
+
+
+@pytest.mark.parametrize(("kernel", "stride", "pad"), [(3, 2, 1), (3, 1, 1), (2, 2, 0), (5, 3, 2)])
+def test_threaded_pooling_keeps_every_bit(tmp_path, kernel, stride, pad):
+    """Maxima, the first of equals, and averages, of maps large enough for several threads."""
+    size = f"kernel_size: {kernel} stride: {stride} pad: {pad}"
+    net_file = tmp_path / "net.prototxt"
+    net_file.write_text(
+        'force_backward: true layer { name: "x" type: "Input" top: "x" '
+        "input_param { shape { dim: 2 dim: 8 dim: 75 dim: 83 } } }"
+        f'layer {{ name: "m" type: "Pooling" bottom: "x" top: "m" pooling_param {{ {size} }} }}'
+        'layer { name: "r" type: "ReLU" bottom: "x" top: "r" relu_param { negative_slope: 0.1 } }'
+    )
+    net = caffe.Net(str(net_file), caffe.TRAIN)
+    shape = net.blobs["x"].data.shape  # many values are equal
+    values = np.random.default_rng(0).integers(-3, 4, shape).astype(np.float32)
+    net.blobs["x"].data[...] = values
+    net.forward()
+    pooled, first = _max_pool(values, kernel, stride, pad, net.blobs["m"].data.shape)
+    np.testing.assert_array_equal(net.blobs["m"].data, pooled)
+    slope = np.where(values > 0, np.float32(1), np.float32(0.1))
+    np.testing.assert_array_equal(net.blobs["r"].data, values * slope)
+    net.blobs["m"].diff[...] = 1
+    net.blobs["r"].diff[...] = 3
+    net.backward()
+    came_back = np.zeros(values.shape, np.float32).reshape(2, 8, -1)
+    for image, channel in np.ndindex(2, 8):
+        np.add.at(came_back[image, channel], first[image, channel].ravel(), 1)
+    expected = came_back.reshape(values.shape) + np.float32(3) * slope
+    np.testing.assert_allclose(net.blobs["x"].diff, expected, rtol=1e-6)
+
+
+def _max_pool(values, kernel, stride, pad, shape):
+    """The maxima of windows clipped to the map, and the first position of each in raster order."""
+    height, width = values.shape[2:]
+    pooled, first = np.empty(shape), np.empty(shape, int)
+    for y, x in np.ndindex(*shape[2:]):
+        rows = slice(max(y * stride - pad, 0), min(y * stride - pad + kernel, height))
+        columns = slice(max(x * stride - pad, 0), min(x * stride - pad + kernel, width))
+        window = values[:, :, rows, columns]
+        at = window.reshape(*shape[:2], -1).argmax(axis=2)
+        pooled[:, :, y, x] = window.max(axis=(2, 3))
+        first[:, :, y, x] = (rows.start + at // window.shape[3]) * width
+        first[:, :, y, x] += columns.start + at % window.shape[3]
+    return pooled, first
