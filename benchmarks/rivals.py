@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,6 +48,15 @@ class Rival:
         return Worker(self.target, *given, threads=threads, environment=environment)
 
 
+def chosen(known: Iterable[Rival], keys: Iterable[str], given: str) -> list[Rival]:
+    """The rivals of these keys, in this order; `given` is what the user wrote."""
+    by_key = {rival.key: rival for rival in known}
+    for key in keys:
+        if key not in by_key:
+            raise InputError(f"{given}: there is no {key!r}; choose of {', '.join(by_key)}")
+    return [by_key[key] for key in dict.fromkeys(keys)]
+
+
 class Field:
     """The rivals that are running; those that could not start or go on, with the reason.
 
@@ -66,7 +74,6 @@ class Field:
         self.rivals, self.threads = list(rivals), threads
         self.workers: dict[str, Worker] = {}
         self.left_out: dict[str, str] = {}
-        self._open = ExitStack()
         self._steps, self._done, self._tell = steps, 0, tell
 
     def __enter__(self) -> Field:
@@ -74,7 +81,7 @@ class Field:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._open.close()
+        self.close()
 
     @property
     def first(self) -> Rival:
@@ -84,19 +91,26 @@ class Field:
         return next(rival.label for rival in self.rivals if rival.key == key)
 
     def best(self) -> Worker:
-        """The worker that measures what the machine can do."""
-        worker = Worker("benchmarks.machine:Machine", self.threads, threads=self.threads)
-        return self._open.enter_context(worker)
+        """A worker that measures what the machine can do; the caller closes it."""
+        return Worker("benchmarks.machine:Machine", self.threads, threads=self.threads)
 
     def start(self, environments: Mapping[str, Mapping[str, str | None]] | None = None) -> None:
-        """Start every rival; environments: more variables for some of them, by key."""
+        """Start every rival that was not left out, anew if it is running: with nothing allocated.
+
+        environments: more variables for some of them, by key.
+        """
+        self.close()
         has_torch = importlib.util.find_spec("torch") is not None
         for rival in self.rivals:
             if rival.needs_torch and not has_torch:
                 self.left_out[rival.key] = WITHOUT_TORCH
-                continue
-            more = (environments or {}).get(rival.key)
-            self._try(rival, lambda rival=rival, more=more: self._start(rival, more))
+            if rival.key not in self.left_out:
+                more = (environments or {}).get(rival.key)
+                self._try(rival, lambda rival=rival, more=more: self._start(rival, more))
+
+    def close(self) -> None:
+        while self.workers:
+            self.workers.popitem()[1].close()
 
     def each(self, work: Callable[[Worker], Any]) -> dict[str, Any]:
         """What `work` returns for each worker; rivals at which it fails are left out from here."""
@@ -127,7 +141,7 @@ class Field:
         self._tell(min(self._done, self._steps), self._steps)
 
     def _start(self, rival: Rival, environment: Mapping[str, str | None] | None) -> None:
-        self.workers[rival.key] = self._open.enter_context(rival.start(self.threads, environment))
+        self.workers[rival.key] = rival.start(self.threads, environment)
 
     def _try(self, rival: Rival, work: Callable[[], Any]) -> Any:
         try:

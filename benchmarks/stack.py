@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks import blas_clock, counts, machine
 from benchmarks.counts import StackSize
 from benchmarks.memory import MIB
-from benchmarks.rivals import Field, Rival, check_equal
+from benchmarks.rivals import Field, Rival, check_equal, chosen
 from benchmarks.timing import Measured, Spread, of, ratio, total
 from benchmarks.worker import Worker
 from common.errors import InputError
@@ -69,12 +69,18 @@ def run(
     """
     sizes, rivals = list(sizes), list(rivals)
     runs = len(rivals) * (1 + len(sizes) * (1 + repeats)) + len(sizes) * repeats
-    with tempfile.TemporaryDirectory() as folder, Field(rivals, threads, runs, tell) as field:
-        best = field.best()
-        clock = blas_clock.compiled(Path(folder))
-        field.start({"cpp": blas_clock.environment(clock, best.blas_path())})
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Field(rivals, threads, runs, tell) as field,
+        field.best() as best,
+    ):
+        clock = blas_clock.environment(blas_clock.compiled(Path(folder)), best.blas_path())
+        field.start()
         check(field)
-        cases = [{"name": name} | _case(size, field, best, repeats) for name, size in sizes]
+        cases = []
+        for name, size in sizes:
+            field.start({"cpp": clock})
+            cases.append({"name": name} | _case(size, field, best, repeats))
         return {
             "benchmark": "stack",
             "machine": machine.describe(threads) | {"blas": best.blas_path()},
@@ -106,6 +112,8 @@ def check(field: Field) -> None:
 
 def _case(size: StackSize, field: Field, best: Worker, repeats: int) -> dict[str, Any]:
     def prepare(worker: Worker) -> None:
+        worker.build(TINY)  # so that what the libraries hold themselves is there already
+        worker.run()
         worker.build(size)
         worker.warm_up()
 
@@ -240,12 +248,8 @@ def choose(
 
 def choose_rivals(keys: str | None) -> list[Rival]:
     """Rivals by their keys, separated by commas; all of them by default."""
-    known = {rival.key: rival for rival in RIVALS}
-    wanted = keys.split(",") if keys else list(known)
-    for key in wanted:
-        if key not in known:
-            raise InputError(f"--rivals {keys}: there is no {key}; choose of {', '.join(known)}")
-    return [known[key] for key in dict.fromkeys(wanted)]
+    wanted = keys.split(",") if keys else [rival.key for rival in RIVALS]
+    return chosen(RIVALS, wanted, f"--rivals {keys}")
 
 
 def _size(text: str) -> StackSize:

@@ -28,6 +28,14 @@ Examples:
 """
 
 
+NET_EXAMPLES = """\b
+Examples:
+  lglstm bench net
+  lglstm bench net horse --task train --rivals stock,onednn,torch
+  lglstm bench net demo --repeats 3 --json
+"""
+
+
 @click.group(epilog=EXAMPLES)
 def command() -> None:
     """Measure how fast the layers, the nets and the data layer are.
@@ -104,6 +112,44 @@ def stack(
     with progress_bar("stack") as tell:
         result = stack.run(chosen, competing, repeats=repeats, threads=threads, tell=tell)
     show(result, stack_report, as_json, plot)
+
+
+@command.command(epilog=NET_EXAMPLES)
+@click.argument("models", nargs=-1)
+@click.option(
+    "--task", "tasks", multiple=True, type=click.Choice(["train", "image"]),
+    help="train: an iteration with its update; image: one image forward (default: both).",
+)  # fmt: skip
+@click.option(
+    "--rivals", metavar="KEY,…",
+    help="Who competes: stock, onednn, onednn_winograd (Caffe's convolution engines), torch, "
+    "compiled (default: all but compiled).",
+)  # fmt: skip
+@common_options
+def net(
+    models: tuple[str, ...],
+    tasks: tuple[str, ...],
+    rivals: str | None,
+    repeats: int,
+    threads: int,
+    quick: bool,
+    as_json: bool,
+    plot: Path | None,
+) -> None:
+    """Time whole MODELS (default: horse and atr) in Caffe and in PyTorch.
+
+    A training iteration is forward, backward and update, at the model's batch size; an image goes
+    through the deploy net. Inputs are random. All must compute the same loss, gradients and scores.
+    """
+    from benchmarks import net, net_report, report
+
+    report.check_picture(plot)
+    competing = net.choose_rivals(rivals)
+    models = models or (net.QUICK if quick else net.MODELS)
+    tasks = tasks or tuple(net.TASKS)
+    with progress_bar("net") as tell:
+        result = net.run(models, competing, tasks, repeats=repeats, threads=threads, tell=tell)
+    show(result, net_report, as_json, plot)
 
 
 def show(result: dict[str, Any], presenter: Any, as_json: bool, plot: Path | None) -> None:

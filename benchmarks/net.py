@@ -1,0 +1,158 @@
+"""`lglstm bench net`: a training iteration, and a single image, of whole models."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import machine
+from benchmarks.rivals import Field, Rival, check_equal, chosen
+from benchmarks.timing import Measured, of, ratio, total
+from benchmarks.worker import Worker
+from common.errors import InputError
+
+ENGINE = "CAFFE_CONVOLUTION_ENGINE"
+
+
+def _caffe(key: str, label: str, engine: str | None) -> Rival:
+    return Rival(key, label, "benchmarks.caffe_net:CaffeNet", environment={ENGINE: engine})
+
+
+RIVALS = (
+    _caffe("stock", "Caffe", None),
+    _caffe("onednn", "Caffe, oneDNN", "onednn"),
+    _caffe("onednn_winograd", "Caffe, oneDNN Winograd", "onednn_winograd"),
+    Rival("torch", "PyTorch", "benchmarks.torch_net:TorchNet", ("eager", "threads")),
+    Rival(
+        "compiled", "PyTorch, compiled", "benchmarks.torch_net:TorchNet", ("compiled", "threads")
+    ),
+)
+DEFAULT = ("stock", "onednn", "onednn_winograd", "torch")
+
+COMPARED_WITH = "torch"
+TASKS = {"train": "training iteration", "image": "one image, forward"}
+MODELS, QUICK = ("horse", "atr"), ("demo",)
+
+TOLERANCE = 1e-3
+"""Of gradients through a whole net in single precision, relative to the largest of an array."""
+
+
+def run(
+    models: Iterable[str],
+    rivals: Iterable[Rival],
+    tasks: Iterable[str] = tuple(TASKS),
+    *,
+    repeats: int,
+    threads: int,
+    tell: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Measure every model with every rival; returns the object that `--json` prints.
+
+    Inputs are random and the weights those that training starts from. Raises InputError if a rival
+    computes another loss, other gradients or another prediction than Caffe's stock convolution.
+    """
+    folders = {model: model_folder(model) for model in models}
+    rivals, tasks = list(rivals), list(tasks)
+    runs = len(folders) * len(rivals) * (1 + len(tasks) * (1 + repeats))
+    with tempfile.TemporaryDirectory() as temporary, Field(rivals, threads, runs, tell) as field:
+        with field.best() as best:
+            blas = best.blas_path()
+        cases = []
+        for model, folder in folders.items():
+            field.start()
+            weights = Path(temporary) / f"{model}.caffemodel"
+            field.workers[field.first.key].make_weights(folder, weights)
+            inputs = random_inputs(folder / "train.prototxt")
+            _check(field, folder, weights, inputs)
+            for task in tasks:
+                arguments = (folder, weights, task, inputs)
+                case = _case(field, arguments, repeats)
+                cases.append({"model": model, "task": task, "batch": _batch(task, inputs)} | case)
+        return {
+            "benchmark": "net",
+            "machine": machine.describe(threads) | {"blas": blas},
+            "versions": field.versions(),
+            "repeats": repeats,
+            "compared_with": COMPARED_WITH if COMPARED_WITH in field.workers else field.first.key,
+            "cases": cases,
+        }
+
+
+def model_folder(model: str) -> Path:
+    """The folder of a model's prototxts, by its name in models/ or by its path."""
+    from lglstm.model_files import find_model
+
+    folder = find_model(model).deploy.parent
+    for name in ("train.prototxt", "solver.prototxt"):
+        if not (folder / name).is_file():
+            raise InputError(f"{folder}: has no {name}; name a model that can be trained")
+    return folder
+
+
+def random_inputs(net_file: Path) -> dict[str, np.ndarray]:
+    """Noise like photos minus the mean, (B, 3, H, W), and random labels, (B, 1, h, w)."""
+    from convert.caffe import read_net
+
+    net = read_net(net_file, "TRAIN")
+    classes = next(layer.top_shapes[0][1] for layer in net.layers if layer.tops[0] == "score1")
+    rng = np.random.default_rng(1)
+    return {
+        "data": rng.normal(0, 50, net.inputs["data"]).astype(np.float32),
+        "label": rng.integers(0, classes, net.inputs["label"]).astype(np.float32),
+    }
+
+
+def choose_rivals(keys: str | None) -> list[Rival]:
+    """Rivals by their keys, separated by commas; the first must be a Caffe."""
+    rivals = chosen(RIVALS, keys.split(",") if keys else DEFAULT, f"--rivals {keys}")
+    if rivals[0].needs_torch:
+        raise InputError(f"--rivals {keys}: begin with one of Caffe's, which makes the weights")
+    return rivals
+
+
+def _check(field: Field, folder: Path, weights: Path, inputs: dict[str, np.ndarray]) -> None:
+    results = field.each(lambda worker: worker.check(folder, weights, inputs))
+    check_equal(results, field.label, TOLERANCE)
+
+
+def _case(field: Field, arguments: tuple, repeats: int) -> dict[str, Any]:
+    def prepare(worker: Worker) -> None:
+        worker.build(*arguments)
+        worker.warm_up()
+
+    field.start()
+    field.each(prepare)
+    measured = field.rounds(repeats)
+    reference = measured.get(COMPARED_WITH, measured[field.first.key])
+    return {"rivals": [_row(rival, field, measured, reference) for rival in field.rivals]}
+
+
+def _row(
+    rival: Rival,
+    field: Field,
+    measured: dict[str, list[Measured | None]],
+    reference: list[Measured | None],
+) -> dict[str, Any]:
+    row: dict[str, Any] = {"key": rival.key, "label": rival.label}
+    if rival.key not in measured:
+        return row | {"left_out": field.left_out[rival.key]}
+    runs = measured[rival.key]
+    names = [name for name in runs[0] if name not in ("forward", "backward", "update")]
+    passes = [name for name in ("forward", "backward", "update") if name in runs[0]]
+    row |= {f"{name}_ms": of(runs, lambda m, name=name: 1e3 * m[name]).as_dict() for name in passes}
+    return row | {
+        "total_ms": of(runs, lambda m: 1e3 * total(m)).as_dict(),
+        "ratio": ratio(runs, reference).as_dict(),
+        "peak_mib": field.workers[rival.key].peak_mib(),
+        "parts_ms": {
+            name: of(runs, lambda m, name=name: 1e3 * m[name]).as_dict() for name in names
+        },
+    }
+
+
+def _batch(task: str, inputs: dict[str, np.ndarray]) -> int:
+    return len(inputs["data"]) if task == "train" else 1
