@@ -122,6 +122,21 @@ class CaffeStack:
         return [f"score{i}" for i in range(1, self.size.layers + 1)]
 
 
+class CaffeStacks:
+    """Several stacks of C++ layers in one process, by number."""
+
+    def __init__(self) -> None:
+        self.stacks: dict[int, CaffeStack] = {}
+
+    def build(self, number: int, size: StackSize) -> None:
+        self.stacks[number] = CaffeStack("caffe")
+        self.stacks[number].build(size)
+        self.stacks[number].run()
+
+    def run(self, number: int) -> dict[str, float]:
+        return self.stacks[number].run()
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Options(ModelOptions):
     """Options of a stack by itself: one position for each input, any number of classes."""

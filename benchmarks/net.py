@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from benchmarks.rivals import Field, Rival, check_equal, chosen
 from benchmarks.timing import Measured, of, ratio, total
 from benchmarks.worker import Worker
 from common.errors import InputError
+from convert.caffe import read_net
 
 ENGINE = "CAFFE_CONVOLUTION_ENGINE"
 
@@ -42,7 +43,7 @@ TOLERANCE = 1e-3
 
 
 def run(
-    models: Iterable[str],
+    folders: Mapping[str, Path],
     rivals: Iterable[Rival],
     tasks: Iterable[str] = tuple(TASKS),
     *,
@@ -52,10 +53,10 @@ def run(
 ) -> dict[str, Any]:
     """Measure every model with every rival; returns the object that `--json` prints.
 
-    Inputs are random and the weights those that training starts from. Raises InputError if a rival
-    computes another loss, other gradients or another prediction than Caffe's stock convolution.
+    folders: of the models' prototxts, by name. Inputs are random and the weights those that
+    training starts from. Raises InputError if a rival computes another loss, other gradients or
+    another prediction than the first.
     """
-    folders = {model: model_folder(model) for model in models}
     rivals, tasks = list(rivals), list(tasks)
     runs = len(folders) * len(rivals) * (1 + len(tasks) * (1 + repeats))
     with tempfile.TemporaryDirectory() as temporary, Field(rivals, threads, runs, tell) as field:
@@ -82,21 +83,8 @@ def run(
         }
 
 
-def model_folder(model: str) -> Path:
-    """The folder of a model's prototxts, by its name in models/ or by its path."""
-    from lglstm.model_files import find_model
-
-    folder = find_model(model).deploy.parent
-    for name in ("train.prototxt", "solver.prototxt"):
-        if not (folder / name).is_file():
-            raise InputError(f"{folder}: has no {name}; name a model that can be trained")
-    return folder
-
-
 def random_inputs(net_file: Path) -> dict[str, np.ndarray]:
     """Noise like photos minus the mean, (B, 3, H, W), and random labels, (B, 1, h, w)."""
-    from convert.caffe import read_net
-
     net = read_net(net_file, "TRAIN")
     classes = next(layer.top_shapes[0][1] for layer in net.layers if layer.tops[0] == "score1")
     rng = np.random.default_rng(1)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from matplotlib.figure import Figure
 from rich.table import Table
 
 from benchmarks.net import TASKS
-from benchmarks.report import left_out_row, number, spread, table
+from benchmarks.report import left_out_row, number, rivals_figure, spread, table
 
 PARTS = ("backbone", "stack", "losses")
 
@@ -44,3 +45,8 @@ def _part(parts: dict[str, Any], part: str) -> str:
     """Milliseconds of one part of the net in all passes; Caffe alone tells them."""
     passes = [values["median"] for name, values in parts.items() if name.startswith(f"{part}_")]
     return number(sum(passes)) if passes else ""
+
+
+def figure(result: dict[str, Any]) -> Figure:
+    """A panel for each model and task: milliseconds of each rival, with its ratio."""
+    return rivals_figure(result["cases"], title, "ms")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -70,6 +73,43 @@ def check_picture(path: Path | None) -> None:
         raise InputError(f"{path}: unknown kind of picture; end it in {', '.join(FORMATS)}")
 
 
-def save(figure: Any, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=130)
+
+
+def bars(axes: Axes, labels: list[str], values: list[dict[str, float]], color: str = "C0") -> None:
+    """Horizontal bars from top to bottom, with quartiles and the median in figures."""
+    places = range(len(labels))
+    median = [v["median"] for v in values]
+    error = [[v["median"] - v["low"] for v in values], [v["high"] - v["median"] for v in values]]
+    axes.barh(places, median, xerr=error, color=color, capsize=3)
+    for place, v in zip(places, values, strict=True):
+        axes.annotate(
+            number(v["median"]), (v["high"], place), xytext=(4, 0), textcoords="offset points",
+            va="center",
+        )  # fmt: skip
+    axes.set_yticks(places, labels)
+    axes.invert_yaxis()
+    axes.margins(x=0.12)
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_axisbelow(True)
+
+
+def rivals_figure(
+    cases: list[dict[str, Any]], title: Callable[[dict[str, Any]], str], unit: str
+) -> Figure:
+    """A panel for each case: the total of each rival, and its ratio below its name."""
+    columns = min(len(cases), 2)
+    rows = -(-len(cases) // columns)
+    figure = Figure(figsize=(6.4 * columns, 3.2 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes, case in zip(panels, cases, strict=False):
+        shown = [row for row in case["rivals"] if "left_out" not in row]
+        labels = [f"{row['label']}\n× {number(row['ratio']['median'])}" for row in shown]
+        bars(axes, labels, [row["total_ms"] for row in shown])
+        axes.set_title(title(case), fontsize=9)
+        axes.set_xlabel(unit)
+    for axes in panels[len(cases) :]:
+        axes.remove()
+    return figure

@@ -124,11 +124,12 @@ class Field:
             self.step()
         return results
 
-    def rounds(self, repeats: int, best: Worker | None = None) -> dict[str, list[Measured | None]]:
-        """Let all workers `run` in turns; with `best`, "machine" is one of them."""
-        runs = {key: worker.run for key, worker in self.workers.items()}
-        if best is not None:
-            runs["machine"] = best.run
+    def rounds(
+        self, repeats: int, others: Mapping[str, Worker] | None = None
+    ) -> dict[str, list[Measured | None]]:
+        """Let all workers `run` in turns, and the others, by name, with them."""
+        workers = self.workers | dict(others or {})
+        runs = {key: worker.run for key, worker in workers.items()}
         slow = max(1, repeats // SLOW_SHARE)
         fewer = {rival.key: slow for rival in self.rivals if rival.slow}
         return rounds(runs, repeats, fewer, lambda name: self.step())

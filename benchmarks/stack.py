@@ -121,7 +121,7 @@ def _case(size: StackSize, field: Field, best: Worker, repeats: int) -> dict[str
     first = field.workers[field.first.key]
     products = first.products() if field.first.key == "cpp" else []
     best.load(products)
-    measured = field.rounds(repeats, best)
+    measured = field.rounds(repeats, {"machine": best})
     limits = measured.pop("machine")
     rates = best.rates()
     case = {

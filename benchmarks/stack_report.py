@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from matplotlib.figure import Figure
 from rich.table import Table
 
-from benchmarks.report import left_out_row, number, percent, spread, table
+from benchmarks.report import left_out_row, number, percent, rivals_figure, spread, table
 
 
 def tables(result: dict[str, Any]) -> list[Table | str]:
@@ -110,3 +111,8 @@ def _memory(memory: dict[str, float]) -> str:
         f"{memory['ratio']:.2f} × the {number(memory['needed_mib'])} MiB of their tops, the tops' "
         "gradients and one set of gate activations."
     )
+
+
+def figure(result: dict[str, Any]) -> Figure:
+    """A panel for each size: milliseconds of each rival, with its ratio to the first."""
+    return rivals_figure(result["cases"], title, "forward + backward, ms")

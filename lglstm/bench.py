@@ -10,7 +10,8 @@ from typing import Any
 
 import click
 
-from lglstm.model_files import progress_bar
+from common.errors import InputError
+from lglstm.model_files import find_model, progress_bar
 
 EXAMPLES = """\b
 Examples:
@@ -33,6 +34,20 @@ Examples:
   lglstm bench net
   lglstm bench net horse --task train --rivals stock,onednn,torch
   lglstm bench net demo --repeats 3 --json
+"""
+
+
+DATA_EXAMPLES = """\b
+Examples:
+  lglstm bench data
+  lglstm bench data atr --list data/atr/train.txt
+  lglstm bench data horse --seconds 0.2
+"""
+
+SCALE_EXAMPLES = """\b
+Examples:
+  lglstm bench scale --plot scale.png
+  lglstm bench scale --of positions --of batch --json
 """
 
 
@@ -145,11 +160,86 @@ def net(
 
     report.check_picture(plot)
     competing = net.choose_rivals(rivals)
-    models = models or (net.QUICK if quick else net.MODELS)
+    folders = {name: model_folder(name) for name in models or (net.QUICK if quick else net.MODELS)}
     tasks = tasks or tuple(net.TASKS)
     with progress_bar("net") as tell:
-        result = net.run(models, competing, tasks, repeats=repeats, threads=threads, tell=tell)
+        result = net.run(folders, competing, tasks, repeats=repeats, threads=threads, tell=tell)
     show(result, net_report, as_json, plot)
+
+
+@command.command(epilog=DATA_EXAMPLES)
+@click.argument("model", required=False)
+@click.option(
+    "--list", "list_path", type=click.Path(path_type=Path), metavar="FILE",
+    help="Images and labels to decode (default: the model's training list if it is there, else "
+    "drawn pictures).",
+)  # fmt: skip
+@click.option(
+    "--seconds", type=click.FloatRange(min=0, min_open=True), metavar="S",
+    help="Of a training iteration, on a GPU for instance (default: measured here, on the CPU).",
+)  # fmt: skip
+@common_options
+def data(
+    model: str | None,
+    list_path: Path | None,
+    seconds: float | None,
+    repeats: int,
+    threads: int,
+    quick: bool,
+    as_json: bool,
+    plot: Path | None,
+) -> None:
+    """Time the data layer of MODEL (default: horse) against what its training needs.
+
+    The layer decodes, augments and resizes as in training, in the net's process or in 1 or 2
+    processes of its own.
+    """
+    from benchmarks import data, data_report, report
+
+    report.check_picture(plot)
+    model = model or ("demo" if quick else "horse")
+    folder = model_folder(model)
+    with progress_bar("data") as tell:
+        result = data.run(
+            model, folder, list_path, seconds, repeats=repeats, threads=threads, tell=tell
+        )
+    show(result, data_report, as_json, plot)
+
+
+@command.command(epilog=SCALE_EXAMPLES)
+@click.option(
+    "--of", "series", multiple=True, type=click.Choice(["positions", "batch", "layers", "d"]),
+    help="What varies; may be repeated (default: all four).",
+)  # fmt: skip
+@common_options
+def scale(
+    series: tuple[str, ...],
+    repeats: int,
+    threads: int,
+    quick: bool,
+    as_json: bool,
+    plot: Path | None,
+) -> None:
+    """Time the C++ stack, forward and backward, as one of its sizes grows.
+
+    A line is fitted to the cost over positions, batch and layers, a parabola to that over d: R² and
+    the largest deviation say how well it fits.
+    """
+    from benchmarks import report, scale, scale_report
+
+    report.check_picture(plot)
+    with progress_bar("scale") as tell:
+        result = scale.run(series, quick=quick, repeats=repeats, threads=threads, tell=tell)
+    show(result, scale_report, as_json, plot)
+
+
+def model_folder(model: str) -> Path:
+    """The folder of a model's prototxts, by its name in models/ or by its path."""
+    folder = find_model(model).deploy.parent
+    for name in ("train.prototxt", "solver.prototxt"):
+        if not (folder / name).is_file():
+            raise InputError(f"{folder}: has no {name}; name a model that can be trained")
+    return folder
 
 
 def show(result: dict[str, Any], presenter: Any, as_json: bool, plot: Path | None) -> None:
