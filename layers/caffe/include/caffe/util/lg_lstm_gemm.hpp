@@ -1,6 +1,10 @@
 #ifndef CAFFE_UTIL_LG_LSTM_GEMM_HPP_
 #define CAFFE_UTIL_LG_LSTM_GEMM_HPP_
 
+#ifdef USE_ONEDNN
+#include <dnnl.h>
+#endif
+
 #include "caffe/common.hpp"
 #include "caffe/util/mkl_alternate.hpp"
 
@@ -17,6 +21,14 @@ inline void lg_lstm_cpu_gemm(const CBLAS_TRANSPOSE transpose_a,
     const CBLAS_TRANSPOSE transpose_b, const int m, const int n, const int k,
     const float* a, const int lda, const float* b, const int ldb,
     const float beta, float* c, const int ldc) {
+#ifdef USE_ONEDNN
+  // A tenth faster than OpenBLAS, except for the long sums of weight gradients.
+  if (transpose_b == CblasNoTrans) {
+    CHECK_EQ(dnnl_success, dnnl_sgemm(transpose_a == CblasNoTrans ? 'N' : 'T',
+        'N', m, n, k, 1.f, a, lda, b, ldb, beta, c, ldc));
+    return;
+  }
+#endif
   cblas_sgemm(CblasRowMajor, transpose_a, transpose_b, m, n, k, 1.f, a, lda, b,
       ldb, beta, c, ldc);
 }

@@ -2,6 +2,7 @@
 
 #include "caffe/layers/lg_lstm_layer.hpp"
 #include "caffe/util/lg_lstm_gemm.hpp"
+#include "caffe/util/math_functions.hpp"
 
 namespace caffe {
 
@@ -60,27 +61,50 @@ void LGLSTMLayer<Dtype>::Reshape(const vector<Blob<Dtype>*>& bottom,
   }
   this->ReshapeCells(bottom[0]->num(), bottom[0]->height(),
       bottom[0]->width(), top);
+  vector<int> shape(2, shape_.sets * shape_.gates * shape_.hidden);
+  shape[1] = inputs();
+  weight_.Reshape(shape);
+}
+
+template <typename Dtype>
+void LGLSTMLayer<Dtype>::JoinWeights() {
+  for (int i = 0; i < 2; ++i) {
+    caffe_copy(rows(i) * inputs(),
+        this->blobs_[this->weight_index(i)]->cpu_data(),
+        weight_.mutable_cpu_data() + first_row(i) * inputs());
+  }
+}
+
+template <typename Dtype>
+void LGLSTMLayer<Dtype>::AddWeightDiffs() {
+  for (int i = 0; i < 2; ++i) {
+    const int index = this->weight_index(i);
+    if (this->param_propagate_down_[index]) {
+      caffe_axpy(rows(i) * inputs(), Dtype(1),
+          weight_.cpu_diff() + first_row(i) * inputs(),
+          this->blobs_[index]->mutable_cpu_diff());
+    }
+  }
 }
 
 template <typename Dtype>
 void LGLSTMLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom,
       const vector<Blob<Dtype>*>& top) {
   const int map = shape_.map();
+  JoinWeights();
+  const Dtype* weight = weight_.cpu_data();
   this->BiasForward_cpu();
-  for (int i = 0; i < 2; ++i) {
-    const Dtype* weight = this->blobs_[this->weight_index(i)]->cpu_data();
-    if (this->has_global()) {  // (B, rows) = f (B, G^2 d) W_global^T + bias
-      lg_lstm_cpu_gemm(CblasNoTrans, CblasTrans, shape_.num, rows(i),
-          global_inputs(), bottom[2]->cpu_data(), global_inputs(), weight,
-          inputs(), Dtype(1),
-          this->row_offset_.mutable_cpu_data() + first_row(i), shape_.rows());
-    }
-    for (int b = 0; b < shape_.num; ++b) {  // (rows, HW) = W_local h
-      lg_lstm_cpu_gemm(CblasNoTrans, CblasNoTrans, rows(i), map,
-          local_inputs(), weight + global_inputs(), inputs(),
-          bottom[0]->cpu_data() + bottom[0]->offset(b), map, Dtype(0),
-          this->gates(b) + first_row(i) * map, map);
-    }
+  if (this->has_global()) {  // (B, rows) = f (B, G^2 d) W_global^T + bias
+    lg_lstm_cpu_gemm(CblasNoTrans, CblasTrans, shape_.num, shape_.rows(),
+        global_inputs(), bottom[2]->cpu_data(), global_inputs(), weight,
+        inputs(), Dtype(1), this->row_offset_.mutable_cpu_data(),
+        shape_.rows());
+  }
+  for (int b = 0; b < shape_.num; ++b) {  // (rows, HW) = W_local h
+    lg_lstm_cpu_gemm(CblasNoTrans, CblasNoTrans, shape_.rows(), map,
+        local_inputs(), weight + global_inputs(), inputs(),
+        bottom[0]->cpu_data() + bottom[0]->offset(b), map, Dtype(0),
+        this->gates(b), map);
   }
   this->CellsForward_cpu(bottom[1], top);
 }
@@ -90,39 +114,38 @@ void LGLSTMLayer<Dtype>::Backward_cpu(const vector<Blob<Dtype>*>& top,
       const vector<bool>& propagate_down,
       const vector<Blob<Dtype>*>& bottom) {
   const int map = shape_.map();
+  const Dtype* weight = weight_.cpu_data();
   this->CellsBackward_cpu(top, bottom[1], propagate_down[1]);
-  for (int i = 0; i < 2; ++i) {
-    const int index = this->weight_index(i);
-    const Dtype* weight = this->blobs_[index]->cpu_data();
-    const bool add = i > 0;  // both weights contribute to the same bottom
-    const Dtype* row_sum = this->row_offset_.cpu_diff() + first_row(i);
-    if (this->param_propagate_down_[index]) {
-      Dtype* weight_diff = this->blobs_[index]->mutable_cpu_diff();
-      if (this->has_global()) {
-        lg_lstm_cpu_gemm(CblasTrans, CblasNoTrans, rows(i), global_inputs(),
-            shape_.num, row_sum, shape_.rows(), bottom[2]->cpu_data(),
-            global_inputs(), Dtype(1), weight_diff, inputs());
-      }
-      for (int b = 0; b < shape_.num; ++b) {
-        lg_lstm_cpu_gemm(CblasNoTrans, CblasTrans, rows(i), local_inputs(),
-            map, this->gates_diff(b) + first_row(i) * map, map,
-            bottom[0]->cpu_data() + bottom[0]->offset(b), map, Dtype(1),
-            weight_diff + global_inputs(), inputs());
-      }
+  const Dtype* row_sum = this->row_offset_.cpu_diff();
+  if (this->param_propagate_down_[this->weight_index(0)] ||
+      this->param_propagate_down_[this->weight_index(1)]) {
+    Dtype* weight_diff = weight_.mutable_cpu_diff();
+    if (this->has_global()) {
+      lg_lstm_cpu_gemm(CblasTrans, CblasNoTrans, shape_.rows(),
+          global_inputs(), shape_.num, row_sum, shape_.rows(),
+          bottom[2]->cpu_data(), global_inputs(), Dtype(0), weight_diff,
+          inputs());
     }
-    if (propagate_down[0]) {
-      for (int b = 0; b < shape_.num; ++b) {
-        lg_lstm_cpu_gemm(CblasTrans, CblasNoTrans, local_inputs(), map,
-            rows(i), weight + global_inputs(), inputs(),
-            this->gates_diff(b) + first_row(i) * map, map, Dtype(add),
-            bottom[0]->mutable_cpu_diff() + bottom[0]->offset(b), map);
-      }
+    for (int b = 0; b < shape_.num; ++b) {
+      lg_lstm_cpu_gemm(CblasNoTrans, CblasTrans, shape_.rows(),
+          local_inputs(), map, this->gates_diff(b), map,
+          bottom[0]->cpu_data() + bottom[0]->offset(b), map, Dtype(b > 0),
+          weight_diff + global_inputs(), inputs());
     }
-    if (this->has_global() && propagate_down[2]) {
-      lg_lstm_cpu_gemm(CblasNoTrans, CblasNoTrans, shape_.num,
-          global_inputs(), rows(i), row_sum, shape_.rows(), weight, inputs(),
-          Dtype(add), bottom[2]->mutable_cpu_diff(), global_inputs());
+    AddWeightDiffs();
+  }
+  if (propagate_down[0]) {
+    for (int b = 0; b < shape_.num; ++b) {
+      lg_lstm_cpu_gemm(CblasTrans, CblasNoTrans, local_inputs(), map,
+          shape_.rows(), weight + global_inputs(), inputs(),
+          this->gates_diff(b), map, Dtype(0),
+          bottom[0]->mutable_cpu_diff() + bottom[0]->offset(b), map);
     }
+  }
+  if (this->has_global() && propagate_down[2]) {
+    lg_lstm_cpu_gemm(CblasNoTrans, CblasNoTrans, shape_.num, global_inputs(),
+        shape_.rows(), row_sum, shape_.rows(), weight, inputs(), Dtype(0),
+        bottom[2]->mutable_cpu_diff(), global_inputs());
   }
   this->BiasBackward_cpu();
 }
