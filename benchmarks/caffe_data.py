@@ -11,9 +11,10 @@ import caffe
 from caffe.proto import caffe_pb2
 from google.protobuf import text_format
 
+from benchmarks.machine import caffe_version
 from layers import seg_options
 
-TIMED = 8
+TIMED = 4
 """Batches of one run for each that was decoded ahead."""
 
 
@@ -51,7 +52,7 @@ class CaffeData:
         return {"forward": (time.perf_counter() - started) / (count * self.batch)}
 
     def version(self) -> str:
-        return caffe.__version__
+        return caffe_version()
 
     def _batches(self, count: int) -> None:
         for _ in range(count):

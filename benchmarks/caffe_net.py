@@ -12,6 +12,7 @@ import numpy as np
 from caffe.proto import caffe_pb2
 from google.protobuf import text_format
 
+from benchmarks.machine import caffe_version
 from benchmarks.memory import PeakMemory
 from common.errors import InputError
 from convert.caffe import read_caffemodel, read_net, weights_for
@@ -110,7 +111,7 @@ class CaffeNet:
         return self.memory.mib()
 
     def version(self) -> str:
-        return caffe.__version__
+        return caffe_version()
 
     def _pass(self, way: str, work, order: list[tuple[int, str]], measured: dict) -> None:
         parts = dict.fromkeys(PARTS, 0.0)

@@ -13,6 +13,7 @@ from caffe import layers as L
 
 from benchmarks.blas_clock import Clock, Product
 from benchmarks.counts import StackSize
+from benchmarks.machine import caffe_version
 from benchmarks.memory import PeakMemory
 from prototxt_gen.backbones import Features
 from prototxt_gen.lg_lstm import classifier, lg_lstm, transition
@@ -98,7 +99,7 @@ class CaffeStack:
         return self.memory.mib()
 
     def version(self) -> str:
-        return caffe.__version__
+        return caffe_version()
 
     def _time(self, work) -> tuple[float, float]:
         """Seconds that something takes, and those of the matrix products in it."""
@@ -135,6 +136,9 @@ class CaffeStacks:
 
     def run(self, number: int) -> dict[str, float]:
         return self.stacks[number].run()
+
+    def version(self) -> str:
+        return caffe_version()
 
 
 @dataclass(frozen=True, kw_only=True)

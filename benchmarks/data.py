@@ -32,11 +32,11 @@ DRAWN_SIZE = 400
 RIVALS = tuple(
     Rival(
         f"workers{count}",
-        f"{count} decoding processes" if count else "decoded by the net's process",
+        label,
         "benchmarks.caffe_data:CaffeData",
         (count,),
     )
-    for count in (0, 1, 2)
+    for count, label in enumerate(("in the net's process", "1 process ahead", "2 processes ahead"))
 )
 NET = Rival("net", "Caffe", "benchmarks.caffe_net:CaffeNet")
 

@@ -36,7 +36,10 @@ def figure(result: dict[str, Any]) -> Figure:
     rows = result["rivals"]
     bars(axes, [row["label"] for row in rows], [row["images_s"] for row in rows])
     need = result["need_images_s"]["median"]
-    axes.axvline(need, color="C3", linestyle="--", label=f"training needs {number(need)} images/s")
-    axes.set(title=f"Data layer of {result['model']}", xlabel="images per second")
-    axes.legend()
+    axes.axvline(need, color="C3", linestyle="--")
+    axes.set(xlabel="images per second")
+    axes.set_title(
+        f"Data layer of {result['model']}; dashed: what training needs, {number(need)} images/s",
+        fontsize=10,
+    )
     return made

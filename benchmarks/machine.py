@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import importlib.metadata
 import os
 import platform
 import re
@@ -11,6 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 
@@ -29,18 +29,10 @@ ROW_MAJOR, AS_IT_STANDS = 101, 111
 
 
 class Machine:
-    """A competitor that does nothing but products and copies, in turns with the others.
-
-    blas: the path of the library that Caffe multiplies with.
-    """
+    """A competitor that does nothing but products and copies, in turns with the others."""
 
     def __init__(self, threads: int, square: int = SQUARE, copied: int = COPIED) -> None:
-        import caffe  # noqa: F401 (brings its BLAS, and has its threads wait as in training)
-
-        maps = Path("/proc/self/maps").read_text()
-        found = re.search(r"/\S*/lib(?:openblas|cblas|mkl_rt|blis)\S*\.so\S*$", maps, re.MULTILINE)
-        self.blas = found.group() if found else "libcblas.so.3"
-        self._sgemm = ctypes.CDLL(self.blas).cblas_sgemm
+        self._sgemm = caffe_sgemm()
         self._sgemm.argtypes = [ctypes.c_int] * 6 + [ctypes.c_float, ctypes.c_void_p, ctypes.c_int]
         self._sgemm.argtypes += [ctypes.c_void_p, ctypes.c_int, ctypes.c_float]
         self._sgemm.argtypes += [ctypes.c_void_p, ctypes.c_int]
@@ -52,7 +44,8 @@ class Machine:
         self.load([])
 
     def blas_path(self) -> str:
-        return self.blas
+        """The path of the library that Caffe multiplies with."""
+        return path_of(self._sgemm)
 
     def rates(self) -> dict[str, int]:
         """What the seconds of `run` are worth: operations and bytes (read and written)."""
@@ -92,6 +85,36 @@ class Machine:
         list(self._pool.map(copy, self._parts))
 
 
+def caffe_sgemm() -> Any:
+    """The cblas_sgemm that Caffe calls, found in what Caffe's library is linked with."""
+    import caffe
+
+    return ctypes.CDLL(caffe._caffe.__file__).cblas_sgemm
+
+
+def path_of(function: Any) -> str:
+    """The file of the library that a C function is in, links followed."""
+
+    class Info(ctypes.Structure):
+        _fields_ = [
+            ("path", ctypes.c_char_p),
+            ("base", ctypes.c_void_p),
+            ("name", ctypes.c_char_p),
+            ("address", ctypes.c_void_p),
+        ]
+
+    info = Info()
+    ctypes.CDLL(None).dladdr(ctypes.cast(function, ctypes.c_void_p), ctypes.byref(info))
+    return os.path.realpath(os.fsdecode(info.path))
+
+
+def caffe_version() -> str:
+    """Caffe's version and its BLAS, in a process that has imported Caffe."""
+    import caffe
+
+    return f"{caffe.__version__} with {Path(path_of(caffe_sgemm())).name}"
+
+
 def describe(threads: int) -> dict[str, object]:
     """What the figures depend on: processor, threads, versions."""
     model = re.search(r"^model name\s*:\s*(.*)$", _read("/proc/cpuinfo"), re.MULTILINE)
@@ -105,15 +128,7 @@ def describe(threads: int) -> dict[str, object]:
         "system": platform.platform(),
         "python": platform.python_version(),
         "numpy": np.__version__,
-        "torch": _version("torch"),
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _read(path: str) -> str:

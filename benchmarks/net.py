@@ -60,8 +60,6 @@ def run(
     rivals, tasks = list(rivals), list(tasks)
     runs = len(folders) * len(rivals) * (1 + len(tasks) * (1 + repeats))
     with tempfile.TemporaryDirectory() as temporary, Field(rivals, threads, runs, tell) as field:
-        with field.best() as best:
-            blas = best.blas_path()
         cases = []
         for model, folder in folders.items():
             field.start()
@@ -75,7 +73,7 @@ def run(
                 cases.append({"model": model, "task": task, "batch": _batch(task, inputs)} | case)
         return {
             "benchmark": "net",
-            "machine": machine.describe(threads) | {"blas": blas},
+            "machine": machine.describe(threads),
             "versions": field.versions(),
             "repeats": repeats,
             "compared_with": COMPARED_WITH if COMPARED_WITH in field.workers else field.first.key,

@@ -41,7 +41,7 @@ def percent(values: dict[str, float]) -> str:
 
 
 def table(title: str, columns: list[str]) -> Table:
-    """First column to the left, numbers to the right."""
+    """An empty table: first column to the left, numbers to the right."""
     made = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
     for i, column in enumerate(columns):
         made.add_column(column, justify="right" if i else "left", no_wrap=i == 0)
@@ -53,12 +53,12 @@ def left_out_row(made: Table, label: str, reason: str) -> None:
 
 
 def machine_line(result: dict[str, Any]) -> str:
-    about = result["machine"]
-    torch = f", PyTorch {about['torch']}" if about["torch"] else ""
+    about, versions = result["machine"], result["versions"]
+    software = [f"Caffe {version}" for version in versions.values() if "with" in version][:1]
+    software += [f"PyTorch {version}" for version in versions.values() if "with" not in version][:1]
     return (
-        f"{about['cpu']}, {about['threads']} of {about['cores']} cores, "
-        f"BLAS {Path(about['blas']).name}{torch}; medians of {result['repeats']} rounds, in which "
-        "all take turns, with quartiles"
+        f"{about['cpu']}, {about['threads']} of {about['cores']} cores; {', '.join(software)}; "
+        f"medians of {result['repeats']} rounds, in which all take turns, with quartiles"
     )
 
 

@@ -70,10 +70,13 @@ def run(
         done += 1
         tell(done, steps)
 
+    with Worker("benchmarks.caffe_stack:CaffeStacks", threads=threads) as worker:
+        versions = {"cpp": worker.version()}
     made = [_series(name, sizes, repeats, threads, step) for name, sizes in chosen.items()]
     return {
         "benchmark": "scale",
         "machine": machine.describe(threads),
+        "versions": versions,
         "repeats": repeats,
         "base": BASE.as_dict(),
         "series": made,
@@ -124,8 +127,8 @@ def _small(size: StackSize) -> StackSize:
     """A try of a size in milliseconds."""
     return replace(
         size,
-        height=max(size.grid, size.height // 8),
-        width=max(size.grid, size.width // 8),
+        height=max(size.grid, size.height // 4),
+        width=max(size.grid, size.width // 4),
         channels=16,
         hidden=max(1, size.hidden // 8),
     )

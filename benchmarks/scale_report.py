@@ -27,11 +27,12 @@ def formula(series: dict[str, Any]) -> str:
     """The fitted curve in words and how well it fits."""
     *powers, constant = series["fit"]["coefficients"]
     x = "d" if series["name"] == "d" else series["name"]
-    terms = [f"{constant:.3g}"]
+    text = f"{constant:.3g}"
     for power, coefficient in enumerate(reversed(powers), start=1):
-        terms.append(f"{coefficient:.3g} · {x}" + ("²" if power == 2 else ""))
+        sign = "+" if coefficient >= 0 else "−"
+        text += f" {sign} {abs(coefficient):.3g} · {x}" + ("²" if power == 2 else "")
     return (
-        f"ms = {' + '.join(terms)}; R² {series['fit']['r_squared']:.4f}, largest deviation "
+        f"ms = {text}; R² {series['fit']['r_squared']:.4f}, largest deviation "
         f"{100 * series['fit']['largest_deviation']:.1f} %"
     )
 
@@ -65,8 +66,8 @@ def _draw(axes: Axes, series: dict[str, Any]) -> None:
     error = [median - [t["low"] for t in times], [t["high"] for t in times] - median]
     fitted = np.linspace(0 if x.min() < 0.3 * x.max() else x.min(), x.max(), 100)
     curve = np.polyval(series["fit"]["coefficients"], fitted)
-    axes.plot(fitted, curve, color="C1", label=formula(series))
-    axes.errorbar(x, median, error, fmt="o", color="C0", capsize=3, label="measured, quartiles")
+    axes.plot(fitted, curve, color="C1")
+    axes.errorbar(x, median, error, fmt="o", color="C0", capsize=3)
+    axes.set_title(formula(series), fontsize=9)
     axes.set(xlabel=WHAT[series["name"]], ylabel="forward + backward, ms", ylim=(0, None))
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=7)

@@ -83,7 +83,7 @@ def run(
             cases.append({"name": name} | _case(size, field, best, repeats))
         return {
             "benchmark": "stack",
-            "machine": machine.describe(threads) | {"blas": best.blas_path()},
+            "machine": machine.describe(threads),
             "versions": field.versions(),
             "repeats": repeats,
             "compared_with": rivals[0].key,
