@@ -53,10 +53,21 @@ class CaffeNet:
         self.temporary = tempfile.TemporaryDirectory()
         self.net = self.solver = None
 
-    def make_weights(self, folder: Path, destination: Path) -> None:
-        """Write a caffemodel of the values that training starts from."""
+    def make_weights(self, folder: Path, destination: Path, input_std: float = 50) -> None:
+        """Write a caffemodel of random weights; convolutions as He et al. draw them.
+
+        From the generated nets' own Gaussians of 0.001, which pretrained weights replace, the
+        gradients of the first layers would be denormal numbers: slow and inexact everywhere.
+        """
         caffe.set_random_seed(1)
-        caffe.Net(str(self._train_file(folder)), caffe.TRAIN).save(str(destination))
+        net = caffe.Net(str(self._train_file(folder)), caffe.TRAIN)
+        random = np.random.default_rng(1)
+        for name, (weight, *_) in net.params.items():
+            if weight.data.ndim == 4 and part_of(name) == "backbone":
+                fan_in = np.prod(weight.data.shape[1:])
+                std = np.sqrt(2 / fan_in) / (input_std if weight.data.shape[1] == 3 else 1)
+                weight.data[...] = random.normal(0, std, weight.data.shape)
+        net.save(str(destination))
 
     def check(self, folder: Path, weights: Path, inputs: dict) -> dict[str, np.ndarray]:
         """Loss and gradients of all weights without dropout, and the deploy net's output."""

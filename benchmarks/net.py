@@ -38,8 +38,17 @@ COMPARED_WITH = "torch"
 TASKS = {"train": "training iteration", "image": "one image, forward"}
 MODELS, QUICK = ("horse", "atr"), ("demo",)
 
-TOLERANCE = 1e-3
-"""Of gradients through a whole net in single precision, relative to the largest of an array."""
+INPUT_STD = 50  # of photos minus the mean, about
+
+TOLERANCE = {"loss": 1e-3, "score": 1e-3}
+GRADIENT_TOLERANCE = 5e-2
+"""Relative to the largest of an array.
+
+Gradients through a whole net in single precision jump: where a ReLU's input is nearly zero, or two
+values under a maximum nearly equal, the last bit of an activation decides where a gradient goes.
+Engines whose activations agree to 1e-6 differ by some 1e-3 in the first gradients; a mistake
+differs by 1.
+"""
 
 
 def run(
@@ -64,7 +73,7 @@ def run(
         for model, folder in folders.items():
             field.start()
             weights = Path(temporary) / f"{model}.caffemodel"
-            field.workers[field.first.key].make_weights(folder, weights)
+            field.workers[field.first.key].make_weights(folder, weights, INPUT_STD)
             inputs = random_inputs(folder / "train.prototxt")
             _check(field, folder, weights, inputs)
             for task in tasks:
@@ -87,7 +96,7 @@ def random_inputs(net_file: Path) -> dict[str, np.ndarray]:
     classes = next(layer.top_shapes[0][1] for layer in net.layers if layer.tops[0] == "score1")
     rng = np.random.default_rng(1)
     return {
-        "data": rng.normal(0, 50, net.inputs["data"]).astype(np.float32),
+        "data": rng.normal(0, INPUT_STD, net.inputs["data"]).astype(np.float32),
         "label": rng.integers(0, classes, net.inputs["label"]).astype(np.float32),
     }
 
@@ -102,7 +111,7 @@ def choose_rivals(keys: str | None) -> list[Rival]:
 
 def _check(field: Field, folder: Path, weights: Path, inputs: dict[str, np.ndarray]) -> None:
     results = field.each(lambda worker: worker.check(folder, weights, inputs))
-    check_equal(results, field.label, TOLERANCE)
+    check_equal(results, field.label, GRADIENT_TOLERANCE, TOLERANCE)
 
 
 def _case(field: Field, arguments: tuple, repeats: int) -> dict[str, Any]:

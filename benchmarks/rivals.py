@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -161,16 +162,21 @@ def check_equal(
     results: Mapping[str, Mapping[str, np.ndarray]],
     label: Callable[[str], str],
     tolerance: float = TOLERANCE,
+    special: Mapping[str, float] = MappingProxyType({}),
 ) -> None:
-    """Raise InputError unless all rivals computed the arrays of the first, within `tolerance`."""
+    """Raise InputError unless all rivals computed the arrays of the first.
+
+    tolerance: relative to the largest value of an array, but for the arrays named in `special`.
+    """
     first, *others = results
     for key in others:
         for name, expected in results[first].items():
             found = difference(expected, results[key][name])
-            if not found <= tolerance:
+            allowed = special.get(name, tolerance)
+            if not found <= allowed:
                 raise InputError(
                     f"{label(key)} does not compute what {label(first)} computes: {name} differs "
-                    f"by {found:.1e} of its largest value, allowed is {tolerance:.0e}; nothing was "
+                    f"by {found:.1e} of its largest value, allowed is {allowed:.0e}; nothing was "
                     "timed, find the mistake first"
                 )
 
