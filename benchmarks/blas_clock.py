@@ -1,7 +1,7 @@
 """How long matrix products take inside Caffe's layers, and which they are: see blas_clock.c.
 
 The parent compiles the clock and starts a worker with `environment(…)`; the worker, in which Caffe
-then calls the clock in place of its BLAS, reads it through `Clock`.
+then calls the clock in place of BLAS and oneDNN, reads it through `Clock`.
 """
 
 from __future__ import annotations
@@ -10,19 +10,26 @@ import ctypes
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 VARIABLE = "BLAS_CLOCK"
 SOURCE = Path(__file__).with_suffix(".c")
 
+BLAS, ONEDNN = 0, 1
+NAMES = {BLAS: "BLAS", ONEDNN: "ONEDNN"}
+AS_IT_STANDS, TRANSPOSED = 111, 112
+
 
 class Product(NamedTuple):
     """C (m, n) = A (m, k) B (k, n), or added to C, row-major; `count` times.
 
-    transpose_a, transpose_b: CBLAS numbers, 111 for as it stands, 112 for transposed.
+    library: whose function was called, BLAS or ONEDNN. transpose_a, transpose_b: AS_IT_STANDS or
+    TRANSPOSED, CBLAS's numbers.
     """
 
+    library: int
     transpose_a: int
     transpose_b: int
     m: int
@@ -51,11 +58,12 @@ def compiled(folder: Path) -> Path | None:
     return library if done.returncode == 0 else None
 
 
-def environment(library: Path | None, blas: str) -> dict[str, str]:
-    """Variables of a worker in which the products of `blas` are timed."""
+def environment(library: Path | None, paths: Mapping[int, str]) -> dict[str, str]:
+    """Variables of a worker in which products are timed; paths: of BLAS and, if used, oneDNN."""
     if library is None:
         return {}
-    return {"LD_PRELOAD": str(library), VARIABLE: str(library), "BLAS_CLOCK_LIBRARY": blas}
+    variables = {"LD_PRELOAD": str(library), VARIABLE: str(library)}
+    return variables | {f"BLAS_CLOCK_{NAMES[key]}": path for key, path in paths.items()}
 
 
 class Clock:

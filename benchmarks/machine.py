@@ -1,4 +1,4 @@
-"""What this machine can do at best: matrix products by Caffe's own BLAS, and copying memory."""
+"""What this machine can do at best: matrix products by Caffe's own libraries, copying memory."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.blas_clock import Product
+from benchmarks.blas_clock import AS_IT_STANDS, BLAS, ONEDNN, TRANSPOSED, Product
 
 SQUARE = 2048
 """Side of the square matrices whose product tells the machine's rate."""
@@ -25,58 +26,60 @@ COPIED = 256 * 2**20
 FEW = 3
 """Both take a tenth of a second or less: one alone would tell of a moment only."""
 
-ROW_MAJOR, AS_IT_STANDS = 101, 111
+ROW_MAJOR = 101
 
 
 class Machine:
     """A competitor that does nothing but products and copies, in turns with the others."""
 
     def __init__(self, threads: int, square: int = SQUARE, copied: int = COPIED) -> None:
-        self._sgemm = caffe_sgemm()
-        self._sgemm.argtypes = [ctypes.c_int] * 6 + [ctypes.c_float, ctypes.c_void_p, ctypes.c_int]
-        self._sgemm.argtypes += [ctypes.c_void_p, ctypes.c_int, ctypes.c_float]
-        self._sgemm.argtypes += [ctypes.c_void_p, ctypes.c_int]
-        self._square = Product(
-            AS_IT_STANDS, AS_IT_STANDS, square, square, square, square, square, square, 0, 1
-        )
+        self._multiply = {BLAS: _blas(caffe_function("cblas_sgemm"))}
+        if caffe_function("dnnl_sgemm"):
+            self._multiply[ONEDNN] = _onednn(caffe_function("dnnl_sgemm"))
+        self._squares = [
+            Product(library, AS_IT_STANDS, AS_IT_STANDS, *[square] * 6, 0, 1)
+            for library in self._multiply
+        ]
         self._parts = [np.ones((2, copied // threads // 4), np.float32) for _ in range(threads)]
         self._pool = ThreadPoolExecutor(threads)
         self.load([])
 
-    def blas_path(self) -> str:
-        """The path of the library that Caffe multiplies with."""
-        return path_of(self._sgemm)
+    def libraries(self) -> dict[int, str]:
+        """The paths of what Caffe multiplies with: BLAS and, where it is linked with it, oneDNN."""
+        names = {BLAS: "cblas_sgemm", ONEDNN: "dnnl_sgemm"}
+        return {library: path_of(caffe_function(names[library])) for library in self._multiply}
 
     def rates(self) -> dict[str, int]:
         """What the seconds of `run` are worth: operations and bytes (read and written)."""
         copied = 2 * sum(part[0].nbytes for part in self._parts)
         replayed = sum(product.flop for product in self._products)
-        return {"square": self._square.flop, "copy": copied, "replay": replayed}
+        return {"square": self._squares[0].flop, "copy": copied, "replay": replayed}
 
     def load(self, products: list[Product]) -> None:
         """Take the products to repeat, those of a layer for instance."""
         self._products = products
-        sizes = [_sizes(product) for product in [self._square, *products]]
+        sizes = [_sizes(product) for product in [*self._squares, *products]]
         rng = np.random.default_rng(0)
         self._operands = [
             rng.standard_normal(max(size), np.float32) * 0.01 for size in zip(*sizes, strict=True)
         ]
 
     def run(self) -> dict[str, float]:
-        """Seconds for the square product and the copy, medians of a few, and for the products."""
+        """Seconds for the square product by the faster library, the copy, and the products."""
         return {
-            "square": median(_seconds(lambda: self._multiply(self._square)) for _ in range(FEW)),
+            "square": min(
+                median(_seconds(lambda p=p: self._repeat(p)) for _ in range(FEW))
+                for p in self._squares
+            ),
             "copy": median(_seconds(self._copy) for _ in range(FEW)),
-            "replay": _seconds(lambda: [self._multiply(product) for product in self._products]),
+            "replay": _seconds(lambda: [self._repeat(product) for product in self._products]),
         }
 
-    def _multiply(self, p: Product) -> None:
-        a, b, c = (operand.ctypes.data for operand in self._operands)
-        for _ in range(p.count):
-            self._sgemm(
-                ROW_MAJOR, p.transpose_a, p.transpose_b, p.m, p.n, p.k,
-                1.0, a, p.lda, b, p.ldb, float(p.adds), c, p.ldc,
-            )  # fmt: skip
+    def _repeat(self, product: Product) -> None:
+        multiply = self._multiply[product.library]
+        operands = [operand.ctypes.data for operand in self._operands]
+        for _ in range(product.count):
+            multiply(product, *operands)
 
     def _copy(self) -> None:
         def copy(part: np.ndarray) -> None:  # ctypes lets other threads run meanwhile
@@ -85,11 +88,38 @@ class Machine:
         list(self._pool.map(copy, self._parts))
 
 
-def caffe_sgemm() -> Any:
-    """The cblas_sgemm that Caffe calls, found in what Caffe's library is linked with."""
+Multiply = Callable[[Product, int, int, int], Any]
+
+
+def _blas(sgemm: Any) -> Multiply:
+    whole, real, matrix = ctypes.c_int, ctypes.c_float, ctypes.c_void_p
+    sgemm.argtypes = [whole] * 6 + [real, matrix, whole, matrix, whole, real, matrix, whole]
+
+    def multiply(p: Product, a: int, b: int, c: int) -> None:
+        shape = (p.transpose_a, p.transpose_b, p.m, p.n, p.k)
+        sgemm(ROW_MAJOR, *shape, 1, a, p.lda, b, p.ldb, p.adds, c, p.ldc)
+
+    return multiply
+
+
+def _onednn(sgemm: Any) -> Multiply:
+    whole, real, matrix = ctypes.c_int64, ctypes.c_float, ctypes.c_void_p
+    sgemm.argtypes = [ctypes.c_char] * 2 + [whole] * 3
+    sgemm.argtypes += [real, matrix, whole, matrix, whole, real, matrix, whole]
+    letter = {AS_IT_STANDS: b"N", TRANSPOSED: b"T"}
+
+    def multiply(p: Product, a: int, b: int, c: int) -> None:
+        shape = (letter[p.transpose_a], letter[p.transpose_b], p.m, p.n, p.k)
+        sgemm(*shape, 1, a, p.lda, b, p.ldb, p.adds, c, p.ldc)
+
+    return multiply
+
+
+def caffe_function(name: str) -> Any:
+    """A function of the libraries that Caffe's is linked with; None if none of them has it."""
     import caffe
 
-    return ctypes.CDLL(caffe._caffe.__file__).cblas_sgemm
+    return getattr(ctypes.CDLL(caffe._caffe.__file__), name, None)
 
 
 def path_of(function: Any) -> str:
@@ -109,10 +139,12 @@ def path_of(function: Any) -> str:
 
 
 def caffe_version() -> str:
-    """Caffe's version and its BLAS, in a process that has imported Caffe."""
+    """Caffe's version and its BLAS and oneDNN, in a process that has imported Caffe."""
     import caffe
 
-    return f"{caffe.__version__} with {Path(path_of(caffe_sgemm())).name}"
+    functions = map(caffe_function, ("cblas_sgemm", "dnnl_sgemm"))
+    names = [Path(path_of(function)).name for function in functions if function]
+    return f"{caffe.__version__} with {' and '.join(names)}"
 
 
 def describe(threads: int) -> dict[str, object]:

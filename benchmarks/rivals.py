@@ -91,9 +91,10 @@ class Field:
     def label(self, key: str) -> str:
         return next(rival.label for rival in self.rivals if rival.key == key)
 
-    def best(self) -> Worker:
-        """A worker that measures what the machine can do; the caller closes it."""
-        return Worker("benchmarks.machine:Machine", self.threads, threads=self.threads)
+    def best(self, *arguments: int) -> Worker:
+        """A worker that measures what the machine can do (see Machine); the caller closes it."""
+        target = "benchmarks.machine:Machine"
+        return Worker(target, self.threads, *arguments, threads=self.threads)
 
     def start(self, environments: Mapping[str, Mapping[str, str | None]] | None = None) -> None:
         """Start every rival that was not left out, anew if it is running: with nothing allocated.

@@ -49,6 +49,7 @@ SIZES = {
 """The maps of the models: LargeFOV on Horse-Cow, Co-CNN on ATR."""
 
 QUICK = {"9x7": StackSize(height=9, width=7, channels=16, hidden=8, classes=3)}
+QUICK_LIMITS = (256, 2**20)
 TINY = StackSize(
     batch=2, height=5, width=4, channels=7, hidden=3, neighbors=8, grid=2, classes=3, layers=5
 )
@@ -61,10 +62,12 @@ def run(
     *,
     repeats: int,
     threads: int,
+    limits: tuple[int, int] = (machine.SQUARE, machine.COPIED),
     tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
     """Measure every size with every rival; the first rival is what the others are compared with.
 
+    limits: how large a product and a copy tell what the machine can do.
     Returns the object that `--json` prints. Raises InputError if a rival computes other numbers.
     """
     sizes, rivals = list(sizes), list(rivals)
@@ -72,14 +75,14 @@ def run(
     with (
         tempfile.TemporaryDirectory() as folder,
         Field(rivals, threads, runs, tell) as field,
-        field.best() as best,
+        field.best(*limits) as best,
     ):
-        clock = blas_clock.environment(blas_clock.compiled(Path(folder)), best.blas_path())
-        field.start()
-        check(field)
+        clock = blas_clock.environment(blas_clock.compiled(Path(folder)), best.libraries())
         cases = []
         for name, size in sizes:
             field.start({"cpp": clock})
+            if not cases:
+                check(field)
             cases.append({"name": name} | _case(size, field, best, repeats))
         return {
             "benchmark": "stack",

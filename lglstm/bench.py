@@ -124,8 +124,9 @@ def stack(
     report.check_picture(plot)
     chosen = stack.choose(sizes, batches, quick)
     competing = stack.choose_rivals(rivals)
+    more = {"limits": stack.QUICK_LIMITS} if quick else {}
     with progress_bar("stack") as tell:
-        result = stack.run(chosen, competing, repeats=repeats, threads=threads, tell=tell)
+        result = stack.run(chosen, competing, repeats=repeats, threads=threads, tell=tell, **more)
     show(result, stack_report, as_json, plot)
 
 
@@ -197,6 +198,8 @@ def data(
     from benchmarks import data, data_report, report
 
     report.check_picture(plot)
+    if list_path is not None and not list_path.is_file():
+        raise InputError(f"{list_path}: there is no such list; name one of images and labels")
     model = model or ("demo" if quick else "horse")
     folder = model_folder(model)
     with progress_bar("data") as tell:
