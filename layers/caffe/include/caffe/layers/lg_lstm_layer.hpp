@@ -195,12 +195,11 @@ class LGLSTMLayer : public LGLSTMBaseLayer<Dtype> {
   /// Gate rows of weight blob i (0 spatial, 1 depth), and where they begin.
   int rows(const int i) const;
   int first_row(const int i) const;
-  /// Put both weight blobs one below the other, for one product instead of two.
-  void JoinWeights();
+  /// Both weight blobs one below the other (rows, K), for one product instead of
+  /// two. Valid until the next layer's call.
+  Dtype* JoinedWeights();
   /// Add the gradient of the joined weights to that of each blob that learns.
-  void AddWeightDiffs();
-
-  Blob<Dtype> weight_;  // (rows, K): spatial, then depth; the CPU's
+  void AddWeightDiffs(const Dtype* joined_diff);
 
   using LGLSTMBaseLayer<Dtype>::shape_;
 };

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <vector>
 
 #include "caffe/layers/lg_lstm_layer.hpp"
@@ -61,27 +62,28 @@ void LGLSTMLayer<Dtype>::Reshape(const vector<Blob<Dtype>*>& bottom,
   }
   this->ReshapeCells(bottom[0]->num(), bottom[0]->height(),
       bottom[0]->width(), top);
-  vector<int> shape(2, shape_.sets * shape_.gates * shape_.hidden);
-  shape[1] = inputs();
-  weight_.Reshape(shape);
 }
 
 template <typename Dtype>
-void LGLSTMLayer<Dtype>::JoinWeights() {
+Dtype* LGLSTMLayer<Dtype>::JoinedWeights() {
+  // Needed within one call only, so all layers of a thread share the memory.
+  static thread_local vector<Dtype> joined;
+  joined.resize(std::max<size_t>(joined.size(), shape_.rows() * inputs()));
   for (int i = 0; i < 2; ++i) {
     caffe_copy(rows(i) * inputs(),
         this->blobs_[this->weight_index(i)]->cpu_data(),
-        weight_.mutable_cpu_data() + first_row(i) * inputs());
+        joined.data() + first_row(i) * inputs());
   }
+  return joined.data();
 }
 
 template <typename Dtype>
-void LGLSTMLayer<Dtype>::AddWeightDiffs() {
+void LGLSTMLayer<Dtype>::AddWeightDiffs(const Dtype* joined_diff) {
   for (int i = 0; i < 2; ++i) {
     const int index = this->weight_index(i);
     if (this->param_propagate_down_[index]) {
       caffe_axpy(rows(i) * inputs(), Dtype(1),
-          weight_.cpu_diff() + first_row(i) * inputs(),
+          joined_diff + first_row(i) * inputs(),
           this->blobs_[index]->mutable_cpu_diff());
     }
   }
@@ -91,8 +93,7 @@ template <typename Dtype>
 void LGLSTMLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom,
       const vector<Blob<Dtype>*>& top) {
   const int map = shape_.map();
-  JoinWeights();
-  const Dtype* weight = weight_.cpu_data();
+  const Dtype* weight = JoinedWeights();
   this->BiasForward_cpu();
   if (this->has_global()) {  // (B, rows) = f (B, G^2 d) W_global^T + bias
     lg_lstm_cpu_gemm(CblasNoTrans, CblasTrans, shape_.num, shape_.rows(),
@@ -114,26 +115,9 @@ void LGLSTMLayer<Dtype>::Backward_cpu(const vector<Blob<Dtype>*>& top,
       const vector<bool>& propagate_down,
       const vector<Blob<Dtype>*>& bottom) {
   const int map = shape_.map();
-  const Dtype* weight = weight_.cpu_data();
   this->CellsBackward_cpu(top, bottom[1], propagate_down[1]);
   const Dtype* row_sum = this->row_offset_.cpu_diff();
-  if (this->param_propagate_down_[this->weight_index(0)] ||
-      this->param_propagate_down_[this->weight_index(1)]) {
-    Dtype* weight_diff = weight_.mutable_cpu_diff();
-    if (this->has_global()) {
-      lg_lstm_cpu_gemm(CblasTrans, CblasNoTrans, shape_.rows(),
-          global_inputs(), shape_.num, row_sum, shape_.rows(),
-          bottom[2]->cpu_data(), global_inputs(), Dtype(0), weight_diff,
-          inputs());
-    }
-    for (int b = 0; b < shape_.num; ++b) {
-      lg_lstm_cpu_gemm(CblasNoTrans, CblasTrans, shape_.rows(),
-          local_inputs(), map, this->gates_diff(b), map,
-          bottom[0]->cpu_data() + bottom[0]->offset(b), map, Dtype(b > 0),
-          weight_diff + global_inputs(), inputs());
-    }
-    AddWeightDiffs();
-  }
+  Dtype* weight = JoinedWeights();
   if (propagate_down[0]) {
     for (int b = 0; b < shape_.num; ++b) {
       lg_lstm_cpu_gemm(CblasTrans, CblasNoTrans, local_inputs(), map,
@@ -146,6 +130,23 @@ void LGLSTMLayer<Dtype>::Backward_cpu(const vector<Blob<Dtype>*>& top,
     lg_lstm_cpu_gemm(CblasNoTrans, CblasNoTrans, shape_.num, global_inputs(),
         shape_.rows(), row_sum, shape_.rows(), weight, inputs(), Dtype(0),
         bottom[2]->mutable_cpu_diff(), global_inputs());
+  }
+  if (this->param_propagate_down_[this->weight_index(0)] ||
+      this->param_propagate_down_[this->weight_index(1)]) {
+    Dtype* weight_diff = weight;  // the weights are no longer needed
+    if (this->has_global()) {
+      lg_lstm_cpu_gemm(CblasTrans, CblasNoTrans, shape_.rows(),
+          global_inputs(), shape_.num, row_sum, shape_.rows(),
+          bottom[2]->cpu_data(), global_inputs(), Dtype(0), weight_diff,
+          inputs());
+    }
+    for (int b = 0; b < shape_.num; ++b) {
+      lg_lstm_cpu_gemm(CblasNoTrans, CblasTrans, shape_.rows(),
+          local_inputs(), map, this->gates_diff(b), map,
+          bottom[0]->cpu_data() + bottom[0]->offset(b), map, Dtype(b > 0),
+          weight_diff + global_inputs(), inputs());
+    }
+    AddWeightDiffs(weight_diff);
   }
   this->BiasBackward_cpu();
 }

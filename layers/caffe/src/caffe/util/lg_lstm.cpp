@@ -75,6 +75,10 @@ LG_LSTM_INLINE To bits_of(const From from) {
   return to;
 }
 
+const double kInverseFactorial[] = {1, 1, 1. / 2, 1. / 6, 1. / 24, 1. / 120,
+    1. / 720, 1. / 5040, 1. / 40320, 1. / 362880, 1. / 3628800, 1. / 39916800,
+    1. / 479001600, 1. / 6227020800, 1. / 87178291200};
+
 template <typename Dtype>
 LG_LSTM_INLINE Dtype fast_expm1(Dtype x) {
   typedef Expm1<Dtype> T;
@@ -85,9 +89,9 @@ LG_LSTM_INLINE Dtype fast_expm1(Dtype x) {
   const Dtype shifted = x * Dtype(1.44269504088896340736) + T::round_magic();
   const Dtype n = shifted - T::round_magic();
   const Dtype r = (x - n * T::log2_high()) - n * T::log2_low();
-  Dtype series = Dtype(1) / T::kDegree;
+  Dtype series = Dtype(kInverseFactorial[T::kDegree]);
   for (int k = T::kDegree - 1; k > 0; --k) {
-    series = (series * r + Dtype(1)) * (Dtype(1) / k);
+    series = series * r + Dtype(kInverseFactorial[k]);
   }
   series *= r;
   const Int exponent =
@@ -244,23 +248,23 @@ LG_LSTM_INLINE Dtype tanh_row_diff_body(const int size,
 LG_LSTM_ROW_FUNCTIONS(float)
 LG_LSTM_ROW_FUNCTIONS(double)
 
-// to(y, x) = from(y + offset.y, x + offset.x), zero where that lies outside.
+// to(y, x) = from(y + offset.y, x + offset.x), zero where that lies outside;
+// offsets are -1, 0 or 1. In raster order this is one move of the whole map,
+// less the column whose values came from the row before or after.
 template <typename Dtype>
 void shift_map(const int height, const int width, const LGLSTMOffset offset,
     const Dtype* from, Dtype* to) {
-  const int first = std::max(0, -offset.x);
-  const int last = std::min(width, width - offset.x);
-  for (int y = 0; y < height; ++y) {
-    Dtype* row = to + y * width;
-    const int from_y = y + offset.y;
-    if (from_y < 0 || from_y >= height) {
-      std::fill(row, row + width, Dtype(0));
-      continue;
+  const int size = height * width;
+  const int step = offset.y * width + offset.x;
+  const int first = std::min(size, std::max(0, -step));
+  const int last = std::max(first, std::min(size, size - step));
+  std::fill(to, to + first, Dtype(0));
+  std::copy(from + first + step, from + last + step, to + first);
+  std::fill(to + last, to + size, Dtype(0));
+  if (offset.x != 0) {
+    for (int i = offset.x > 0 ? width - 1 : 0; i < size; i += width) {
+      to[i] = 0;
     }
-    std::fill(row, row + first, Dtype(0));
-    std::copy(from + from_y * width + first + offset.x,
-        from + from_y * width + last + offset.x, row + first);
-    std::fill(row + last, row + width, Dtype(0));
   }
 }
 
