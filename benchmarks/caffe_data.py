@@ -12,6 +12,7 @@ from caffe.proto import caffe_pb2
 from google.protobuf import text_format
 
 from benchmarks.machine import caffe_version
+from benchmarks.memory import PeakMemory
 from layers import seg_options
 
 TIMED = 4
@@ -26,6 +27,7 @@ class CaffeData:
 
     def build(self, net_file: Path, list_path: Path | None) -> None:
         """Take the data layer of `net_file`, with another list if one is given."""
+        self.memory = PeakMemory()
         source = text_format.Parse(net_file.read_text(), caffe_pb2.NetParameter())
         layer = next(layer for layer in source.layer if layer.python_param.layer == "SegData")
         options = seg_options.parse(layer.python_param.param_str)
@@ -42,6 +44,7 @@ class CaffeData:
 
     def warm_up(self) -> None:
         self._batches(self.ahead)
+        self.memory.forget()
 
     def run(self) -> dict[str, float]:
         """Seconds for each image, once the batches that were decoded ahead are used up."""
@@ -50,6 +53,10 @@ class CaffeData:
         started = time.perf_counter()
         self._batches(count)
         return {"forward": (time.perf_counter() - started) / (count * self.batch)}
+
+    def peak_mib(self) -> float:
+        """The most memory held in this process; decoding processes have their own."""
+        return self.memory.mib()
 
     def version(self) -> str:
         return caffe_version()

@@ -14,6 +14,7 @@ from google.protobuf import text_format
 
 from benchmarks.machine import caffe_version
 from benchmarks.memory import PeakMemory
+from benchmarks.net import RATE
 from common.errors import InputError
 from convert.caffe import read_caffemodel, read_net, weights_for
 
@@ -145,6 +146,7 @@ class CaffeNet:
             solver.ClearField(field)
         solver.train_net = str(self._train_file(folder))
         solver.snapshot_prefix = str(Path(self.temporary.name) / "never")
+        solver.base_lr = RATE
         solver.solver_mode = caffe_pb2.SolverParameter.CPU
         file = Path(self.temporary.name) / "solver.prototxt"
         file.write_text(text_format.MessageToString(solver))

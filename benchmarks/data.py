@@ -66,17 +66,16 @@ def run(
     ):
         source, list_path = _source(net_file, list_path, Path(temporary))
         field.start()
-        field.each(lambda worker: _prepare(worker, net_file, list_path))
         others = {}
         if seconds is None:
             others["net"] = stack.enter_context(_net(folder, Path(temporary), threads))
-        measured = field.rounds(repeats, others)
+        measured = field.compete(lambda w: _prepare(w, net_file, list_path), repeats, others)
         need = measured.get("net", [{"forward": seconds}] * repeats)
         batch = data_options(net_file).batch_size
         return {
             "benchmark": "data",
             "machine": machine.describe(threads),
-            "versions": field.versions(),
+            "versions": field.versions,
             "repeats": repeats,
             "model": model,
             "pictures": source,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks import machine
-from benchmarks.rivals import Field, Rival, check_equal, chosen
+from benchmarks.rivals import TORCH_ENVIRONMENT, Field, Rival, check_equal, chosen
 from benchmarks.timing import Measured, of, ratio, total
 from benchmarks.worker import Worker
 from common.errors import InputError
@@ -23,22 +24,28 @@ def _caffe(key: str, label: str, engine: str | None) -> Rival:
     return Rival(key, label, "benchmarks.caffe_net:CaffeNet", environment={ENGINE: engine})
 
 
+def _torch(key: str, label: str, form: str) -> Rival:
+    return Rival(key, label, "benchmarks.torch_net:TorchNet", (form, "threads"), TORCH_ENVIRONMENT)
+
+
 RIVALS = (
     _caffe("stock", "Caffe", None),
     _caffe("onednn", "Caffe, oneDNN", "onednn"),
     _caffe("onednn_winograd", "Caffe, oneDNN Winograd", "onednn_winograd"),
-    Rival("torch", "PyTorch", "benchmarks.torch_net:TorchNet", ("eager", "threads")),
-    Rival(
-        "compiled", "PyTorch, compiled", "benchmarks.torch_net:TorchNet", ("compiled", "threads")
-    ),
+    _torch("torch", "PyTorch", "eager"),
+    _torch("channels_last", "PyTorch, channels last", "channels_last"),
+    _torch("compiled", "PyTorch, compiled", "compiled"),
 )
-DEFAULT = ("stock", "onednn", "onednn_winograd", "torch")
+DEFAULT = tuple(rival.key for rival in RIVALS if rival.key != "compiled")
 
 COMPARED_WITH = "torch"
 TASKS = {"train": "training iteration", "image": "one image, forward"}
 MODELS, QUICK = ("horse", "atr"), ("demo",)
 
 INPUT_STD = 50  # of photos minus the mean, about
+
+RATE = 1e-6
+"""Learning rate: so small that random labels do no harm in the rounds."""
 
 TOLERANCE = {"loss": 1e-3, "score": 1e-3}
 GRADIENT_TOLERANCE = 5e-2
@@ -62,8 +69,8 @@ def run(
 ) -> dict[str, Any]:
     """Measure every model with every rival; returns the object that `--json` prints.
 
-    folders: of the models' prototxts, by name. Inputs are random and the weights those that
-    training starts from. Raises InputError if a rival computes another loss, other gradients or
+    folders: of the models' prototxts, by name. Inputs and weights are random.
+    Raises InputError if a rival computes another loss, other gradients or
     another prediction than the first.
     """
     rivals, tasks = list(rivals), list(tasks)
@@ -71,9 +78,8 @@ def run(
     with tempfile.TemporaryDirectory() as temporary, Field(rivals, threads, runs, tell) as field:
         cases = []
         for model, folder in folders.items():
-            field.start()
             weights = Path(temporary) / f"{model}.caffemodel"
-            field.workers[field.first.key].make_weights(folder, weights, INPUT_STD)
+            field.visit(field.first, partial(_make_weights, folder, weights))
             inputs = random_inputs(folder / "train.prototxt")
             _check(field, folder, weights, inputs)
             for task in tasks:
@@ -83,9 +89,9 @@ def run(
         return {
             "benchmark": "net",
             "machine": machine.describe(threads),
-            "versions": field.versions(),
+            "versions": field.versions,
             "repeats": repeats,
-            "compared_with": COMPARED_WITH if COMPARED_WITH in field.workers else field.first.key,
+            "compared_with": COMPARED_WITH if COMPARED_WITH in field.versions else field.first.key,
             "cases": cases,
         }
 
@@ -109,8 +115,17 @@ def choose_rivals(keys: str | None) -> list[Rival]:
     return rivals
 
 
+def _make_weights(folder: Path, weights: Path, worker: Worker) -> None:
+    worker.make_weights(folder, weights, INPUT_STD)
+
+
 def _check(field: Field, folder: Path, weights: Path, inputs: dict[str, np.ndarray]) -> None:
-    results = field.each(lambda worker: worker.check(folder, weights, inputs))
+    results = {}
+    for rival in field.rivals:
+        made = field.visit(rival, lambda worker: worker.check(folder, weights, inputs))
+        if made is not None:
+            results[rival.key] = made
+        field.step()
     check_equal(results, field.label, GRADIENT_TOLERANCE, TOLERANCE)
 
 
@@ -120,10 +135,12 @@ def _case(field: Field, arguments: tuple, repeats: int) -> dict[str, Any]:
         worker.warm_up()
 
     field.start()
-    field.each(prepare)
-    measured = field.rounds(repeats)
+    measured = field.compete(prepare, repeats)
     reference = measured.get(COMPARED_WITH, measured[field.first.key])
-    return {"rivals": [_row(rival, field, measured, reference) for rival in field.rivals]}
+    return {
+        "one_at_a_time": field.one_at_a_time,
+        "rivals": [_row(rival, field, measured, reference) for rival in field.rivals],
+    }
 
 
 def _row(
@@ -142,7 +159,7 @@ def _row(
     return row | {
         "total_ms": of(runs, lambda m: 1e3 * total(m)).as_dict(),
         "ratio": ratio(runs, reference).as_dict(),
-        "peak_mib": field.workers[rival.key].peak_mib(),
+        "peak_mib": field.peaks_mib[rival.key],
         "parts_ms": {
             name: of(runs, lambda m, name=name: 1e3 * m[name]).as_dict() for name in names
         },

@@ -8,13 +8,16 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from benchmarks.net import TASKS
-from benchmarks.report import left_out_row, number, rivals_figure, spread, table
+from benchmarks.report import left_out_row, number, one_at_a_time, rivals_figure, spread, table
 
 PARTS = ("backbone", "stack", "losses")
 
 
 def tables(result: dict[str, Any]) -> list[Table | str]:
-    return [_table(case, result["compared_with"]) for case in result["cases"]]
+    shown: list[Table | str] = []
+    for case in result["cases"]:
+        shown += [_table(case, result["compared_with"]), *one_at_a_time(case)]
+    return shown
 
 
 def title(case: dict[str, Any]) -> str:

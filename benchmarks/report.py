@@ -52,6 +52,15 @@ def left_out_row(made: Table, label: str, reason: str) -> None:
     made.add_row(label, f"[dim]{reason}[/]")
 
 
+def one_at_a_time(case: dict[str, Any]) -> list[str]:
+    """What to say where the rivals could not all be held at once."""
+    if not case["one_at_a_time"]:
+        return []
+    return [
+        "There is not enough memory for all of them at once: each was started for every single run."
+    ]
+
+
 def machine_line(result: dict[str, Any]) -> str:
     about, versions = result["machine"], result["versions"]
     software = [f"Caffe {version}" for version in versions.values() if "with" in version][:1]

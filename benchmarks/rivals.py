@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
+from benchmarks.memory import available_mib
 from benchmarks.timing import Measured, rounds
 from benchmarks.worker import Worker, WorkerError
 from common.errors import InputError
@@ -18,7 +20,17 @@ TOLERANCE = 1e-4
 """Largest difference allowed, relative to the largest value of an array; single precision."""
 
 WITHOUT_TORCH = "PyTorch is not installed: .venv/bin/pip install torch"
+TORCH_ENVIRONMENT = {"OMP_WAIT_POLICY": None}
+"""PyTorch's threads wait as GNU OpenMP's do by default, spinning for a moment before they sleep.
+
+For PyTorch that is the faster way: with `passive`, Caffe's default here, the factored stack took
+1.16 times as long on two cores.
+"""
+
 REASON_LENGTH = 100
+
+MEMORY_MARGIN = 1.2
+"""How much more than the first rival the others may take each, on average."""
 
 SLOW_SHARE = 3
 """A slow rival takes part in one of this many rounds."""
@@ -63,6 +75,10 @@ class Field:
 
     The first rival is the one the others are compared with: what goes wrong there ends all.
     steps: how many runs there will be; tell(done, steps) is called after each.
+
+    Attributes: workers, left_out, versions and peaks_mib (of the last competition) by key;
+    environments: more variables for some rivals, by key, to be set before they start;
+    one_at_a_time: whether memory did not suffice for all at once in the last competition.
     """
 
     def __init__(
@@ -75,6 +91,10 @@ class Field:
         self.rivals, self.threads = list(rivals), threads
         self.workers: dict[str, Worker] = {}
         self.left_out: dict[str, str] = {}
+        self.environments: dict[str, Mapping[str, str | None]] = {}
+        self.versions: dict[str, str] = {}
+        self.peaks_mib: dict[str, float] = {}
+        self.one_at_a_time = False
         self._steps, self._done, self._tell = steps, 0, tell
 
     def __enter__(self) -> Field:
@@ -96,19 +116,11 @@ class Field:
         target = "benchmarks.machine:Machine"
         return Worker(target, self.threads, *arguments, threads=self.threads)
 
-    def start(self, environments: Mapping[str, Mapping[str, str | None]] | None = None) -> None:
-        """Start every rival that was not left out, anew if it is running: with nothing allocated.
-
-        environments: more variables for some of them, by key.
-        """
+    def start(self) -> None:
+        """Start every rival that was not left out; one that runs anew, with nothing allocated."""
         self.close()
-        has_torch = importlib.util.find_spec("torch") is not None
         for rival in self.rivals:
-            if rival.needs_torch and not has_torch:
-                self.left_out[rival.key] = WITHOUT_TORCH
-            if rival.key not in self.left_out:
-                more = (environments or {}).get(rival.key)
-                self._try(rival, lambda rival=rival, more=more: self._start(rival, more))
+            self._start(rival)
 
     def close(self) -> None:
         while self.workers:
@@ -118,45 +130,97 @@ class Field:
         """What `work` returns for each worker; rivals at which it fails are left out from here."""
         results = {}
         for rival in self.rivals:
-            worker = self.workers.get(rival.key)
-            if worker is not None:
-                made = self._try(rival, lambda worker=worker: work(worker))
+            if rival.key in self.workers:
+                made = self._try(rival, work)
                 if rival.key in self.workers:
                     results[rival.key] = made
             self.step()
         return results
 
-    def rounds(
-        self, repeats: int, others: Mapping[str, Worker] | None = None
+    def visit(self, rival: Rival, work: Callable[[Worker], Any]) -> Any:
+        """Start one rival for some work alone, None if that fails."""
+        self._start(rival)
+        if rival.key not in self.workers:
+            return None
+        made = self._try(rival, work)
+        if rival.key in self.workers:
+            self.workers.pop(rival.key).close()
+        return made
+
+    def compete(
+        self,
+        prepare: Callable[[Worker], Any],
+        repeats: int,
+        others: Mapping[str, Worker] | None = None,
     ) -> dict[str, list[Measured | None]]:
-        """Let all workers `run` in turns, and the others, by name, with them."""
-        workers = self.workers | dict(others or {})
-        runs = {key: worker.run for key, worker in workers.items()}
+        """Let all rivals run in turns after `prepare`, and the others, by name, with them.
+
+        All have been started. If the memory does not suffice for all at once, going by that of the
+        first, each is started and prepared for every single run.
+        """
+        self.peaks_mib = {}
+        self._try(self.first, prepare)
+        peak = self.workers[self.first.key].peak_mib()
+        self.one_at_a_time = peak * (MEMORY_MARGIN * len(self.workers) - 1) > available_mib()
+        if self.one_at_a_time:
+            self.close()
+        runs = {}
+        for rival in self.rivals:
+            if rival.key in self.workers and rival is not self.first:
+                self._try(rival, prepare)
+            if rival.key not in self.left_out:
+                runs[rival.key] = partial(self._run, rival, prepare)
+            self.step()
         slow = max(1, repeats // SLOW_SHARE)
         fewer = {rival.key: slow for rival in self.rivals if rival.slow}
-        return rounds(runs, repeats, fewer, lambda name: self.step())
+        runs |= {name: worker.run for name, worker in (others or {}).items()}
+        measured = rounds(runs, repeats, fewer, lambda name: self.step())
+        return {key: results for key, results in measured.items() if key not in self.left_out}
 
-    def versions(self) -> dict[str, str]:
-        return {key: worker.version() for key, worker in self.workers.items()}
+    def _run(self, rival: Rival, prepare: Callable[[Worker], Any]) -> Measured | None:
+        def run(worker: Worker) -> Measured:
+            if self.one_at_a_time:
+                prepare(worker)
+            measured = worker.run()
+            self.peaks_mib[rival.key] = max(self.peaks_mib.get(rival.key, 0.0), worker.peak_mib())
+            return measured
+
+        if self.one_at_a_time:
+            return self.visit(rival, run)
+        return self._try(rival, run) if rival.key in self.workers else None
 
     def step(self) -> None:
         self._done += 1
         self._tell(min(self._done, self._steps), self._steps)
 
-    def _start(self, rival: Rival, environment: Mapping[str, str | None] | None) -> None:
-        self.workers[rival.key] = rival.start(self.threads, environment)
-
-    def _try(self, rival: Rival, work: Callable[[], Any]) -> Any:
+    def _start(self, rival: Rival) -> None:
+        if rival.needs_torch and importlib.util.find_spec("torch") is None:
+            self.left_out[rival.key] = WITHOUT_TORCH
+        if rival.key in self.left_out:
+            return
         try:
-            return work()
+            worker = rival.start(self.threads, self.environments.get(rival.key))
         except WorkerError as error:
-            if rival is self.first:
-                raise InputError(f"{rival.label}: {error}; see what `lglstm doctor` says") from None
-            self.left_out[rival.key] = shortened(str(error))
-            worker = self.workers.pop(rival.key, None)
-            if worker is not None:
-                worker.close()
+            self._leave_out(rival, error)
+        else:
+            self.workers[rival.key] = worker
+            if rival.key not in self.versions:
+                self.versions[rival.key] = worker.version()
+
+    def _try(self, rival: Rival, work: Callable[[Worker], Any]) -> Any:
+        try:
+            return work(self.workers[rival.key])
+        except WorkerError as error:
+            self._leave_out(rival, error)
         return None
+
+    def _leave_out(self, rival: Rival, error: WorkerError) -> None:
+        if rival is self.first:
+            raise InputError(f"{rival.label}: {error}; see what `lglstm doctor` says") from None
+        self.left_out[rival.key] = shortened(str(error))
+        worker = self.workers.pop(rival.key, None)
+        if worker is not None:
+            worker.close()
 
 
 def check_equal(

@@ -12,34 +12,30 @@ from typing import Any
 import numpy as np
 
 from benchmarks import blas_clock, counts, machine
+from benchmarks.blas_clock import Product
 from benchmarks.counts import StackSize
 from benchmarks.memory import MIB
-from benchmarks.rivals import Field, Rival, check_equal, chosen
+from benchmarks.rivals import TORCH_ENVIRONMENT, Field, Rival, check_equal, chosen
 from benchmarks.timing import Measured, Spread, of, ratio, total
 from benchmarks.worker import Worker
 from common.errors import InputError
 
+
+def _caffe(key: str, label: str, engine: str, slow: bool = False) -> Rival:
+    return Rival(key, label, "benchmarks.caffe_stack:CaffeStack", (engine,), slow=slow)
+
+
+def _torch(key: str, label: str) -> Rival:
+    target = "benchmarks.torch_stack:TorchStack"
+    return Rival(key, label, target, (key, "threads"), TORCH_ENVIRONMENT)
+
+
 RIVALS = (
-    Rival("cpp", "C++ layers", "benchmarks.caffe_stack:CaffeStack", ("caffe",)),
-    Rival("python", "Python layers", "benchmarks.caffe_stack:CaffeStack", ("python",), slow=True),
-    Rival(
-        "literal",
-        "PyTorch, literal",
-        "benchmarks.torch_stack:TorchStack",
-        ("literal", "threads"),
-    ),
-    Rival(
-        "factored",
-        "PyTorch, factored",
-        "benchmarks.torch_stack:TorchStack",
-        ("factored", "threads"),
-    ),
-    Rival(
-        "compiled",
-        "PyTorch, compiled",
-        "benchmarks.torch_stack:TorchStack",
-        ("compiled", "threads"),
-    ),
+    _caffe("cpp", "C++ layers", "caffe"),
+    _caffe("python", "Python layers", "python", slow=True),
+    _torch("literal", "PyTorch, literal"),
+    _torch("factored", "PyTorch, factored"),
+    _torch("compiled", "PyTorch, compiled"),
 )
 
 SIZES = {
@@ -77,17 +73,18 @@ def run(
         Field(rivals, threads, runs, tell) as field,
         field.best(*limits) as best,
     ):
-        clock = blas_clock.environment(blas_clock.compiled(Path(folder)), best.libraries())
+        clock = blas_clock.compiled(Path(folder))
+        field.environments["cpp"] = blas_clock.environment(clock, best.libraries())
         cases = []
         for name, size in sizes:
-            field.start({"cpp": clock})
+            field.start()
             if not cases:
                 check(field)
             cases.append({"name": name} | _case(size, field, best, repeats))
         return {
             "benchmark": "stack",
             "machine": machine.describe(threads),
-            "versions": field.versions(),
+            "versions": field.versions,
             "repeats": repeats,
             "compared_with": rivals[0].key,
             "cases": cases,
@@ -114,21 +111,24 @@ def check(field: Field) -> None:
 
 
 def _case(size: StackSize, field: Field, best: Worker, repeats: int) -> dict[str, Any]:
+    products: list[Product] = []
+
     def prepare(worker: Worker) -> None:
         worker.build(TINY)  # so that what the libraries hold themselves is there already
         worker.run()
         worker.build(size)
         worker.warm_up()
+        if not products and worker is field.workers.get("cpp"):
+            products.extend(worker.products())
+            best.load(products)
 
-    field.each(prepare)
-    first = field.workers[field.first.key]
-    products = first.products() if field.first.key == "cpp" else []
     best.load(products)
-    measured = field.rounds(repeats, {"machine": best})
+    measured = field.compete(prepare, repeats, {"machine": best})
     limits = measured.pop("machine")
     rates = best.rates()
     case = {
         "size": size.as_dict(),
+        "one_at_a_time": field.one_at_a_time,
         "gemm": as_json(of(limits, lambda m: rates["square"] / m["square"] / 1e9), "GFLOP/s"),
         "copy": as_json(of(limits, lambda m: rates["copy"] / m["copy"] / 1e9), "GB/s"),
         "rivals": [_row(rival, size, field, measured, limits, rates) for rival in field.rivals],
@@ -162,7 +162,7 @@ def _row(
         "of_gemm": as_json(
             ratio(runs, limits, lambda m: flop / total(m), lambda m: square / m["square"])
         ),
-        "peak_mib": field.workers[rival.key].peak_mib(),
+        "peak_mib": field.peaks_mib[rival.key],
     }
 
 
@@ -205,7 +205,7 @@ def _breakdown(
             ),
         }
     needed, around = counts.needed_bytes(size), counts.surrounding_bytes(size)
-    peak = case["rivals"][0]["peak_mib"]
+    peak = next(row["peak_mib"] for row in case["rivals"] if row["key"] == "cpp")
     return parts | {
         "alone": {
             "ms": as_json(of(limits, lambda m: 1e3 * m["replay"])),

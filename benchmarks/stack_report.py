@@ -7,14 +7,24 @@ from typing import Any
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from benchmarks.report import left_out_row, number, percent, rivals_figure, spread, table
+from benchmarks.report import (
+    left_out_row,
+    number,
+    one_at_a_time,
+    percent,
+    rivals_figure,
+    spread,
+    table,
+)
 
 
 def tables(result: dict[str, Any]) -> list[Table | str]:
     """What to print: for each size the rivals, then where the C++ layers spend their time."""
     shown: list[Table | str] = []
     for case in result["cases"]:
-        shown += [_rivals(case), _limits(case)]
+        shown += [_rivals(case), *one_at_a_time(case), _limits(case)]
+        if "breakdown" not in case and any(row["key"] == "cpp" for row in case["rivals"]):
+            shown.append("Where the time of the C++ layers goes is not measured without gcc.")
         if "breakdown" in case:
             shown += [_breakdown(case["breakdown"]), _memory(case["breakdown"]["memory"])]
     return shown

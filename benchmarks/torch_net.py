@@ -9,13 +9,14 @@ import numpy as np
 import torch
 
 from benchmarks.memory import PeakMemory
+from benchmarks.net import RATE
 from convert.torch import load_caffemodel
 
-MOMENTUM, DECAY, RATE = 0.9, 0.0005, 1e-6
+MOMENTUM, DECAY = 0.9, 0.0005
 
 
 class TorchNet:
-    """A rival with the calls of CaffeNet. form: "eager" or "compiled"."""
+    """A rival with the calls of CaffeNet. form: "eager", "channels_last" or "compiled"."""
 
     def __init__(self, form: str, threads: int) -> None:
         torch.set_num_threads(threads)
@@ -42,6 +43,9 @@ class TorchNet:
         )
         self.inputs = _tensors(inputs if task == "train" else {"data": inputs["data"][:1]})
         self.compute = self.net
+        if self.form == "channels_last":
+            self.net.to(memory_format=torch.channels_last)
+            self.inputs[0] = self.inputs[0].contiguous(memory_format=torch.channels_last)
         if self.form == "compiled":
             self.compute = torch.compile(self.net, dynamic=False)
 

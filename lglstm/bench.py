@@ -139,7 +139,7 @@ def stack(
 @click.option(
     "--rivals", metavar="KEY,…",
     help="Who competes: stock, onednn, onednn_winograd (Caffe's convolution engines), torch, "
-    "compiled (default: all but compiled).",
+    "channels_last, compiled (default: all but compiled).",
 )  # fmt: skip
 @common_options
 def net(

@@ -217,6 +217,23 @@ def test_net() -> None:
     assert result["compared_with"] == ("torch" if HAS_TORCH else "stock")
 
 
+def test_too_little_memory_for_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each rival is then started for every run; what is measured is the same."""
+    monkeypatch.setattr(rivals, "available_mib", lambda: 0.0)
+    started = []
+    start = rivals.Rival.start
+    monkeypatch.setattr(
+        rivals.Rival, "start", lambda self, *more: started.append(self.key) or start(self, *more)
+    )
+    sizes = stack.choose((), (1,), quick=True)
+    competing = stack.choose_rivals("cpp,python")
+    result = stack.run(sizes, competing, repeats=2, threads=1, limits=stack.QUICK_LIMITS)
+    assert started == ["cpp", "python"] + ["cpp"] + ["python", "cpp"]
+    [case] = result["cases"]
+    assert case["one_at_a_time"] and [row["rounds"] for row in case["rivals"]] == [2, 1]
+    assert all(row["peak_mib"] > 0 for row in case["rivals"])
+
+
 def test_data(tmp_path: Path) -> None:
     from benchmarks.data import draw
 
