@@ -16,17 +16,19 @@ PYTHON_LAYERS = ["layers.lg_lstm", "layers.seg_data"]
 
 
 def probe() -> dict[str, object]:
-    """Version, place, layer types, BLAS library and threads of the Caffe that Python finds."""
+    """Version, place, layer types, libraries and threads of the Caffe that Python finds."""
     import caffe
 
     mapped = Path("/proc/self/maps").read_text()
     blas = re.search(r"/\S*/libopenblas\S*$", mapped, re.MULTILINE)
+    onednn = re.search(r"/\S*/libdnnl\S*$", mapped, re.MULTILINE)
     return {
         "version": caffe.__version__,
         "module": str(Path(caffe.__file__).parent),
         "layer_types": list(caffe.layer_type_list()),
         "python_layers": {module: _import_error(module) for module in PYTHON_LAYERS},
         "blas_library": blas.group() if blas else None,
+        "onednn_library": onednn.group() if onednn else None,
         "threads": ctypes.CDLL("libgomp.so.1").omp_get_max_threads(),
     }
 

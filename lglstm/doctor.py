@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
 import shutil
@@ -20,6 +21,8 @@ from rich.table import Table
 OUR_LAYERS = ["LGLSTM", "LGLSTMTransition"]
 RECORD = Path("share/lg-lstm/caffe.json")  # written by make setup: what Caffe was built from
 SETUP = "run make setup, then use .venv/bin/lglstm"
+ENGINE_VARIABLE = "CAFFE_CONVOLUTION_ENGINE"
+ENGINES = ("caffe", "onednn", "onednn_winograd")
 
 
 class Finding(NamedTuple):
@@ -43,6 +46,7 @@ def collect() -> dict[str, Any]:
         "prefix": sys.prefix,
         "numpy": _version("numpy"),
         "packages": _packages(),
+        "convolution": os.environ.get(ENGINE_VARIABLE) or "caffe",
         "build": json.loads(record.read_text()) if record.is_file() else None,
         "caffe": _probe(),
         "command": _command(),
@@ -68,7 +72,7 @@ def _judge(facts: dict[str, Any]) -> Iterator[Finding]:
     if "error" in caffe:
         yield Finding("Caffe", caffe["error"], SETUP)
     else:
-        yield from _judge_caffe(caffe, build)
+        yield from _judge_caffe(caffe, build, facts["convolution"])
     if "error" in facts["command"]:
         yield Finding("caffe command", facts["command"]["error"], SETUP)
     else:
@@ -76,7 +80,9 @@ def _judge(facts: dict[str, Any]) -> Iterator[Finding]:
     yield _judge_device(build, facts["gpus"])
 
 
-def _judge_caffe(caffe: dict[str, Any], build: dict[str, Any] | None) -> Iterator[Finding]:
+def _judge_caffe(
+    caffe: dict[str, Any], build: dict[str, Any] | None, engine: str
+) -> Iterator[Finding]:
     source = build["source"] if build else "a source unknown to make setup"
     yield Finding("Caffe", f"{caffe['version']} from {source}")
     absent = [name for name in OUR_LAYERS if name not in caffe["layer_types"]]
@@ -94,7 +100,19 @@ def _judge_caffe(caffe: dict[str, Any], build: dict[str, Any] | None) -> Iterato
     yield Finding(
         "BLAS", blas, f"{SETUP}: this one competes with our threads" if slow else None, False
     )
+    yield _judge_convolution(engine, caffe["onednn_library"])
     yield Finding("threads", f"{caffe['threads']} (OMP_NUM_THREADS sets another number)")
+
+
+def _judge_convolution(engine: str, onednn: str | None) -> Finding:
+    """Which engine convolutions on the CPU have, unless their prototxt names one."""
+    if engine not in ENGINES:
+        remedy = f"set {ENGINE_VARIABLE} to one of {', '.join(ENGINES)}, or unset it"
+        return Finding("convolution", engine, remedy)
+    if engine != "caffe":
+        return Finding("convolution", engine if onednn else "no oneDNN", None if onednn else SETUP)
+    faster = f" ({ENGINE_VARIABLE}=onednn_winograd is faster on a CPU)" if onednn else ""
+    return Finding("convolution", f"Caffe's own{faster}")
 
 
 def _judge_device(build: dict[str, Any] | None, gpus: list[str]) -> Finding:
@@ -168,12 +186,14 @@ def as_json(facts: dict[str, Any], findings: list[Finding]) -> dict[str, Any]:
             "source": build.get("source"),
             "mode": build.get("mode"),
             "blas": caffe.get("blas_library"),
+            "onednn": caffe.get("onednn_library"),
             "compiler": build.get("compiler"),
             "command": facts["command"].get("path"),
         },
         "python": facts["python"],
         "numpy": facts["numpy"],
         "packages": facts["packages"],
+        "convolution": facts["convolution"],
         "threads": caffe.get("threads"),
         "gpus": facts["gpus"],
         "system": facts["system"],

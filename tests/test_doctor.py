@@ -37,13 +37,14 @@ def test_all_is_well_after_setup() -> None:
     assert report["layers"] == ["LGLSTM", "LGLSTMTransition"]
     assert report["caffe"]["version"] == "1.0.0"
     assert "openblas-openmp" in report["caffe"]["blas"]
+    assert "libdnnl" in report["caffe"]["onednn"]
     assert report["threads"] >= 1
 
 
 def test_table_names_every_finding() -> None:
     run = run_doctor()
     assert run.returncode == 0, run.stdout
-    for name in ("Python", "NumPy", "Caffe", "layer types", "BLAS", "threads", "device"):
+    for name in ("Python", "NumPy", "Caffe", "layer types", "BLAS", "convolution", "threads"):
         assert name in run.stdout
 
 
@@ -74,6 +75,12 @@ def test_caffe_that_ends_its_process(tmp_path: Path) -> None:
         ({"caffe": {"layer_types": ["LSTM", "LGLSTM"]}}, "layer types", True),
         ({"caffe": {"python_layers": {"layers.seg_data": "No module"}}}, "Python layers", True),
         ({"caffe": {"blas_library": "/usr/lib/libblas.so.3"}}, "BLAS", False),
+        ({"convolution": "mkl"}, "convolution", True),
+        (
+            {"convolution": "onednn", "caffe": {"onednn_library": None}},
+            "convolution",
+            True,
+        ),
         ({"command": {"error": "not in bin"}}, "caffe command", True),
         ({"build": {"mode": "CUDA"}, "gpus": []}, "device", False),
     ],
