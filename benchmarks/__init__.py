@@ -6,6 +6,7 @@
     machine.py      what the machine can do at best: matrix products, copying
     blas_clock.c/py how long the matrix products take inside Caffe's layers
     counts.py       operations and bytes of the layers
+    breakdown.py    where the time of the C++ layers goes
     report.py       tables, JSON and pictures of all benchmarks
 
     rivals.py       who competes; nobody is timed who computes other numbers

@@ -13,10 +13,10 @@ import numpy as np
 
 from benchmarks import blas_clock, counts, machine
 from benchmarks.blas_clock import Product
+from benchmarks.breakdown import breakdown
 from benchmarks.counts import StackSize
-from benchmarks.memory import MIB
 from benchmarks.rivals import TORCH_ENVIRONMENT, Field, Rival, check_equal, chosen
-from benchmarks.timing import Measured, Spread, of, ratio, total
+from benchmarks.timing import Measured, of, ratio, total
 from benchmarks.worker import Worker
 from common.errors import InputError
 
@@ -129,12 +129,12 @@ def _case(size: StackSize, field: Field, best: Worker, repeats: int) -> dict[str
     case = {
         "size": size.as_dict(),
         "one_at_a_time": field.one_at_a_time,
-        "gemm": as_json(of(limits, lambda m: rates["square"] / m["square"] / 1e9), "GFLOP/s"),
-        "copy": as_json(of(limits, lambda m: rates["copy"] / m["copy"] / 1e9), "GB/s"),
+        "gemm": of(limits, lambda m: rates["square"] / m["square"] / 1e9).as_dict(),
+        "copy": of(limits, lambda m: rates["copy"] / m["copy"] / 1e9).as_dict(),
         "rivals": [_row(rival, size, field, measured, limits, rates) for rival in field.rivals],
     }
     if products:
-        case["breakdown"] = _breakdown(size, measured["cpp"], limits, rates, case)
+        case["breakdown"] = breakdown(size, measured["cpp"], limits, rates, field.peaks_mib["cpp"])
     return case
 
 
@@ -153,86 +153,17 @@ def _row(
     square = rates["square"]
     return row | {
         "rounds": sum(run is not None for run in runs),
-        "forward_ms": as_json(of(runs, lambda m: 1e3 * m["forward"])),
-        "backward_ms": as_json(of(runs, lambda m: 1e3 * m["backward"])),
-        "total_ms": as_json(of(runs, lambda m: 1e3 * total(m))),
-        "ratio": as_json(ratio(runs, measured[field.first.key])),
+        "forward_ms": of(runs, lambda m: 1e3 * m["forward"]).as_dict(),
+        "backward_ms": of(runs, lambda m: 1e3 * m["backward"]).as_dict(),
+        "total_ms": of(runs, lambda m: 1e3 * total(m)).as_dict(),
+        "ratio": ratio(runs, measured[field.first.key]).as_dict(),
         "gflop": flop / 1e9,
-        "gflops": as_json(of(runs, lambda m: flop / total(m) / 1e9)),
-        "of_gemm": as_json(
-            ratio(runs, limits, lambda m: flop / total(m), lambda m: square / m["square"])
-        ),
+        "gflops": of(runs, lambda m: flop / total(m) / 1e9).as_dict(),
+        "of_gemm": ratio(
+            runs, limits, lambda m: flop / total(m), lambda m: square / m["square"]
+        ).as_dict(),
         "peak_mib": field.peaks_mib[rival.key],
     }
-
-
-def _breakdown(
-    size: StackSize,
-    runs: list[Measured],
-    limits: list[Measured],
-    rates: dict[str, int],
-    case: dict[str, Any],
-) -> dict[str, Any]:
-    """Where the time of the C++ LSTM layers goes: the matrix products, and all the rest.
-
-    The products are timed inside the layers by blas_clock, and once more alone, at the same shapes
-    and leading dimensions, in the same rounds. `of_gemm` compares with the large square product.
-    """
-    flop, moved = counts.lstm_flop(size), counts.cells_bytes(size)
-    square, copied = rates["square"], rates["copy"]
-    parts: dict[str, Any] = {"products": {}, "cells": {}}
-    for way in ("forward", "backward"):
-        operations, bytes_ = getattr(flop, way), getattr(moved, way)
-
-        def rate(m: Measured, way: str = way, operations: int = operations) -> float:
-            return operations / m[f"products_{way}"]
-
-        def rest(m: Measured, way: str = way) -> float:
-            return m[f"lstm_{way}"] - m[f"products_{way}"]
-
-        parts["products"][way] = {
-            "ms": as_json(of(runs, lambda m, way=way: 1e3 * m[f"products_{way}"])),
-            "gflop": operations / 1e9,
-            "gflops": as_json(of(runs, lambda m, rate=rate: rate(m) / 1e9)),
-            "of_gemm": as_json(ratio(runs, limits, rate, lambda m: square / m["square"])),
-        }
-        parts["cells"][way] = {
-            "ms": as_json(of(runs, lambda m, rest=rest: 1e3 * rest(m))),
-            "mb": bytes_ / 1e6,
-            "gbs": as_json(of(runs, lambda m, rest=rest, b=bytes_: b / rest(m) / 1e9)),
-            "times_copy": as_json(
-                ratio(runs, limits, rest, lambda m, b=bytes_: b * m["copy"] / copied)
-            ),
-        }
-    needed, around = counts.needed_bytes(size), counts.surrounding_bytes(size)
-    peak = next(row["peak_mib"] for row in case["rivals"] if row["key"] == "cpp")
-    return parts | {
-        "alone": {
-            "ms": as_json(of(limits, lambda m: 1e3 * m["replay"])),
-            "gflop": rates["replay"] / 1e9,
-            "of_gemm": as_json(
-                of(limits, lambda m: rates["replay"] / m["replay"] / (square / m["square"]))
-            ),
-            "inside": as_json(
-                ratio(
-                    limits,
-                    runs,
-                    lambda m: m["replay"],
-                    lambda m: m["products_forward"] + m["products_backward"],
-                )
-            ),
-        },
-        "memory": {
-            "needed_mib": needed / MIB,
-            "around_mib": around / MIB,
-            "used_mib": peak - around / MIB,
-            "ratio": (peak * MIB - around) / needed,
-        },
-    }
-
-
-def as_json(spread: Spread, unit: str = "") -> dict[str, Any]:
-    return spread.as_dict() | ({"unit": unit} if unit else {})
 
 
 def choose(

@@ -7,6 +7,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from rich.table import Table
 
+from benchmarks.breakdown import WAYS
 from benchmarks.report import (
     left_out_row,
     number,
@@ -80,37 +81,32 @@ def _limits(case: dict[str, Any]) -> str:
 
 
 def _breakdown(breakdown: dict[str, Any]) -> Table:
-    made = table(
-        "The LSTM layers in C++", ["", "ms", "work", "rate", "of the machine's", "bound × "]
-    )
-    for way in ("forward", "backward"):
+    made = table("The LSTM layers in C++", ["", "ms", "work", "rate", "against the machine"])
+    for way in WAYS:
         part = breakdown["products"][way]
         made.add_row(
             f"matrix products, {way}",
             spread(part["ms"]),
             f"{number(part['gflop'])} GFLOP",
             f"{spread(part['gflops'], False)} GFLOP/s",
-            percent(part["of_gemm"]),
-            "",
+            f"{percent(part['of_gemm'])} of GEMM",
         )
     alone = breakdown["alone"]
     made.add_row(
         "the same products alone",
         spread(alone["ms"]),
         f"{number(alone['gflop'])} GFLOP",
-        "",
-        percent(alone["of_gemm"]),
-        "",
+        f"{spread(alone['gflops'], False)} GFLOP/s",
+        f"{percent(alone['of_gemm'])} of GEMM",
     )
-    for way in ("forward", "backward"):
+    for way in WAYS:
         part = breakdown["cells"][way]
         made.add_row(
             f"all else, {way}",
             spread(part["ms"]),
             f"{number(part['mb'])} MB",
             f"{spread(part['gbs'], False)} GB/s",
-            "",
-            spread(part["times_copy"]),
+            f"{spread(part['times_copy'])} × copying",
         )
     return made
 

@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from benchmarks import blas_clock, counts, rivals, scale, stack, timing
+from benchmarks.breakdown import breakdown
 from benchmarks.counts import StackSize
 from benchmarks.memory import MIB
 from benchmarks.worker import Worker, WorkerError
@@ -150,6 +151,26 @@ def test_the_clock_sees_every_product_of_the_cpp_layers(tmp_path: Path) -> None:
     assert rates["square"] == 2 * 64**3 and rates["copy"] == 2 * MIB
     for way in ("forward", "backward"):
         assert 0 < measured[f"products_{way}"] < measured[f"lstm_{way}"] < measured[way]
+
+
+def test_breakdown_of_known_seconds() -> None:
+    """Products at half the machine's rate, all else twice as slow as copying, memory 1.25 times."""
+    flop, moved = counts.lstm_flop(SIZE), counts.cells_bytes(SIZE)
+    rates = {"square": 10**9, "copy": 10**9, "replay": flop.total}
+    limit = {"square": 1.0, "copy": 0.5, "replay": flop.total / 0.8e9}
+    run = {}
+    for way in ("forward", "backward"):
+        run[f"products_{way}"] = getattr(flop, way) / 0.5e9
+        run[f"lstm_{way}"] = run[f"products_{way}"] + 2 * getattr(moved, way) / 2e9
+    needed, around = counts.needed_bytes(SIZE), counts.surrounding_bytes(SIZE)
+    peak = (1.25 * needed + around) / MIB
+    found = breakdown(SIZE, [run, run], [limit, limit], rates, peak)
+    for way in ("forward", "backward", "both"):
+        assert math.isclose(found["products"][way]["of_gemm"]["median"], 0.5)
+        assert math.isclose(found["cells"][way]["times_copy"]["median"], 2)
+    assert math.isclose(found["alone"]["of_gemm"]["median"], 0.8)
+    assert math.isclose(found["alone"]["inside"]["median"], 0.5 / 0.8)
+    assert math.isclose(found["memory"]["ratio"], 1.25)
 
 
 def test_a_rival_with_other_numbers_is_refused() -> None:
