@@ -27,7 +27,8 @@ def toolkit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         nvcc.parent.mkdir(parents=True, exist_ok=True)
         nvcc.write_text(f"#!/bin/sh\necho 'Cuda compilation tools, release {release}, V0'\n")
         nvcc.chmod(0o755)
-        (nvcc.parent / "g++-11").symlink_to("/bin/true")
+        for compiler in ("g++-11", "g++"):
+            (nvcc.parent / compiler).symlink_to("/bin/true")
         monkeypatch.setenv("PATH", str(nvcc.parent), prepend=":")
         monkeypatch.setenv("CUDA", "1")
         monkeypatch.setenv("CUDA_ARCH", "90 75")

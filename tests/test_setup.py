@@ -21,6 +21,9 @@ import caffe_build
 import caffe_source
 from common.errors import InputError
 
+pytestmark = pytest.mark.skipif(
+    not shutil.which("make"), reason="needs make and compilers, which the Docker image has not"
+)
 REPOSITORY = Path(__file__).resolve().parent.parent
 DOWNLOADS = caffe_build.cache_folder() / "downloads"
 
