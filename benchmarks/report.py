@@ -100,7 +100,7 @@ def bars(axes: Axes, labels: list[str], values: list[dict[str, float]], color: s
         )  # fmt: skip
     axes.set_yticks(places, labels)
     axes.invert_yaxis()
-    axes.margins(x=0.12)
+    axes.margins(x=0.15)
     axes.grid(axis="x", alpha=0.3)
     axes.set_axisbelow(True)
 
