@@ -13,6 +13,7 @@ from google.protobuf import text_format
 
 from benchmarks.machine import caffe_version
 from benchmarks.memory import PeakMemory
+from benchmarks.net import data_layer
 from layers import seg_options
 
 TIMED = 4
@@ -29,7 +30,7 @@ class CaffeData:
         """Take the data layer of `net_file`, with another list if one is given."""
         self.memory = PeakMemory()
         source = text_format.Parse(net_file.read_text(), caffe_pb2.NetParameter())
-        layer = next(layer for layer in source.layer if layer.python_param.layer == "SegData")
+        layer = data_layer(source, net_file)
         options = seg_options.parse(layer.python_param.param_str)
         options = replace(options, workers=self.workers, rank=0, world_size=1)
         if list_path is not None:

@@ -14,14 +14,11 @@ from google.protobuf import text_format
 
 from benchmarks.machine import caffe_version
 from benchmarks.memory import PeakMemory
-from benchmarks.net import RATE
-from common.errors import InputError
+from benchmarks.net import INPUT_STD, PARTS, RATE, data_layer
 from convert.caffe import read_caffemodel, read_net, weights_for
 
 STACK = ("transition", "lg_lstm", "score", "raw_score", "silence")
 LOSSES = ("loss", "label_target", "label_inputs")
-
-PARTS = ("backbone", "stack", "losses")
 
 
 def part_of(layer: str) -> str:
@@ -34,16 +31,14 @@ def part_of(layer: str) -> str:
 def with_inputs(net_file: Path) -> caffe_pb2.NetParameter:
     """The training net in `net_file` with inputs `data` and `label` in place of its data layer."""
     net = text_format.Parse(net_file.read_text(), caffe_pb2.NetParameter())
-    layers = [layer for layer in net.layer if layer.python_param.layer == "SegData"]
-    if len(layers) != 1:
-        raise InputError(f"{net_file}: has {len(layers)} SegData layers; name a training net")
-    options = json.loads(layers[0].python_param.param_str)
+    layer = data_layer(net, net_file)
+    options = json.loads(layer.python_param.param_str)
     batch, (height, width) = options["batch_size"], options["input_size"]
     stride = options["label_stride"]
-    inputs = caffe_pb2.LayerParameter(name="inputs", type="Input", top=layers[0].top[:2])
+    inputs = caffe_pb2.LayerParameter(name="inputs", type="Input", top=layer.top[:2])
     for shape in ([3, height, width], [1, -(-height // stride), -(-width // stride)]):
         inputs.input_param.shape.add().dim.extend([batch, *shape])
-    layers[0].CopyFrom(inputs)
+    layer.CopyFrom(inputs)
     return net
 
 
@@ -54,7 +49,7 @@ class CaffeNet:
         self.temporary = tempfile.TemporaryDirectory()
         self.net = self.solver = None
 
-    def make_weights(self, folder: Path, destination: Path, input_std: float = 50) -> None:
+    def make_weights(self, folder: Path, destination: Path) -> None:
         """Write a caffemodel of random weights; convolutions as He et al. draw them.
 
         From the generated nets' own Gaussians of 0.001, which pretrained weights replace, the
@@ -66,7 +61,7 @@ class CaffeNet:
         for name, (weight, *_) in net.params.items():
             if weight.data.ndim == 4 and part_of(name) == "backbone":
                 fan_in = np.prod(weight.data.shape[1:])
-                std = np.sqrt(2 / fan_in) / (input_std if weight.data.shape[1] == 3 else 1)
+                std = np.sqrt(2 / fan_in) / (INPUT_STD if weight.data.shape[1] == 3 else 1)
                 weight.data[...] = random.normal(0, std, weight.data.shape)
         net.save(str(destination))
 

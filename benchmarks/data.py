@@ -11,11 +11,10 @@ from typing import Any
 import cv2
 
 from benchmarks import machine
-from benchmarks.net import random_inputs
+from benchmarks.net import data_layer, random_inputs
 from benchmarks.rivals import Field, Rival
 from benchmarks.timing import Measured, of, ratio, total
 from benchmarks.worker import Worker
-from common.errors import InputError
 from common.files import write_text
 from common.images import write_label
 from common.labels import label_set
@@ -101,10 +100,7 @@ def _row(
 def data_options(net_file: Path) -> Options:
     """The options of the training net's data layer."""
     net, _ = read_prototxt(net_file, "TRAIN")
-    layers = [layer for layer in net.layer if layer.python_param.layer == "SegData"]
-    if len(layers) != 1:
-        raise InputError(f"{net_file}: has {len(layers)} SegData layers; name a training net")
-    return parse(layers[0].python_param.param_str)
+    return parse(data_layer(net, net_file).python_param.param_str)
 
 
 def _prepare(worker: Worker, net_file: Path, list_path: Path | None) -> None:

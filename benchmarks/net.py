@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +39,12 @@ RIVALS = (
 DEFAULT = tuple(rival.key for rival in RIVALS if rival.key != "compiled")
 
 COMPARED_WITH = "torch"
+PARTS = ("backbone", "stack", "losses")
 TASKS = {"train": "training iteration", "image": "one image, forward"}
 MODELS, QUICK = ("horse", "atr"), ("demo",)
 
-INPUT_STD = 50  # of photos minus the mean, about
+INPUT_STD = 50
+"""Of photos minus the mean, about."""
 
 RATE = 1e-6
 """Learning rate: so small that random labels do no harm in the rounds."""
@@ -79,7 +81,7 @@ def run(
         cases = []
         for model, folder in folders.items():
             weights = Path(temporary) / f"{model}.caffemodel"
-            field.visit(field.first, partial(_make_weights, folder, weights))
+            field.visit(field.first, methodcaller("make_weights", folder, weights))
             inputs = random_inputs(folder / "train.prototxt")
             _check(field, folder, weights, inputs)
             for task in tasks:
@@ -94,6 +96,14 @@ def run(
             "compared_with": COMPARED_WITH if COMPARED_WITH in field.versions else field.first.key,
             "cases": cases,
         }
+
+
+def data_layer(net: Any, net_file: Path) -> Any:
+    """The one SegData layer of the parsed training net in `net_file`."""
+    layers = [layer for layer in net.layer if layer.python_param.layer == "SegData"]
+    if len(layers) != 1:
+        raise InputError(f"{net_file}: has {len(layers)} SegData layers; name a training net")
+    return layers[0]
 
 
 def random_inputs(net_file: Path) -> dict[str, np.ndarray]:
@@ -113,10 +123,6 @@ def choose_rivals(keys: str | None) -> list[Rival]:
     if rivals[0].needs_torch:
         raise InputError(f"--rivals {keys}: begin with one of Caffe's, which makes the weights")
     return rivals
-
-
-def _make_weights(folder: Path, weights: Path, worker: Worker) -> None:
-    worker.make_weights(folder, weights, INPUT_STD)
 
 
 def _check(field: Field, folder: Path, weights: Path, inputs: dict[str, np.ndarray]) -> None:

@@ -7,10 +7,8 @@ from typing import Any
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from benchmarks.net import TASKS
+from benchmarks.net import PARTS, TASKS
 from benchmarks.report import left_out_row, number, one_at_a_time, rivals_figure, spread, table
-
-PARTS = ("backbone", "stack", "losses")
 
 
 def tables(result: dict[str, Any]) -> list[Table | str]:
