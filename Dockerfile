@@ -17,9 +17,11 @@ COPY docker/nccl.txt docker/nccl.sh docker/
 RUN [ "$NCCL" = 0 ] || docker/nccl.sh /opt/nccl
 COPY Makefile pyproject.toml requirements.lock LICENSE ./
 COPY scripts scripts
-COPY common common
+COPY data_prep data_prep
 COPY layers layers
 COPY lglstm lglstm
+COPY models models
+COPY prototxt_gen prototxt_gen
 # Libraries of which nothing is used are left out: OpenCV's windows alone would bring all of Qt.
 RUN export CUDA CUDA_ARCH NCCL NCCL_DIR=/opt/nccl LGLSTM_CACHE=/tmp/cache \
         LDFLAGS=-Wl,--as-needed && \

@@ -13,10 +13,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.images import read_pair
-from common.labels import label_set
-from data_prep.prepare import Converted, Example, Plan, Task
-from data_prep.sources import (
+from lglstm.common.images import read_pair
+from lglstm.common.labels import label_set
+from lglstm.data_prep.prepare import Converted, Example, Plan, Task
+from lglstm.data_prep.sources import (
     PathLike,
     files_by_stem,
     find_folder,

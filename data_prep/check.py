@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from common.errors import InputError
-from common.images import read_pair
-from common.labels import IGNORE, LabelSet, label_set
-from common.sheets import Row, write_sheet
-from data_prep.parallel import stream
-from data_prep.prepare import SPLITS, SUMMARY
-from layers.seg_list import Example, read_list
+from lglstm.common.errors import InputError
+from lglstm.common.images import read_pair
+from lglstm.common.labels import IGNORE, LabelSet, label_set
+from lglstm.common.parallel import stream
+from lglstm.common.sheets import Row, write_sheet
+from lglstm.data_prep.prepare import SPLITS, SUMMARY
+from lglstm.layers.seg_list import Example, read_list
 
 SAMPLES = 12
 

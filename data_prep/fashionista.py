@@ -23,11 +23,11 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from common.errors import InputError
-from common.images import MAX_PIXELS
-from common.labels import IGNORE, label_set
-from data_prep.matfiles import count_structs, field, load_mat, stream_structs, structs
-from data_prep.prepare import Converted, Example, Plan, Task
+from lglstm.common.errors import InputError
+from lglstm.common.images import MAX_PIXELS
+from lglstm.common.labels import IGNORE, label_set
+from lglstm.data_prep.matfiles import count_structs, field, load_mat, stream_structs, structs
+from lglstm.data_prep.prepare import Converted, Example, Plan, Task
 
 PUBLISHED = {"train": 456, "test": 229}
 

@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from common.errors import InputError
-from common.images import read_label, read_photo
-from common.labels import IGNORE, label_set
-from data_prep.matfiles import field, load_mat, structs, text
-from data_prep.prepare import Converted, Example, Plan, Task
-from data_prep.sources import (
+from lglstm.common.errors import InputError
+from lglstm.common.images import read_label, read_photo
+from lglstm.common.labels import IGNORE, label_set
+from lglstm.data_prep.matfiles import field, load_mat, structs, text
+from lglstm.data_prep.prepare import Converted, Example, Plan, Task
+from lglstm.data_prep.sources import (
     PathLike,
     files_by_stem,
     find_folder,

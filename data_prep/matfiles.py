@@ -20,8 +20,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from common.errors import InputError
-from data_prep import mat5
+from lglstm.common.errors import InputError
+from lglstm.data_prep import mat5
 
 
 def load_mat(path: str | os.PathLike[str], *variables: str) -> dict[str, Any]:

@@ -27,11 +27,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from common.errors import InputError
-from common.files import atomic_path, inside, write_text
-from common.images import write_label
-from common.labels import LabelSet
-from data_prep.parallel import stream
+from lglstm.common.errors import InputError
+from lglstm.common.files import atomic_path, inside, write_text
+from lglstm.common.images import write_label
+from lglstm.common.labels import LabelSet
+from lglstm.common.parallel import stream
 
 JOURNAL = "prepared.jsonl"
 SUMMARY = "dataset.json"

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from common.errors import InputError
-from common.images import read_pair
-from common.labels import LabelSet
-from common.preprocessing import to_blob, to_label_blob, to_picture
-from common.sheets import Row, write_sheet
-from layers.seg_batches import Batches
-from layers.seg_list import read_list
-from layers.seg_options import HORSE_COW_AUGMENTATION, Options, parse
+from lglstm.common.errors import InputError
+from lglstm.common.images import read_pair
+from lglstm.common.labels import LabelSet
+from lglstm.common.preprocessing import to_blob, to_label_blob, to_picture
+from lglstm.common.sheets import Row, write_sheet
+from lglstm.layers.seg_batches import Batches
+from lglstm.layers.seg_list import read_list
+from lglstm.layers.seg_options import HORSE_COW_AUGMENTATION, Options, parse
 
 SEG_DATA = r"""layer:\s*"SegData".*?param_str:\s*("(?:[^"\\]|\\.)*"|'[^']*')"""
 """A SegData layer in a prototxt, up to its param_str, which is the group."""

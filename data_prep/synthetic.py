@@ -20,16 +20,16 @@ import cv2
 import numpy as np
 import scipy.io
 
-from common.errors import InputError
-from common.files import atomic_path, write_text
-from common.labels import label_set
+from lglstm.common.errors import InputError
+from lglstm.common.files import atomic_path, write_text
+from lglstm.common.labels import label_set
 
 SMALLEST_SIZE = 33
 ENLARGE = 4
 """Figures are drawn this much larger, then averaged down, for smooth edges."""
 
 PART_CLASS = {"head": 1, "ear": 1, "neck": 2, "torso": 2, "leg": 3, "tail": 4}
-"""The id of each kind of part; the neck belongs to the body, as in `data_prep.horse_cow`."""
+"""The id of each kind of part; the neck belongs to the body, as in `lglstm.data_prep.horse_cow`."""
 
 CLASS_INDEX = {"cow": 10, "horse": 13}
 """PASCAL VOC's numbers of the two classes."""

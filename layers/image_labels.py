@@ -3,7 +3,7 @@
 layer {
   type: "Python"  name: "label_target"  bottom: "label"  top: "label_target"
   python_param {
-    module: "layers.image_labels"  layer: "ImageLabels"
+    module: "lglstm.layers.image_labels"  layer: "ImageLabels"
     param_str: '{"num_classes": 18, "ignore_label": 255}'
   }
 }
@@ -16,9 +16,9 @@ import json
 import numpy as np
 from numpy.typing import NDArray
 
-from common.errors import InputError
-from common.labels import IGNORE
-from layers.shown_errors import shown_errors
+from lglstm.common.errors import InputError
+from lglstm.common.labels import IGNORE
+from lglstm.layers.shown_errors import shown_errors
 
 try:
     from caffe import Layer

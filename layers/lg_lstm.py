@@ -8,7 +8,7 @@ place of the C++ layers of the same names in a prototxt:
       bottom: "transition_local"  bottom: "transition_memory"  bottom: "transition_global"
       top: "lg_lstm1_local"  top: "lg_lstm1_memory"  top: "lg_lstm1_global"
       python_param {
-        module: "layers.lg_lstm"  layer: "LGLSTM"
+        module: "lglstm.layers.lg_lstm"  layer: "LGLSTM"
         param_str: '{"num_output": 64, "neighbors": 8, "global_grid": 3}'
       }
     }
@@ -31,8 +31,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from common.errors import InputError
-from layers.shown_errors import shown_errors
+from lglstm.common.errors import InputError
+from lglstm.layers.shown_errors import shown_errors
 
 Array = NDArray[np.floating]
 

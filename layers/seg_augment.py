@@ -13,9 +13,9 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from common.labels import IGNORE
-from common.preprocessing import MEAN_BGR
-from layers.seg_options import Augmentation, Range
+from lglstm.common.labels import IGNORE
+from lglstm.common.preprocessing import MEAN_BGR
+from lglstm.layers.seg_options import Augmentation, Range
 
 Box = tuple[int, int, int, int]
 """(top, left, bottom, right) in pixels, the last two exclusive."""

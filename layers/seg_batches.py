@@ -17,12 +17,12 @@ from functools import lru_cache
 
 import numpy as np
 
-from common.errors import InputError
-from common.images import read_pair
-from common.preprocessing import to_blob, to_label_blob
-from layers.seg_augment import Pair, augment
-from layers.seg_list import Example
-from layers.seg_options import Options
+from lglstm.common.errors import InputError
+from lglstm.common.images import read_pair
+from lglstm.common.preprocessing import to_blob, to_label_blob
+from lglstm.layers.seg_augment import Pair, augment
+from lglstm.layers.seg_list import Example
+from lglstm.layers.seg_options import Options
 
 _ORDER, _CHANGES = 0, 1
 """Keys that keep the two kinds of random numbers of one seed apart."""

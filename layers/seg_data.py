@@ -4,7 +4,7 @@ layer {
   name: "train_data"  type: "Python"  top: "data"  top: "label"
   param { lr_mult: 0  decay_mult: 0 }
   python_param {
-    module: "layers.seg_data"  layer: "SegData"
+    module: "lglstm.layers.seg_data"  layer: "SegData"
     param_str: '{"list": "data/horse/train.txt", "batch_size": 2, "input_size": [321, 321],
                  "label_stride": 8, "num_classes": 5, "train": true, "seed": 1, "mirror": true}'
   }
@@ -30,11 +30,11 @@ from dataclasses import replace
 import caffe
 import numpy as np
 
-from common.errors import InputError
-from layers import seg_options
-from layers.seg_list import read_list
-from layers.seg_prefetch import Inline, Prefetcher
-from layers.shown_errors import shown_errors
+from lglstm.common.errors import InputError
+from lglstm.layers import seg_options
+from lglstm.layers.seg_list import read_list
+from lglstm.layers.seg_prefetch import Inline, Prefetcher
+from lglstm.layers.shown_errors import shown_errors
 
 LAST_BATCH = 2**24
 """float32 counts exactly up to here."""

@@ -6,7 +6,7 @@ import os
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
-from common.errors import InputError
+from lglstm.common.errors import InputError
 
 
 class Example(NamedTuple):

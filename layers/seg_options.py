@@ -7,16 +7,16 @@ and nowhere else. docs/data_layer.md explains every key.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from common.errors import InputError
-from common.labels import IGNORE
-from common.preprocessing import MEAN_BGR
+from lglstm.common.errors import InputError
+from lglstm.common.labels import IGNORE
+from lglstm.common.preprocessing import MEAN_BGR
+from lglstm.common.suggest import nearest
 
 Range = tuple[float, float]
 
@@ -209,9 +209,7 @@ def parse(text: str) -> Options:
 
 def _check_key(where: str, key: str, value: Any) -> None:
     if key not in RULES:
-        close = difflib.get_close_matches(key, RULES, n=1)
-        hint = f"did you mean {close[0]}" if close else f"allowed are {', '.join(RULES)}"
-        raise InputError(f"{where}: unknown key {key}; {hint}")
+        raise InputError(f"{where}: unknown key {key}; {nearest(key, RULES)}")
     if not RULES[key].allows(value):
         raise InputError(f"{where}: {key} is {json.dumps(value)}; it must be {RULES[key].words}")
 

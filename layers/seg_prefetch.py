@@ -19,18 +19,17 @@ import json
 import mmap
 import os
 import subprocess
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 
 import numpy as np
 
-from common.errors import InputError
-from layers.seg_batches import Batches
-from layers.seg_list import Example
-from layers.seg_options import Options
-from layers.seg_worker import slot_arrays, slot_bytes
+from lglstm.common import child
+from lglstm.common.errors import InputError
+from lglstm.layers.seg_batches import Batches
+from lglstm.layers.seg_list import Example
+from lglstm.layers.seg_options import Options
+from lglstm.layers.seg_worker import slot_arrays, slot_bytes
 
 Batch = tuple[np.ndarray, np.ndarray]
 """data (B, 3, H, W) and label (B, 1, h, w), float32."""
@@ -119,20 +118,11 @@ class _Worker:
     """One decoding process; see layers/seg_worker.py for what is said over its pipes."""
 
     def __init__(self, job: dict, descriptor: int) -> None:
-        root = str(Path(__file__).resolve().parents[1])
-        paths = [root, *(path for path in sys.path if path)]
-        environment = {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(paths),  # the packages this process sees
-            "OMP_NUM_THREADS": "1",
-            "OPENBLAS_NUM_THREADS": "1",
-        }
         self._process = subprocess.Popen(
-            # -P: no package comes from the folder that the user happens to be in.
-            [interpreter(), "-P", "-m", "layers.seg_worker"],
+            child.module_command("lglstm.layers.seg_worker"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=environment,
+            env=child.environment(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1"),
             pass_fds=[descriptor],
             text=True,
             start_new_session=True,  # Ctrl-C reaches the training alone
@@ -171,18 +161,3 @@ class _Worker:
             f"a process that decodes images ended unexpectedly ({how}); if memory ran out, lower "
             "workers or prefetch, and workers: 0 shows any error in place"
         )
-
-
-def interpreter() -> str:
-    """The Python program of this environment.
-
-    Inside `caffe`, `sys.executable` may be empty or `caffe` itself; the prefix is always right.
-    """
-    folder = Path(sys.prefix, "bin")
-    major, minor = sys.version_info[:2]
-    for name in (f"python{major}.{minor}", f"python{major}", "python"):
-        if os.access(folder / name, os.X_OK):
-            return str(folder / name)
-    if sys.executable:
-        return sys.executable
-    raise InputError(f"no Python program in {folder}; set workers: 0 in the data layer")

@@ -17,11 +17,11 @@ from typing import TextIO
 import cv2
 import numpy as np
 
-from common.errors import InputError
-from layers import seg_options
-from layers.seg_batches import Batches
-from layers.seg_list import Example
-from layers.seg_options import Options
+from lglstm.common.errors import InputError
+from lglstm.layers import seg_options
+from lglstm.layers.seg_batches import Batches
+from lglstm.layers.seg_list import Example
+from lglstm.layers.seg_options import Options
 
 
 def slot_bytes(options: Options) -> int:

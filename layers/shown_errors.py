@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from common.errors import InputError
+from lglstm.common.errors import InputError
 
 EMBEDDED = not sys.orig_argv
 """Whether Python runs inside another program: then it has no command line of its own."""

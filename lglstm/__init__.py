@@ -1,3 +1,3 @@
-"""The `lglstm` command: one thin module per sub-command."""
+"""LG-LSTM in BVLC Caffe: object parsing with local-global LSTMs (Liang et al., CVPR 2016)."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

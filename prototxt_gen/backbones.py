@@ -14,7 +14,7 @@ from caffe import layers as L
 from caffe import params as P
 from caffe.net_spec import NetSpec, Top
 
-from prototxt_gen.options import CoCNN, Demo, LargeFOV, ModelOptions
+from lglstm.prototxt_gen.options import CoCNN, Demo, LargeFOV, ModelOptions
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch
 
-from common.files import atomic_path
-from prototxt_gen.shapes import Layer, lstm_param
-from prototxt_gen.summary import Summary, group
+from lglstm.common.files import atomic_path
+from lglstm.prototxt_gen.shapes import Layer, lstm_param
+from lglstm.prototxt_gen.summary import Summary, group
 
 COLOURS = {
     "data": "#8d99a6",

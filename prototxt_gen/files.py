@@ -7,13 +7,12 @@ from pathlib import Path
 
 from google.protobuf import text_format
 
-from common.errors import InputError
-from prototxt_gen.index import index
-from prototxt_gen.nets import FORMS, build
-from prototxt_gen.options import ModelOptions
-from prototxt_gen.solvers import derivation, solver
-
-MODELS_FOLDER = Path("models")
+from lglstm.common.errors import InputError
+from lglstm.common.models import FOLDER
+from lglstm.prototxt_gen.index import index
+from lglstm.prototxt_gen.nets import FORMS, build
+from lglstm.prototxt_gen.options import ModelOptions
+from lglstm.prototxt_gen.solvers import derivation, solver
 
 
 def texts(options: ModelOptions, name: str, origin: str) -> dict[Path, str]:
@@ -27,12 +26,12 @@ def texts(options: ModelOptions, name: str, origin: str) -> dict[Path, str]:
     messages = {form: build(options, name, form) for form in FORMS}
     files = {form: header + text_format.MessageToString(net) for form, net in messages.items()}
     files["solver"] = header + solver_header + text_format.MessageToString(solver(options, name))
-    return {MODELS_FOLDER / name / f"{file}.prototxt": text for file, text in files.items()}
+    return {Path(FOLDER) / name / f"{file}.prototxt": text for file, text in files.items()}
 
 
 def index_text() -> dict[Path, str]:
     """Return path → text of the index of all models."""
-    return {MODELS_FOLDER / "README.md": index()}
+    return {Path(FOLDER) / "README.md": index()}
 
 
 def stale(texts: dict[Path, str]) -> list[Path]:
@@ -44,16 +43,3 @@ def check_name(name: str) -> None:
     """Refuse a name that would not be a plain folder of its own under models/."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9_]*", name):
         raise InputError(f"model name '{name}': use small letters, digits and underscores")
-
-
-def folder_of(name: str) -> Path:
-    """Return the folder of a generated model; raise InputError when there is none."""
-    check_name(name)
-    folder = MODELS_FOLDER / name
-    if not folder.is_dir():
-        known = sorted(path.parent.name for path in MODELS_FOLDER.glob("*/train.prototxt"))
-        raise InputError(
-            f"{folder}: there is no such model here; choose one of {', '.join(known) or 'none'}, "
-            "or make it with lglstm models generate, in the repository root"
-        )
-    return folder

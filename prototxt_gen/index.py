@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from prototxt_gen.nets import build
-from prototxt_gen.registry import MODELS, Model
-from prototxt_gen.summary import PAPER_GPU_BYTES, Summary, summarise_nets
+from lglstm.prototxt_gen.nets import build
+from lglstm.prototxt_gen.registry import MODELS, Model
+from lglstm.prototxt_gen.summary import PAPER_GPU_BYTES, Summary, summarise_nets
 
 HEAD = """\
 # Models

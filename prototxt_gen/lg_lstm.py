@@ -14,8 +14,8 @@ from typing import Any
 from caffe import layers as L
 from caffe.net_spec import NetSpec, Top
 
-from prototxt_gen.backbones import Features, filler, learning_rates
-from prototxt_gen.options import ModelOptions
+from lglstm.prototxt_gen.backbones import Features, filler, learning_rates
+from lglstm.prototxt_gen.options import ModelOptions
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,9 @@ def lstm_layer(
     if options.engine == "caffe":
         arguments: dict[str, Any] = dict(lg_lstm_param=settings)
     else:
-        arguments = dict(module="layers.lg_lstm", layer=layer_type, param_str=json.dumps(settings))
+        arguments = dict(
+            module="lglstm.layers.lg_lstm", layer=layer_type, param_str=json.dumps(settings)
+        )
         layer_type = "Python"
     tops = getattr(L, layer_type)(*bottoms, ntop=ntop, name=name, param=params, **arguments)
     for top, kind in zip(tops, ("local", "memory", "global"), strict=False):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from prototxt_gen.options import Demo
+from lglstm.prototxt_gen.options import Demo
 
 
 def lg_lstm_weights(options: Demo) -> int:

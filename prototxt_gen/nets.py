@@ -10,17 +10,17 @@ from caffe import layers as L
 from caffe.net_spec import NetSpec, Top
 from caffe.proto import caffe_pb2
 
-from common.labels import IGNORE
-from layers.seg_options import Augmentation
-from prototxt_gen.backbones import (
+from lglstm.common.labels import IGNORE
+from lglstm.layers.seg_options import Augmentation
+from lglstm.prototxt_gen.backbones import (
     Features,
     backbone,
     extra_convolutions,
     filler,
     learning_rates,
 )
-from prototxt_gen.lg_lstm import classifier, lg_lstm, transition
-from prototxt_gen.options import ModelOptions
+from lglstm.prototxt_gen.lg_lstm import classifier, lg_lstm, transition
+from lglstm.prototxt_gen.options import ModelOptions
 
 FORMS = ("train", "test", "deploy")
 
@@ -54,7 +54,7 @@ def data(n: NetSpec, options: ModelOptions, form: str) -> None:
     # The training layer counts its batches in a blob, so that snapshots know the data position.
     position = dict(param=[dict(lr_mult=0, decay_mult=0)]) if train else {}
     n.data, n.label = L.Python(
-        module="layers.seg_data",
+        module="lglstm.layers.seg_data",
         layer="SegData",
         name=f"{form}_data",
         param_str=json.dumps(data_settings(options, train)),
@@ -148,7 +148,7 @@ def losses(
     if features.label_probabilities:
         n.label_target = L.Python(
             n.label,
-            module="layers.image_labels",
+            module="lglstm.layers.image_labels",
             layer="ImageLabels",
             param_str=json.dumps(dict(num_classes=options.num_classes, ignore_label=IGNORE)),
         )

@@ -7,15 +7,15 @@ docs/differences.md tells what the paper says about each and why we chose so.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from common.errors import InputError
-from common.labels import LABEL_SETS, LabelSet
+from lglstm.common.errors import InputError
+from lglstm.common.labels import LABEL_SETS, LabelSet
+from lglstm.common.suggest import nearest
 
 RANGE = "tuple[float, float]"
 FILLERS = ("gaussian", "msra", "xavier")
@@ -314,9 +314,8 @@ def with_settings(options: ModelOptions, settings: list[str]) -> ModelOptions:
         if not separator:
             raise InputError(f"--set {setting}: write it as option=value")
         if key not in fields:
-            close = difflib.get_close_matches(key, fields, n=1)
-            hint = f"did you mean {close[0]}" if close else f"choose one of {', '.join(fields)}"
-            raise InputError(f"option {key} is unknown to {type(options).__name__} nets; {hint}")
+            kind = type(options).__name__
+            raise InputError(f"option {key} is unknown to {kind} nets; {nearest(key, fields)}")
         changes[key] = parse_value(fields[key], text)
     return dataclasses.replace(options, **changes)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from dataclasses import dataclass
 
-from common.errors import InputError
-from layers.seg_options import HORSE_COW_AUGMENTATION
-from prototxt_gen.matching import conv_twin
-from prototxt_gen.options import CoCNN, Demo, LargeFOV, ModelOptions
+from lglstm.common.errors import InputError
+from lglstm.common.suggest import nearest
+from lglstm.layers.seg_options import HORSE_COW_AUGMENTATION
+from lglstm.prototxt_gen.matching import conv_twin
+from lglstm.prototxt_gen.options import CoCNN, Demo, LargeFOV, ModelOptions
 
 ATR_TRAIN, ATR_TEST = 6000, 1000  # of the 7,700 images of the ATR set; 700 more validate
 ATR_ADDITIONAL = 10_003  # the paper says 10,000; the archive has these
@@ -122,6 +122,4 @@ def find(name: str) -> Model:
     """Return a model; raise InputError with the nearest name when there is none."""
     if name in MODELS:
         return MODELS[name]
-    close = difflib.get_close_matches(name, MODELS, n=1)
-    hint = f"did you mean {close[0]}" if close else f"choose one of {', '.join(MODELS)}"
-    raise InputError(f"there is no model '{name}'; {hint}")
+    raise InputError(f"there is no model '{name}'; {nearest(name, MODELS)}")

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 from caffe.proto import caffe_pb2
 from google.protobuf import text_format
 
-from common.errors import InputError
+from lglstm.common.errors import InputError
 
 Shape = tuple[int, ...]
 

@@ -6,7 +6,7 @@ import math
 
 from caffe.proto import caffe_pb2
 
-from prototxt_gen.options import ModelOptions
+from lglstm.prototxt_gen.options import ModelOptions
 
 
 def solver(options: ModelOptions, name: str) -> caffe_pb2.SolverParameter:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from caffe.proto import caffe_pb2
 
-from prototxt_gen.shapes import Layer, measure, read_net
+from lglstm.prototxt_gen.shapes import Layer, measure, read_net
 
 BYTES = 4  # Caffe trains in float32
 WEIGHT_COPIES = 3  # values, gradients, momentum

@@ -29,7 +29,7 @@ from pathlib import Path
 
 import caffe_cuda
 import caffe_source
-from common.errors import InputError
+from lglstm.common.errors import InputError
 
 # What is built; Caffe's examples and its deprecated tools are left out.
 TOOLS = [

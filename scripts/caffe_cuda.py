@@ -16,7 +16,7 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
-from common.errors import InputError
+from lglstm.common.errors import InputError
 
 ARCHITECTURE = re.compile(r"\d\d\d?$")
 NEWEST_GCC_FOR_CUDA_11 = "g++-11"

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.errors import InputError
+from lglstm.common.errors import InputError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 OVERLAY = REPOSITORY / "layers" / "caffe"

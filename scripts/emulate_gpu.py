@@ -20,7 +20,7 @@ from pathlib import Path
 
 import caffe_source
 from caffe_build import cache_folder
-from common.errors import InputError
+from lglstm.common.errors import InputError
 
 EMULATION = Path(__file__).resolve().parent.parent / "layers" / "caffe" / "emulation"
 LAYERS = ["util/lg_lstm", "layers/lg_lstm_base_layer", "layers/lg_lstm_layer"]

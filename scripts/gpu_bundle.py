@@ -30,8 +30,8 @@ import caffe_build
 import caffe_cuda
 import gpu_kit
 from caffe_build import Recipe, Workshop
-from common.errors import InputError
 from gpu_check import KIT
+from lglstm.common.errors import InputError
 
 SCRIPTS = Path(__file__).resolve().parent
 FLAGS = ["-DUSE_OPENCV=OFF", "-DBUILD_python=OFF", "-DUSE_LEVELDB=OFF", "-DUSE_ONEDNN=OFF"]

@@ -23,16 +23,16 @@ import numpy as np
 from caffe.proto import caffe_pb2
 from google.protobuf import text_format
 
-from common.errors import InputError
-from common.labels import LABEL_SETS
-from common.preprocessing import to_blob, to_label_blob
-from convert.caffe import read_caffemodel, read_net, weights_for
-from data_prep.synthetic import draw_example
-from layers import seg_options
-from layers.image_labels import image_labels
-from layers.seg_batches import Batches
-from layers.seg_list import read_list
-from layers.seg_options import Options
+from lglstm.caffe_files import read_caffemodel, read_net, weights_for
+from lglstm.common.errors import InputError
+from lglstm.common.labels import LABEL_SETS
+from lglstm.common.preprocessing import to_blob, to_label_blob
+from lglstm.data_prep.synthetic import draw_example
+from lglstm.layers import seg_options
+from lglstm.layers.image_labels import image_labels
+from lglstm.layers.seg_batches import Batches
+from lglstm.layers.seg_list import read_list
+from lglstm.layers.seg_options import Options
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 BATCHES = 4  # of pictures for each net; Caffe begins again after the last

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from convert.torch import Net
+from lglstm.convert.torch import Net
 
 
 def loss(place: Path, device: torch.device) -> float:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import caffe_build
 from caffe_build import Recipe, Workshop
-from common.errors import InputError
+from lglstm.common.errors import InputError
 
 
 def main() -> int:

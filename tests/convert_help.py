@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from convert.caffe import Net, random_weights, read_net, write_caffemodel
-from convert.caffe_process import caffe_is_there, run_caffe
+from lglstm.caffe_files import Net, random_weights, read_net, write_caffemodel
+from lglstm.convert.caffe_process import caffe_is_there, run_caffe
 
 ROOT = Path(__file__).resolve().parents[1]
 needs_caffe = pytest.mark.skipif(not caffe_is_there(), reason="needs Caffe: make setup")

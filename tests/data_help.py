@@ -11,7 +11,7 @@ import numpy as np
 import scipy.io
 from PIL import Image
 
-from common.labels import label_set
+from lglstm.common.labels import label_set
 
 
 def struct_array(records: list[dict[str, Any]]) -> np.ndarray:
@@ -23,7 +23,7 @@ def struct_array(records: list[dict[str, Any]]) -> np.ndarray:
 
 
 def save_mat5(path: Path, variables: dict[str, Any], compressed: bool = True) -> None:
-    """Write plain values (see data_prep.matfiles) as MATLAB 5: lists of dicts are structs."""
+    """Write plain values (see `matfiles`) as MATLAB 5: lists of dicts are structs."""
     scipy.io.savemat(path, {k: _mat5(v) for k, v in variables.items()}, do_compression=compressed)
 
 

@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 from scipy import ndimage
 
-from common.images import write_label
-from common.labels import IGNORE, LABEL_SETS
-from common.preprocessing import MEAN_BGR
+from lglstm.common.images import write_label
+from lglstm.common.labels import IGNORE, LABEL_SETS
+from lglstm.common.preprocessing import MEAN_BGR
 
 HORSE = LABEL_SETS["horse"]
 
@@ -73,7 +73,7 @@ def demo_weights(folder: Path, model: Path = Path("models/demo"), seed: int = 3)
     """Random weights, as training would save them, for all layers of a model's test net."""
     import caffe
 
-    from evaluation import nets
+    from lglstm.evaluation import nets
 
     deploy, test = (nets.read_net(model / f"{form}.prototxt") for form in ("deploy", "test"))
     prototxt = folder / "all.prototxt"

@@ -13,9 +13,9 @@ from caffe.proto import caffe_pb2
 from google.protobuf import text_format
 from PIL import Image
 
-from prototxt_gen.nets import build
-from prototxt_gen.options import CoCNN, Demo, LargeFOV, ModelOptions
-from prototxt_gen.solvers import solver
+from lglstm.prototxt_gen.nets import build
+from lglstm.prototxt_gen.options import CoCNN, Demo, LargeFOV, ModelOptions
+from lglstm.prototxt_gen.solvers import solver
 
 IMAGES = 4
 

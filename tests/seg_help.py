@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from common.images import write_label
-from common.labels import label_set
+from lglstm.common.images import write_label
+from lglstm.common.labels import label_set
 
 EXAMPLES = 7
 INPUT, STRIDE = [17, 25], 8

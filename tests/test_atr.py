@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from data_help import photo_bytes, save_label
 
-from common.errors import InputError
-from common.images import read_pair
-from data_prep.atr import PREFIXES, plan, split
-from data_prep.prepare import prepare
+from lglstm.common.errors import InputError
+from lglstm.common.images import read_pair
+from lglstm.data_prep.atr import PREFIXES, plan, split
+from lglstm.data_prep.prepare import prepare
 
 SHAPE = (24, 16)
 NAMES = ("fash_1", "2500_10", "2500_2", "4565_7", "997_1", "Multi_3", "dataset10k_5")

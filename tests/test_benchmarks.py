@@ -17,9 +17,9 @@ from benchmarks.breakdown import breakdown
 from benchmarks.counts import StackSize
 from benchmarks.memory import MIB
 from benchmarks.worker import Worker, WorkerError
-from common.errors import InputError
-from layers import lg_lstm
-from lglstm.main import main
+from lglstm.cli.main import main
+from lglstm.common.errors import InputError
+from lglstm.layers import lg_lstm
 
 SIZE = StackSize(
     batch=2, height=5, width=4, channels=7, hidden=3, neighbors=4, grid=2, classes=3, layers=2

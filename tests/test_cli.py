@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from lglstm import __version__
-from lglstm.main import COMMANDS, Entry, main
+from lglstm.cli.main import COMMANDS, Entry, main
 
 
 def lglstm(*arguments: str) -> Result:
@@ -20,9 +20,9 @@ def lglstm(*arguments: str) -> Result:
 def test_help_lists_every_command_and_imports_none_of_them() -> None:
     code = """
 import sys
-from lglstm.main import main
+from lglstm.cli.main import main
 main(["--help"], standalone_mode=False)
-heavy = {"numpy", "caffe", "cv2", "matplotlib", "lglstm.doctor"} & set(sys.modules)
+heavy = {"numpy", "caffe", "cv2", "matplotlib", "lglstm.cli.doctor"} & set(sys.modules)
 assert not heavy, heavy
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -63,7 +63,7 @@ def test_expected_ends_print_one_line(
     raised: str, exit_code: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / f"ends_{exit_code}.py").write_text(
-        "import click\nfrom common.errors import InputError\n\n"
+        "import click\nfrom lglstm.common.errors import InputError\n\n"
         f"@click.command()\ndef command():\n    raise {raised}\n"
     )
     monkeypatch.syspath_prepend(tmp_path)

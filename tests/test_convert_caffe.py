@@ -18,10 +18,10 @@ from convert_help import (
     random_inputs,
 )
 
-from common.errors import InputError
-from convert.caffe import read_caffemodel, read_net, weights_for, write_caffemodel
-from convert.caffe.schema import NetParameter, message_class
-from convert.weights import read_weights
+from lglstm.caffe_files import read_caffemodel, read_net, weights_for, write_caffemodel
+from lglstm.caffe_files.schema import NetParameter, message_class
+from lglstm.common.errors import InputError
+from lglstm.convert.weights import read_weights
 
 CONVOLUTION = "convolution_param { num_output: 2 kernel_size: 3 }"
 SMALL = data(1, 3, 8, 6) + layer("Convolution", "conv", "data", "conv", CONVOLUTION)
@@ -264,7 +264,7 @@ def test_python_layers_of_the_repository_are_the_same_nets(tmp_path):
     for name in ("LGLSTMTransition", "Python"):
         parameters = options
         if name == "Python":
-            parameters = 'python_param { module: "layers.lg_lstm" layer: "LGLSTMTransition" '
+            parameters = 'python_param { module: "lglstm.layers.lg_lstm" layer: "LGLSTMTransition" '
             parameters += f"param_str: {words!r} }}"
         path = tmp_path / f"{name}.prototxt"
         path.write_text(data(1, 3, 5, 4) + layer(name, "t", "data", "l m g", parameters))

@@ -13,10 +13,10 @@ import pytest
 from click.testing import CliRunner
 from convert_help import ROOT, lg_lstm_net, make_net, needs_caffe, write_weights
 
-from common.errors import InputError
-from convert import conversion, proof
-from convert.caffe import random_weights, read_caffemodel, read_net
-from lglstm.convert import command
+from lglstm.caffe_files import random_weights, read_caffemodel, read_net
+from lglstm.cli.convert import command
+from lglstm.common.errors import InputError
+from lglstm.convert import conversion, proof
 
 for package in ("torch", "onnx", "onnxruntime", "safetensors"):
     pytest.importorskip(package, reason="needs the extra packages: pip install 'lg-lstm[convert]'")
@@ -100,7 +100,7 @@ def test_a_conversion_proves_itself(demo, tmp_path):
 def test_a_wrong_conversion_is_not_kept(tmp_path, monkeypatch):
     """One direction moved: the proof says so, and there is no file."""
     make_net(tmp_path, lg_lstm_net(4, 2, True, False))
-    from convert import onnx_graph
+    from lglstm.convert import onnx_graph
 
     wrong = {4: [(-1, -1), (-1, 0), (1, -1), (0, -1)]}
     monkeypatch.setattr(onnx_graph, "_DIRECTIONS", wrong)
@@ -116,7 +116,7 @@ def test_a_wrong_conversion_is_not_kept(tmp_path, monkeypatch):
 def test_a_net_trained_in_pytorch_runs_in_caffe(demo, tmp_path):
     import torch
 
-    from convert.torch import load, save
+    from lglstm.convert.torch import load, save
 
     start, trained = tmp_path / "start.safetensors", tmp_path / "trained.pth"
     convert("demo", demo, "--to", "pytorch", "-o", start, "--no-verify")
@@ -157,11 +157,11 @@ def test_the_torch_folder_works_alone(demo, tmp_path):
     """Copied into another project, without this repository, it loads and computes the same."""
     import torch
 
-    from convert.torch import load
+    from lglstm.convert.torch import load
 
     made = tmp_path / "demo.safetensors"
     convert("demo", demo, "--to", "pytorch", "-o", made, "--no-verify")
-    shutil.copytree(ROOT / "convert" / "torch", tmp_path / "project" / "parsing")
+    shutil.copytree(ROOT / "lglstm" / "convert" / "torch", tmp_path / "project" / "parsing")
     code = (
         "import torch; from parsing import load; torch.manual_seed(0); "
         "print(load('../demo.safetensors')(torch.randn(1, 3, 33, 41)).double().sum().item())"

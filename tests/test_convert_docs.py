@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner
 from convert_help import ROOT, needs_caffe, write_weights
 
-from convert.caffe import random_weights, read_net
-from lglstm.main import main
+from lglstm.caffe_files import random_weights, read_net
+from lglstm.cli.main import main
 
 for package in ("torch", "onnx", "onnxruntime", "safetensors"):
     pytest.importorskip(package, reason="needs the extra packages: pip install 'lg-lstm[convert]'")
@@ -30,7 +30,7 @@ def test_the_examples_run(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     net = read_net("models/demo/train.prototxt", "TRAIN")
     write_weights(tmp_path / "runs" / "demo.caffemodel", net, random_weights(net, seed=1))
-    vendored = (ROOT / "convert" / "web" / "node_modules").is_dir()
+    vendored = (ROOT / "lglstm" / "convert" / "web" / "node_modules").is_dir()
     names: dict = {}
     for kind, block in blocks:
         if kind == "python":

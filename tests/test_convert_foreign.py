@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from convert_help import assert_close
 
-from common.errors import InputError
-from convert.caffe import read_caffemodel, read_net, weights_for
+from lglstm.caffe_files import read_caffemodel, read_net, weights_for
+from lglstm.common.errors import InputError
 
 FOLDER = Path(os.environ.get("LGLSTM_FOREIGN", "foreign"))
 
@@ -35,7 +35,7 @@ def test_super_resolution_to_onnx_equals_opencv(tmp_path):
     cv2 = pytest.importorskip("cv2")
     pytest.importorskip("onnx")
     runtime = pytest.importorskip("onnxruntime")
-    from convert.onnx_graph import SUPPORTED, to_onnx
+    from lglstm.convert.onnx_graph import SUPPORTED, to_onnx
 
     prototxt, caffemodel = found("sr.prototxt"), found("sr.caffemodel")
     net = read_net(prototxt, supported=SUPPORTED)

@@ -18,13 +18,13 @@ from convert_help import (
     random_inputs,
 )
 
-from common.errors import InputError
-from convert.caffe_process import run_caffe
+from lglstm.common.errors import InputError
+from lglstm.convert.caffe_process import run_caffe
 
 onnx = pytest.importorskip("onnx", reason="needs ONNX: pip install 'lg-lstm[convert]'")
 runtime = pytest.importorskip("onnxruntime", reason="needs ONNX Runtime: see docs/convert.md")
 
-from convert.onnx_graph import to_onnx  # noqa: E402
+from lglstm.convert.onnx_graph import to_onnx  # noqa: E402
 
 
 def run(model, inputs, wanted=None):
@@ -157,7 +157,7 @@ def test_stock_layers_equal_caffe(tmp_path):
 
 def _torch_outputs(net, weights, inputs, wanted=None):
     torch = pytest.importorskip("torch", reason="needs PyTorch: see docs/convert.md")
-    from convert.torch import Net
+    from lglstm.convert.torch import Net
 
     torch.set_num_threads(1)
     module = Net(net.description()).load_weights(weights).eval()

@@ -16,12 +16,12 @@ import pytest
 from click.testing import CliRunner
 from convert_help import ROOT, assert_close, needs_caffe, write_weights
 
-from common.images import read_photo
-from common.preprocessing import MEAN_BGR, to_blob, to_label_map
-from convert.caffe import random_weights, read_net
-from convert.caffe_process import run_caffe
+from lglstm.caffe_files import random_weights, read_net
+from lglstm.common.images import read_photo
+from lglstm.common.preprocessing import MEAN_BGR, to_blob, to_label_map
+from lglstm.convert.caffe_process import run_caffe
 
-WEB = ROOT / "convert" / "web"
+WEB = ROOT / "lglstm" / "convert" / "web"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 needs_node = pytest.mark.skipif(not shutil.which("node"), reason="needs Node: apt install nodejs")
 needs_browser = pytest.mark.skipif(
@@ -56,7 +56,7 @@ def test_the_page_prepares_photos_as_the_nets_were_trained(tmp_path, size):
 def test_the_page_in_chromium_shows_what_caffe_computes(tmp_path, monkeypatch):
     skimage = pytest.importorskip("skimage", reason="brings the photo")
     pytest.importorskip("onnxruntime", reason="needs ONNX Runtime: see docs/convert.md")
-    from lglstm.convert import command
+    from lglstm.cli.convert import command
 
     monkeypatch.chdir(ROOT)
     net = read_net(ROOT / "models" / "demo" / "deploy.prototxt")

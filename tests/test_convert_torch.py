@@ -18,7 +18,7 @@ from convert_help import (
 
 torch = pytest.importorskip("torch", reason="needs PyTorch: pip install 'lg-lstm[convert]'")
 
-from convert.torch import LGLSTM, LGLSTMTransition, load_caffemodel  # noqa: E402
+from lglstm.convert.torch import LGLSTM, LGLSTMTransition, load_caffemodel  # noqa: E402
 
 torch.set_num_threads(1)
 

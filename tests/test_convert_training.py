@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from convert_help import ROOT, assert_close, data, layer, write_weights
 
-from convert.caffe import random_weights, read_net
+from lglstm.caffe_files import random_weights, read_net
 
 torch = pytest.importorskip("torch", reason="needs PyTorch: see docs/convert.md")
 caffe = pytest.importorskip("caffe", reason="needs Caffe: make setup")
 
-from convert.torch import Net  # noqa: E402
+from lglstm.convert.torch import Net  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -20,7 +20,7 @@ LOSSES = (
     + layer("InnerProduct", "fc", "pool", "fc", "inner_product_param { num_output: 4 }")
     + layer("Softmax", "probabilities", "fc", "probabilities")
     + layer("Python", "target", "label", "target",
-            'python_param { module: "layers.image_labels" layer: "ImageLabels" '
+            'python_param { module: "lglstm.layers.image_labels" layer: "ImageLabels" '
             "param_str: '{\"num_classes\": 4}' }")
     + layer("EuclideanLoss", "loss_labels", "probabilities target", "loss_labels",
             "loss_weight: 0.3")

@@ -11,7 +11,7 @@ from google.protobuf import text_format
 
 import caffe_cuda
 import gpu_check
-from common.errors import InputError
+from lglstm.common.errors import InputError
 
 caffe_pb2 = pytest.importorskip("caffe.proto.caffe_pb2", exc_type=ImportError)
 gpu_kit = pytest.importorskip("gpu_kit", exc_type=ImportError)

@@ -10,12 +10,12 @@ from click.testing import CliRunner
 from data_help import SHAPE, horse, photo_bytes, save_label, voc
 from PIL import Image
 
-from common.labels import label_set
-from data_prep import show
-from data_prep.check import check
-from data_prep.horse_cow import Options, plan
-from data_prep.prepare import prepare
-from lglstm.main import main
+from lglstm.cli.main import main
+from lglstm.common.labels import label_set
+from lglstm.data_prep import show
+from lglstm.data_prep.check import check
+from lglstm.data_prep.horse_cow import Options, plan
+from lglstm.data_prep.prepare import prepare
 
 
 def lglstm(*arguments):
@@ -166,7 +166,7 @@ def test_show_takes_size_stride_and_changes_from_a_net(data, tmp_path):
     }  # fmt: skip
     quoted = json.dumps(json.dumps(parameters))
     net.write_text(
-        'layer { type: "Python" python_param { module: "layers.seg_data" layer: "SegData" '
+        'layer { type: "Python" python_param { module: "lglstm.layers.seg_data" layer: "SegData" '
         f"param_str: {quoted} }} }}"
     )
     options = show.options_of_net(net, data / "train.txt", seed=3)

@@ -10,12 +10,12 @@ import pytest
 from data_help import SHAPE, files_below, horse, photo_bytes, save_label, save_mat5, save_mat73, voc
 from test_fashionista import mat, sample
 
-from common.errors import InputError
-from common.images import read_label, read_photo
-from data_prep import fashionista, horse_cow
-from data_prep.prepare import run_task
-from data_prep.sources import read_names
-from layers.seg_list import read_list
+from lglstm.common.errors import InputError
+from lglstm.common.images import read_label, read_photo
+from lglstm.data_prep import fashionista, horse_cow
+from lglstm.data_prep.prepare import run_task
+from lglstm.data_prep.sources import read_names
+from lglstm.layers.seg_list import read_list
 
 LONGEST_SECONDS = 30
 """Of processor time, for all files of a kind; they take less than two."""

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from data_help import files_below
 
-from common.errors import InputError
-from common.images import read_label
-from common.labels import label_set
-from data_prep.parallel import stream
-from data_prep.prepare import Converted, Example, Plan, Task, prepare
+from lglstm.common.errors import InputError
+from lglstm.common.images import read_label
+from lglstm.common.labels import label_set
+from lglstm.common.parallel import stream
+from lglstm.data_prep.prepare import Converted, Example, Plan, Task, prepare
 
 SHAPE = (7, 9)
 
@@ -256,6 +256,6 @@ def test_dask_loses_nothing_when_a_worker_is_killed_half_way(tmp_path):
 
 def test_a_scheduler_that_is_not_there_is_named(tmp_path, monkeypatch):
     pytest.importorskip("distributed", reason="needs the package 'distributed'")
-    monkeypatch.setattr("data_prep.parallel.CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr("lglstm.common.parallel.CONNECT_SECONDS", 0.5)
     with pytest.raises(InputError, match="tcp://127.0.0.1:9: no Dask scheduler answers there"):
         prepare(plan(tmp_path / "notes"), tmp_path / "set", scheduler="tcp://127.0.0.1:9")

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import subprocess
 import sys
+import sysconfig
+import venv
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lglstm import doctor
+from lglstm.cli import doctor
 
 
 @pytest.fixture(scope="module")
@@ -22,13 +23,23 @@ def facts() -> dict[str, Any]:
     return found | {"gpus": found["gpus"] or ["a GPU"]}
 
 
-def run_doctor(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_doctor(
+    *arguments: str, python: Path | str = sys.executable
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "lglstm.main", "doctor", *arguments],
-        capture_output=True,
-        text=True,
-        env=os.environ | environment,
+        [python, "-m", "lglstm.cli.main", "doctor", *arguments], capture_output=True, text=True
     )
+
+
+def python_with(caffe: str, folder: Path) -> Path:
+    """The Python of an environment as this one, but with `caffe` as the text of its pycaffe."""
+    venv.create(folder, symlinks=True)
+    packages = Path(sysconfig.get_path("purelib", vars={"base": str(folder)}))
+    (packages / "caffe.py").write_text(caffe)
+    (packages / "others.pth").write_text(
+        f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n"
+    )
+    return folder / "bin" / "python"
 
 
 def without_device(report: dict[str, Any]) -> list[dict[str, Any]]:
@@ -56,19 +67,17 @@ def test_table_names_every_finding() -> None:
 
 
 def test_caffe_that_cannot_be_imported(tmp_path: Path) -> None:
-    (tmp_path / "caffe.py").write_text("raise ImportError('libcaffe.so is gone')\n")
-    run = run_doctor("--json", PYTHONPATH=str(tmp_path))
+    python = python_with("raise ImportError('libcaffe.so is gone')\n", tmp_path)
+    run = run_doctor("--json", python=python)
     report = json.loads(run.stdout)
     assert (report["ok"], run.returncode, report["layers"]) == (False, 1, [])
-    (missing,) = without_device(report)
-    assert missing["name"] == "Caffe"
+    missing = {missing["name"]: missing for missing in report["missing"]}["Caffe"]
     assert "libcaffe.so is gone" in missing["found"]
     assert "make setup" in missing["remedy"]
 
 
 def test_caffe_that_ends_its_process(tmp_path: Path) -> None:
-    (tmp_path / "caffe.py").write_text("import os\nos.abort()\n")
-    run = run_doctor(PYTHONPATH=str(tmp_path))
+    run = run_doctor(python=python_with("import os\nos.abort()\n", tmp_path))
     assert run.returncode == 1
     assert "make setup" in run.stdout
 
@@ -80,7 +89,11 @@ def test_caffe_that_ends_its_process(tmp_path: Path) -> None:
         ({"packages": {}}, "packages", True),
         ({"packages": {"h5py": None}}, "packages", True),
         ({"caffe": {"layer_types": ["LSTM", "LGLSTM"]}}, "layer types", True),
-        ({"caffe": {"python_layers": {"layers.seg_data": "No module"}}}, "Python layers", True),
+        (
+            {"caffe": {"python_layers": {"lglstm.layers.seg_data": "No module"}}},
+            "Python layers",
+            True,
+        ),
         ({"caffe": {"blas_library": "/usr/lib/libblas.so.3"}}, "BLAS", False),
         ({"convolution": "mkl"}, "convolution", True),
         (

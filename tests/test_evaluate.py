@@ -22,13 +22,13 @@ from evaluation_help import (  # noqa: E402
     draw_label,
 )
 
-from common.errors import InputError  # noqa: E402
-from common.images import read_label, write_label  # noqa: E402
-from evaluation import nets  # noqa: E402
-from evaluation.inference import Parser  # noqa: E402
-from evaluation.metrics import Metrics  # noqa: E402
-from evaluation.scoring import evaluate_list  # noqa: E402
-from lglstm.main import main  # noqa: E402
+from lglstm.cli.main import main  # noqa: E402
+from lglstm.common.errors import InputError  # noqa: E402
+from lglstm.common.images import read_label, write_label  # noqa: E402
+from lglstm.evaluation import nets  # noqa: E402
+from lglstm.evaluation.inference import Parser  # noqa: E402
+from lglstm.evaluation.metrics import Metrics  # noqa: E402
+from lglstm.evaluation.scoring import evaluate_list  # noqa: E402
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DEMO = REPOSITORY / "models/demo"

@@ -11,12 +11,12 @@ import pytest
 from data_help import photo_bytes, save_mat5, save_mat73
 from PIL import Image
 
-from common.errors import InputError
-from common.images import read_pair
-from common.labels import label_set
-from data_prep import fashionista
-from data_prep.fashionista import GROUPS, POSE, plan
-from data_prep.prepare import prepare
+from lglstm.common.errors import InputError
+from lglstm.common.images import read_pair
+from lglstm.common.labels import label_set
+from lglstm.data_prep import fashionista
+from lglstm.data_prep.fashionista import GROUPS, POSE, plan
+from lglstm.data_prep.prepare import prepare
 
 ATR = label_set("atr")
 NAMES = label_set("fashionista56").names
@@ -213,7 +213,7 @@ def test_the_published_file_in_little_memory_and_time(shared_data, tmp_path):
     arguments = ["data", "fashionista", str(source), str(tmp_path / "set")]
     started = time.monotonic()
     # A small process in between, since a child starts with its parent's peak as its own.
-    measured = [sys.executable, "-c", MEASURED, sys.executable, "-m", "lglstm.main", *arguments]
+    measured = [sys.executable, "-c", MEASURED, sys.executable, "-m", "lglstm.cli.main", *arguments]
     done = subprocess.run(measured, capture_output=True, text=True, check=True)
     output, _, peak = done.stdout.rstrip().rpartition("\n")
     others = max(1, os.getloadavg()[0] / os.cpu_count())  # what else the machine is busy with

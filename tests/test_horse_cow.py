@@ -15,11 +15,11 @@ from data_help import (
     voc,
 )
 
-from common.errors import InputError
-from common.images import read_pair
-from data_prep.horse_cow import Options, plan
-from data_prep.prepare import prepare
-from data_prep.sources import name_hash
+from lglstm.common.errors import InputError
+from lglstm.common.images import read_pair
+from lglstm.data_prep.horse_cow import Options, plan
+from lglstm.data_prep.prepare import prepare
+from lglstm.data_prep.sources import name_hash
 
 BODY, LEG, IGNORE = 2, 3, 255
 

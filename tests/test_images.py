@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from common.errors import InputError
-from common.images import read_label, read_pair, read_photo, write_label
-from common.labels import label_set
+from lglstm.common.errors import InputError
+from lglstm.common.images import read_label, read_pair, read_photo, write_label
+from lglstm.common.labels import label_set
 
 RGB = np.zeros((12, 20, 3), np.uint8)
 RGB[:, :10] = (200, 40, 90)

@@ -12,9 +12,10 @@ import pytest
 from caffe.proto import caffe_pb2
 from click.testing import CliRunner
 
-from common.errors import InputError
-from common.preprocessing import MEAN_BGR
-from data_prep.init_weights import (
+from lglstm.cli.main import main
+from lglstm.common.errors import InputError
+from lglstm.common.preprocessing import MEAN_BGR
+from lglstm.convert.init_weights import (
     CONVOLUTIONS,
     LAYERS,
     TORCHVISION_MEAN_RGB,
@@ -24,10 +25,9 @@ from data_prep.init_weights import (
     decimate,
     write_caffemodel,
 )
-from lglstm.main import main
-from prototxt_gen.nets import build
-from prototxt_gen.options import LargeFOV
-from prototxt_gen.shapes import measure
+from lglstm.prototxt_gen.nets import build
+from lglstm.prototxt_gen.options import LargeFOV
+from lglstm.prototxt_gen.shapes import measure
 
 WIDTH = 1 / 16  # conv1 has 4 filters, conv5 32, fc6 and fc7 64
 OPTIONS = LargeFOV(width=WIDTH, hidden=4, input_size=(65, 73))
@@ -273,7 +273,7 @@ def test_command_makes_what_the_solver_names_and_caffe_loads_it(small_model):
 
 def test_command_refuses_in_one_sentence(small_model):
     for arguments, words in (
-        (["init-weights", "none", "--from", "v.npz"], "there is no such model"),
+        (["init-weights", "none", "--from", "v.npz"], "there is no model"),
         (["init-weights", "small", "--from", "v.npz"], "there is no such file"),
     ):
         result = CliRunner().invoke(main, arguments)

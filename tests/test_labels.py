@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.errors import InputError
-from common.labels import IGNORE, LABEL_SETS, label_set
-from common.sheets import Row, contact_sheet, write_sheet
+from lglstm.common.errors import InputError
+from lglstm.common.labels import IGNORE, LABEL_SETS, label_set
+from lglstm.common.sheets import Row, contact_sheet, write_sheet
 
 
 @pytest.mark.parametrize("name", LABEL_SETS)
@@ -36,7 +36,7 @@ def test_ids_of_the_published_sets():
 
 
 def test_unknown_names_say_what_there_is():
-    with pytest.raises(InputError, match="no label set 'hors'; did you mean 'horse'"):
+    with pytest.raises(InputError, match="no label set 'hors'; did you mean horse"):
         label_set("hors")
     with pytest.raises(InputError, match="no class 'wing'; choose one of background, head"):
         label_set("cow").id_of("wing")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import reference
 
-from layers import lg_lstm
+from lglstm.layers import lg_lstm
 
 caffe = pytest.importorskip("caffe", reason="needs Caffe: make setup")
 
@@ -101,7 +101,7 @@ def layer_text(layer: str, options: dict, bottoms: int, tops: int, engine: str) 
     text += " ".join(f'top: "top{i}"' for i in range(tops)) + " "
     if engine == "python":
         param = json.dumps(options).replace('"', '\\"')
-        text += f'type: "Python" python_param {{ module: "layers.lg_lstm" layer: "{layer}" '
+        text += f'type: "Python" python_param {{ module: "lglstm.layers.lg_lstm" layer: "{layer}" '
         text += f'param_str: "{param}" }}'
     else:
         param = " ".join(f"{key}: {json.dumps(value)}" for key, value in options.items())

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import InputError
-from layers import lg_lstm
+from lglstm.common.errors import InputError
+from lglstm.layers import lg_lstm
 
 caffe = pytest.importorskip("caffe", reason="needs Caffe: make setup")
 

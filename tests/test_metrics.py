@@ -6,8 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from common.errors import InputError
-from evaluation.metrics import Metrics, confusion_matrix, from_label_maps
+from lglstm.common.errors import InputError
+from lglstm.evaluation.metrics import Metrics, confusion_matrix, from_label_maps
 
 # Truth and prediction of 2×4 pixels, three classes and one ignored pixel:
 TRUTH = np.array([[0, 0, 1, 1], [2, 1, 0, 255]], np.uint8)

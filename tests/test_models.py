@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from models_help import layers, load, tiny, tiny_solver
 
-from prototxt_gen.files import stale, texts
-from prototxt_gen.index import index
-from prototxt_gen.matching import conv_twin, convolution_weights, lg_lstm_weights
-from prototxt_gen.nets import build
-from prototxt_gen.options import CoCNN, Demo, LargeFOV
-from prototxt_gen.registry import MODELS, find
-from prototxt_gen.shapes import measure, read_net
-from prototxt_gen.summary import PAPER_GPU_BYTES, own_weights, summarise_nets
+from lglstm.prototxt_gen.files import stale, texts
+from lglstm.prototxt_gen.index import index
+from lglstm.prototxt_gen.matching import conv_twin, convolution_weights, lg_lstm_weights
+from lglstm.prototxt_gen.nets import build
+from lglstm.prototxt_gen.options import CoCNN, Demo, LargeFOV
+from lglstm.prototxt_gen.registry import MODELS, find
+from lglstm.prototxt_gen.shapes import measure, read_net
+from lglstm.prototxt_gen.summary import PAPER_GPU_BYTES, own_weights, summarise_nets
 
 
 def options_of(name):
@@ -164,7 +164,7 @@ def test_training_fits_the_papers_card(name):
 
 
 def test_solver_numbers():
-    from prototxt_gen.solvers import solver
+    from lglstm.prototxt_gen.solvers import solver
 
     horse = solver(options_of("horse"), "horse")
     assert (horse.max_iter, horse.stepsize, horse.gamma) == (8820, 5880, pytest.approx(0.1))
@@ -397,7 +397,7 @@ def test_horse_cow_images_are_augmented_in_training_only():
 
 
 def test_image_labels_of_a_batch():
-    from layers.image_labels import image_labels
+    from lglstm.layers.image_labels import image_labels
 
     label = np.full((3, 1, 2, 3), 255.0)
     label[0, 0] = [[0, 2, 2], [2, 255, 0]]
@@ -408,8 +408,8 @@ def test_image_labels_of_a_batch():
 
 @pytest.mark.parametrize("bad", [4, -1, 0.5])
 def test_image_labels_refuses_unknown_ids(bad):
-    from common.errors import InputError
-    from layers.image_labels import image_labels
+    from lglstm.common.errors import InputError
+    from lglstm.layers.image_labels import image_labels
 
     with pytest.raises(InputError, match="allowed are 0 to 3 and 255"):
         image_labels(np.full((1, 1, 2, 2), bad), 4)
@@ -439,8 +439,8 @@ def test_all_five_losses_have_weight_one(tmp_path):
 
 
 def test_committed_models_are_what_would_be_generated():
-    from lglstm.models import origin
-    from prototxt_gen.files import index_text
+    from lglstm.cli.models import origin
+    from lglstm.prototxt_gen.files import index_text
 
     expected = index_text()
     for name, model in MODELS.items():

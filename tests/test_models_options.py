@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from common.errors import InputError
-from lglstm.main import main
-from prototxt_gen.nets import build
-from prototxt_gen.options import (
+from lglstm.cli.main import main
+from lglstm.common.errors import InputError
+from lglstm.prototxt_gen.nets import build
+from lglstm.prototxt_gen.options import (
     FAMILIES,
     CoCNN,
     Demo,
@@ -154,8 +154,8 @@ def test_variant_names_the_command_that_makes_it(repository):
         (["generate", "demo", "--set", "hidden=8"], "--set option=value --name NEW"),
         (["generate", "demo", "--name", "horse"], "--set option=value --name NEW"),
         (["generate", "demo", "--name", "../x"], "use small letters, digits and underscores"),
-        (["summary", "nothing"], "models/nothing: there is no such model here"),
-        (["draw", "../../etc"], "use small letters, digits and underscores"),
+        (["summary", "nothing"], "there is no model 'nothing'"),
+        (["draw", "../../etc"], "../../etc: there is no such file"),
         (["options", "nothing"], "there is no model 'nothing'"),
     ],
 )
@@ -187,15 +187,15 @@ def test_summary_refuses_a_damaged_net(repository):
 
 @pytest.mark.parametrize("name", ["horse", "atr_co_cnn", "demo_conv"])
 def test_pictures_show_every_part_once(repository, name):
-    from prototxt_gen.draw import collect, connections, place
-    from prototxt_gen.files import folder_of
-    from prototxt_gen.summary import summarise
+    from lglstm.common.models import find_model
+    from lglstm.prototxt_gen.draw import collect, connections, place
+    from lglstm.prototxt_gen.summary import summarise
 
     run("generate", name)
     result = run("draw", name)
     assert result.output == f"runs/{name}_net.png\n"
     assert (repository / f"runs/{name}_net.png").read_bytes()[1:4] == b"PNG"
-    blocks = collect(summarise(folder_of(name)).layers)
+    blocks = collect(summarise(find_model(name).folder).layers)
     links = connections(blocks)
     place(blocks, links)
     boxes = [(b.x, b.y, b.height) for b in blocks.values()]

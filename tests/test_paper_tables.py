@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from common.errors import InputError
-from common.labels import label_set
-from evaluation import paper
-from evaluation.metrics import Metrics
+from lglstm.common.errors import InputError
+from lglstm.common.labels import label_set
+from lglstm.evaluation import paper
+from lglstm.evaluation.metrics import Metrics
 
 PRINTED = 0.005  # half of the last printed digit
 
@@ -125,7 +125,7 @@ def test_models_know_their_row():
 
 
 def test_every_row_of_table_5_has_a_model():
-    registry = pytest.importorskip("prototxt_gen.registry")
+    registry = pytest.importorskip("lglstm.prototxt_gen.registry")
     rows = {paper.row_of_model(name) for name in registry.MODELS}
     for block in paper.blocks_of(5):
         assert {row.key for row in block.rows} <= rows

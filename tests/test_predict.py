@@ -19,10 +19,10 @@ caffe = pytest.importorskip("caffe", reason="needs Caffe: make setup")
 from evaluation_help import COLOURS, HORSE, colour_net  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from common.images import read_label  # noqa: E402
-from evaluation.inference import Parser  # noqa: E402
-from evaluation.overlay import overlay  # noqa: E402
-from lglstm.main import main  # noqa: E402
+from lglstm.cli.main import main  # noqa: E402
+from lglstm.common.images import read_label  # noqa: E402
+from lglstm.evaluation.inference import Parser  # noqa: E402
+from lglstm.evaluation.overlay import overlay  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,7 @@ def test_what_cannot_be_parsed_is_said(colours, tmp_path, monkeypatch):
         cv2.imwrite(str(tmp_path / f"twin.{suffix}"), halves(0, 1))
     twins = predict(*net, tmp_path / "twin.png", tmp_path / "twin.bmp")
     assert "would both become twin.png" in twins.stderr
-    monkeypatch.setattr("data_prep.parallel.CONNECT_SECONDS", 1)
+    monkeypatch.setattr("lglstm.common.parallel.CONNECT_SECONDS", 1)
     nobody = predict(*net, tmp_path / "twin.png", "--scheduler", "tcp://127.0.0.1:9")
     assert nobody.exit_code == 1 and "no Dask scheduler answers there" in nobody.stderr
 
@@ -151,7 +151,7 @@ def test_every_photo_is_parsed_once_when_a_worker_is_killed(colours, tmp_path):
     for k in range(count):
         cv2.imwrite(str(photos / f"{k:03}.png"), halves(k % 5, (k // 5) % 5, 400, 600))
     command = [
-        sys.executable, "-m", "lglstm.main", "predict", colours[0], photos,
+        sys.executable, "-m", "lglstm.cli.main", "predict", colours[0], photos,
         "--weights", colours[1], "--out", out, "--cpu", "--json",
     ]  # fmt: skip
     with distributed.LocalCluster(

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from common import preprocessing
+from lglstm.common import preprocessing
 
 
 def photo(height: int, width: int, seed: int = 0) -> np.ndarray:

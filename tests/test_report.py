@@ -9,13 +9,13 @@ import cv2
 import numpy as np
 import pytest
 
-from common.images import write_label
-from common.labels import label_set
-from evaluation import charts, gallery, paper, report
-from evaluation.metrics import Metrics
-from evaluation.record import Origin
-from evaluation.samples import Sample
-from evaluation.scoring import Evaluation, ImageScore, score
+from lglstm.common.images import write_label
+from lglstm.common.labels import label_set
+from lglstm.evaluation import charts, gallery, paper, report
+from lglstm.evaluation.metrics import Metrics
+from lglstm.evaluation.record import Origin
+from lglstm.evaluation.samples import Sample
+from lglstm.evaluation.scoring import Evaluation, ImageScore, score
 
 HORSE = label_set("horse")
 COUNT = 14

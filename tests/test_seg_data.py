@@ -17,13 +17,13 @@ import numpy as np
 import pytest
 from seg_help import AUGMENTATION, EXAMPLES, digest, make_set, settings
 
-from common.errors import InputError
-from common.preprocessing import to_blob
-from layers import seg_options
-from layers.seg_batches import Batches
-from layers.seg_list import read_list
-from layers.seg_options import HORSE_COW_AUGMENTATION, Augmentation, Options
-from layers.seg_prefetch import Inline, Prefetcher
+from lglstm.common.errors import InputError
+from lglstm.common.preprocessing import to_blob
+from lglstm.layers import seg_options
+from lglstm.layers.seg_batches import Batches
+from lglstm.layers.seg_list import read_list
+from lglstm.layers.seg_options import HORSE_COW_AUGMENTATION, Augmentation, Options
+from lglstm.layers.seg_prefetch import Inline, Prefetcher
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_changes_are_off_by_default_and_stated_for_horse_and_cow(list_file):
     photo, label = np.full((9, 11, 3), 90, np.uint8), np.ones((9, 11), np.uint8)
     same = seg_options.parse(settings(list_file)).augmentation
     assert same == Augmentation()
-    from layers.seg_augment import augment
+    from lglstm.layers.seg_augment import augment
 
     rng = np.random.default_rng(0)
     for _ in range(5):
@@ -95,7 +95,7 @@ def test_changes_are_off_by_default_and_stated_for_horse_and_cow(list_file):
     ("given", "message"),
     [
         ({"batchsize": 2}, "unknown key batchsize; did you mean batch_size"),
-        ({"zzz": 2}, "unknown key zzz; allowed are list, root"),
+        ({"zzz": 2}, "unknown key zzz; choose one of list, root"),
         ({"batch_size": None}, "batch_size is missing; it must be a whole number from 1"),
         ({"batch_size": 0}, "batch_size is 0; it must be a whole number from 1 to"),
         ({"batch_size": True}, "batch_size is true; it must be a whole number"),
@@ -209,7 +209,7 @@ def test_a_batch_depends_on_its_number_and_the_seed_alone(list_file):
 
 
 def test_a_batch_without_changes_is_the_photo_and_its_labels(list_file):
-    from common.images import read_pair
+    from lglstm.common.images import read_pair
 
     batches = opened(list_file, train=False, batch_size=3, label_stride=1)
     data = np.empty(batches.options.data_shape, np.float32)
@@ -297,8 +297,9 @@ def test_ctrl_c_leaves_the_workers_alone(prefetch):
 
 def test_killing_the_parent_leaves_nothing_behind(list_file):
     program = (
-        "import sys, time; from layers import seg_options; from layers.seg_list import read_list\n"
-        "from layers.seg_prefetch import Prefetcher\n"
+        "import sys, time; from lglstm.layers import seg_options\n"
+        "from lglstm.layers.seg_list import read_list\n"
+        "from lglstm.layers.seg_prefetch import Prefetcher\n"
         "source = Prefetcher(seg_options.parse(sys.argv[1]), read_list(sys.argv[2]))\n"
         "source.batch(0)\n"
         "print(*(worker._process.pid for worker in source._workers), flush=True)\n"

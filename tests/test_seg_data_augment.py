@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from seg_help import AUGMENTATION
 
-from common.labels import IGNORE, label_set
-from layers.seg_augment import augment, crop, cut, jitter, mirror, object_box
-from layers.seg_options import HORSE_COW_AUGMENTATION, Augmentation
+from lglstm.common.labels import IGNORE, label_set
+from lglstm.layers.seg_augment import augment, crop, cut, jitter, mirror, object_box
+from lglstm.layers.seg_options import HORSE_COW_AUGMENTATION, Augmentation
 
 STEP = 40
 """Grey levels between two ids in a painted photo."""

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from seg_help import AUGMENTATION, digest, make_set, settings
 
-from common.errors import InputError
-from layers import seg_options
-from layers.seg_list import read_list
-from layers.seg_prefetch import Inline
+from lglstm.common.errors import InputError
+from lglstm.layers import seg_options
+from lglstm.layers.seg_list import read_list
+from lglstm.layers.seg_prefetch import Inline
 
 caffe = pytest.importorskip("caffe", reason="needs Caffe: make setup")
 
@@ -37,7 +37,8 @@ def net_text(param_str: str, position: str = POSITION, notes: Path | None = None
         python_param {{ module: "seg_recorder" layer: "Recorder" param_str: "{notes}" }} }}"""
     return f"""
       layer {{ name: "train_data" type: "Python" top: "data" top: "label" {position}
-        python_param {{ module: "layers.seg_data" layer: "SegData" param_str: '{param_str}' }} }}
+        python_param {{ module: "lglstm.layers.seg_data" layer: "SegData"
+                        param_str: '{param_str}' }} }}
       {recorder if notes else ""}
       layer {{ name: "score" type: "Convolution" bottom: "data" top: "score"
         convolution_param {{ num_output: 5 kernel_size: 9 stride: 8 pad: 4
@@ -188,7 +189,7 @@ print(train.rank, train.world_size, test.rank, test.world_size)
 
 
 def test_long_waiting_is_reported(capsys):
-    from layers import seg_data
+    from lglstm.layers import seg_data
 
     waiting = seg_data.Waiting("a list")
     for _ in range(seg_data.REPORT_EVERY):

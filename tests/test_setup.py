@@ -19,7 +19,7 @@ import pytest
 
 import caffe_build
 import caffe_source
-from common.errors import InputError
+from lglstm.common.errors import InputError
 
 pytestmark = pytest.mark.skipif(
     not shutil.which("make"), reason="needs make and compilers, which the Docker image has not"

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import scipy.io
 
-from common.errors import InputError
-from common.images import read_pair
-from data_prep import horse_cow
-from data_prep.prepare import prepare
-from data_prep.synthetic import draw_animal, draw_example, make_synthetic
+from lglstm.common.errors import InputError
+from lglstm.common.images import read_pair
+from lglstm.data_prep import horse_cow
+from lglstm.data_prep.prepare import prepare
+from lglstm.data_prep.synthetic import draw_animal, draw_example, make_synthetic
 
 
 def test_an_example_depends_on_its_seed_and_number_alone():

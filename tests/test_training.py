@@ -23,12 +23,12 @@ caffe = pytest.importorskip("caffe")
 from caffe.proto import caffe_pb2  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from common.errors import InputError  # noqa: E402
-from training import health, log, snapshots  # noqa: E402
-from training.loop import Training  # noqa: E402
-from training.plan import Options, make_plan  # noqa: E402
-from training.plot import draw, smooth  # noqa: E402
-from training.stop import StopRequest  # noqa: E402
+from lglstm.common.errors import InputError  # noqa: E402
+from lglstm.training import health, log, snapshots  # noqa: E402
+from lglstm.training.loop import Training  # noqa: E402
+from lglstm.training.plan import Options, make_plan  # noqa: E402
+from lglstm.training.plot import draw, smooth  # noqa: E402
+from lglstm.training.stop import StopRequest  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -86,7 +86,7 @@ layer {{ name: "loss2" type: "SoftmaxWithLoss" bottom: "score2" bottom: "label" 
 PHOTO_NET = """
 layer { name: "train_data" type: "Python" top: "data" top: "label"
   param { lr_mult: 0 decay_mult: 0 }
-  python_param { module: "layers.seg_data" layer: "SegData" param_str: 'OPTIONS' } }
+  python_param { module: "lglstm.layers.seg_data" layer: "SegData" param_str: 'OPTIONS' } }
 layer { name: "small" type: "Power" bottom: "data" top: "small" power_param { scale: 0.01 } }
 layer { name: "conv" type: "Convolution" bottom: "small" top: "conv"
   convolution_param { num_output: 6 kernel_size: 4 stride: 4 weight_filler { type: "xavier" } } }
@@ -130,7 +130,7 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 def start(*arguments: str, folder: Path) -> subprocess.Popen:
-    command = [sys.executable, "-m", "lglstm.main", "train", "./solver.prototxt", "--cpu"]
+    command = [sys.executable, "-m", "lglstm.cli.main", "train", "./solver.prototxt", "--cpu"]
     return subprocess.Popen(
         [*command, *arguments],
         cwd=folder,
@@ -534,7 +534,16 @@ def test_plot_draws_runs_of_both_kinds(tmp_path):
         "iteration,lr,total_loss,a,b,seconds,data_seconds,test_total_loss\n"
         "0,0.1,4,3,1,0.5,0.1,3.5\n1,0.1,2,1,1,0.5,0.1,\n2,,,,,,,1.5\n"
     )
-    command = [sys.executable, "-m", "lglstm.main", "plot", "run.csv", "caffe.log", "-o", "c.png"]
+    command = [
+        sys.executable,
+        "-m",
+        "lglstm.cli.main",
+        "plot",
+        "run.csv",
+        "caffe.log",
+        "-o",
+        "c.png",
+    ]
     result = subprocess.run(
         [*command, "--json"],
         cwd=tmp_path,

@@ -1,0 +1,358 @@
+"""One description of a net, read from its prototxt, for the PyTorch modules and the ONNX writer."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from lglstm.caffe_files.caffemodel import StoredLayer
+from lglstm.caffe_files.layer_types import (
+    IGNORED,
+    LAYER_TYPES,
+    PYTHON_LAYERS,
+    SOURCES,
+    LayerError,
+    Shape,
+    UnsupportedLayer,
+)
+from lglstm.caffe_files.prototxt import read_prototxt
+from lglstm.caffe_files.schema import LayerParameter
+from lglstm.common.errors import InputError
+
+Weights = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer, with everything that a target needs to compute it.
+
+    name, type, bottoms, tops: as in the prototxt; Python layers of this repository go by the type
+        that they implement.
+    options: see lglstm.caffe_files.layer_types.
+    blobs: own blob name ("weight") to the key of the net's weight that it is ("conv1.weight");
+        layers that share a weight have the same key.
+    bottom_shapes, top_shapes: at the net's own input size.
+    line: where the prototxt has it. message: what the prototxt says.
+    """
+
+    name: str
+    type: str
+    bottoms: tuple[str, ...]
+    tops: tuple[str, ...]
+    options: dict
+    blobs: dict[str, str]
+    bottom_shapes: tuple[Shape, ...]
+    top_shapes: tuple[Shape, ...]
+    line: int
+    message: LayerParameter = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Net:
+    """A net of one phase: its layers in order, without those that only bring data.
+
+    inputs: name and shape of each blob that comes from outside.
+    outputs: the blobs that no layer takes, in the order they are made.
+    weights: key and shape of every learnable blob, shared ones once, in Caffe's order.
+    """
+
+    path: str
+    name: str
+    inputs: dict[str, Shape]
+    outputs: tuple[str, ...]
+    layers: tuple[Layer, ...]
+    weights: dict[str, Shape]
+
+    def description(self) -> dict:
+        """The net as JSON, all that `lglstm.convert.torch.Net` needs besides the weights."""
+        return {
+            "name": self.name,
+            "inputs": {name: list(shape) for name, shape in self.inputs.items()},
+            "outputs": list(self.outputs),
+            "weights": {key: list(shape) for key, shape in self.weights.items()},
+            "layers": [
+                {
+                    "name": layer.name,
+                    "type": layer.type,
+                    "bottoms": list(layer.bottoms),
+                    "tops": list(layer.tops),
+                    "options": layer.options,
+                    "blobs": layer.blobs,
+                }
+                for layer in self.layers
+            ],
+        }
+
+
+def read_net(
+    path: str | os.PathLike[str],
+    phase: str = "TEST",
+    size: tuple[int, int] | None = None,
+    batch_factor: int = 1,
+    supported: Container[str] = LAYER_TYPES,
+    advice: str = "correct the prototxt",
+) -> Net:
+    """Read a prototxt into a Net. Raises InputError that names the layer and its line.
+
+    phase: "TEST" or "TRAIN", as in include and exclude rules. size: (H, W) to give every 4-axis
+    input instead of its own. batch_factor: to multiply every input's first axis by. supported: the
+    layer types that the caller can convert. advice: what to do about a layer that does not fit.
+    """
+    message, lines = read_prototxt(path, phase)
+    builder = _Builder(path, size, batch_factor, supported)
+    for layer, line in zip(message.layer, lines, strict=True):
+        try:
+            builder.add(layer, line)
+        except LayerError as error:
+            where = f'{path}: line {line}: layer "{layer.name}" of type {layer.type}'
+            advice = "" if isinstance(error, UnsupportedLayer) else f"; {advice}"
+            raise InputError(f"{where}: {error}{advice}") from None
+    if not builder.layers:
+        raise InputError(f"{path}: has no layers in phase {phase}; give a net's prototxt")
+    return builder.net(message.name or Path(path).stem)
+
+
+class _Builder:
+    """Follows the layers as Caffe's Net::Init does."""
+
+    def __init__(self, path, size, batch_factor, supported):
+        self.path, self.size, self.batch_factor = path, size, batch_factor
+        self.supported = supported
+        self.shapes: dict[str, Shape] = {}
+        self.unused: dict[str, None] = {}
+        self.inputs: dict[str, Shape] = {}
+        self.layers: list[Layer] = []
+        self.weights: dict[str, Shape] = {}
+        self.owners: dict[str, str] = {}
+        self.names: set[str] = set()
+
+    def net(self, name: str) -> Net:
+        outputs = tuple(blob for blob in self.unused if blob not in self.inputs)
+        return Net(str(self.path), name, self.inputs, outputs, tuple(self.layers), self.weights)
+
+    def add(self, message: LayerParameter, line: int) -> None:
+        if message.type in IGNORED:
+            return
+        kind = self._type(message)
+        self._check_names(message, kind)
+        bottoms = [self.shapes[blob] for blob in message.bottom]
+        options = LAYER_TYPES[kind].options(message)
+        if kind in SOURCES and options["shapes"]:
+            options["shapes"] = [self._resized(shape) for shape in options["shapes"]]
+        tops = LAYER_TYPES[kind].tops(options, bottoms)
+        if len(tops) != len(message.top):
+            raise LayerError(f"it has {len(message.top)} tops, expected {len(tops)}")
+        for blob in message.bottom:
+            self.unused.pop(blob, None)
+        for blob, shape in zip(message.top, tops, strict=True):
+            self.shapes[blob] = shape
+            self.unused[blob] = None
+        if kind in SOURCES:
+            self.inputs |= dict(zip(message.top, tops, strict=True))
+            return
+        self.layers.append(
+            Layer(
+                name=message.name,
+                type=kind,
+                bottoms=tuple(message.bottom),
+                tops=tuple(message.top),
+                options=options,
+                blobs=self._blobs(message, LAYER_TYPES[kind].blobs(options, bottoms)),
+                bottom_shapes=tuple(bottoms),
+                top_shapes=tuple(tops),
+                line=line,
+                message=message,
+            )
+        )
+
+    def _resized(self, shape: list[int]) -> list[int]:
+        size = self.size if self.size and len(shape) == 4 else shape[2:]
+        return [shape[0] * self.batch_factor, *shape[1:2], *size]
+
+    def _type(self, message: LayerParameter) -> str:
+        kind = message.type
+        if kind == "Python":
+            source = (message.python_param.module, message.python_param.layer)
+            kind = PYTHON_LAYERS.get(source)
+            if kind is None:
+                raise UnsupportedLayer(f"the Python layer {'.'.join(source)} cannot be converted")
+        if kind not in LAYER_TYPES or kind not in self.supported:
+            raise UnsupportedLayer(
+                "this type cannot be converted; supported are "
+                + ", ".join(sorted(kind for kind in LAYER_TYPES if kind in self.supported))
+            )
+        return kind
+
+    def _check_names(self, message: LayerParameter, kind: str) -> None:
+        if message.name in self.names:
+            raise LayerError("another layer before it has the same name")
+        self.names.add(message.name)
+        least, most = _BOTTOMS.get(kind, (1, 1))
+        if not least <= len(message.bottom) <= most:
+            raise LayerError(f"it has {len(message.bottom)} bottoms, expected {least} to {most}")
+        for blob in message.bottom:
+            if blob not in self.shapes:
+                raise LayerError(f'its bottom "{blob}" is no top of a layer before it')
+        for blob in message.top:
+            if blob in self.shapes and blob not in message.bottom:
+                raise LayerError(f'its top "{blob}" is already the top of another layer')
+
+    def _blobs(self, message: LayerParameter, shapes: dict[str, Shape]) -> dict[str, str]:
+        """Register the layer's blobs; a named param that exists already is shared."""
+        blobs = {}
+        for index, (name, shape) in enumerate(shapes.items()):
+            key = f"{message.name}.{name}"
+            shared = message.param[index].name if index < len(message.param) else ""
+            if shared:
+                key = self.owners.setdefault(shared, key)
+            if self.weights.setdefault(key, shape) != shape:
+                raise LayerError(
+                    f'it shares "{shared}" of shape {list(self.weights[key])} but needs '
+                    f"{list(shape)}"
+                )
+            blobs[name] = key
+        return blobs
+
+
+_MANY = 1 << 20
+_BOTTOMS = {
+    "Bias": (1, 2),
+    "Concat": (1, _MANY),
+    "Crop": (2, 2),
+    "Eltwise": (2, _MANY),
+    "EuclideanLoss": (2, 2),
+    "LGLSTM": (2, 3),
+    "Scale": (1, 2),
+    "Silence": (1, _MANY),
+    "SoftmaxWithLoss": (2, 2),
+    **dict.fromkeys(SOURCES, (0, 0)),
+}
+
+
+def weights_for(net: Net, stored: Sequence[StoredLayer], source: str) -> Weights:
+    """The net's weights out of a file's layers, by layer name, as Caffe matches them.
+
+    `source` names the file in messages. A layer that the file lacks keeps its filler's values if
+    these are fixed (constant, bilinear) and given in the prototxt; anything else that is missing or
+    has another shape is an InputError, never a guess.
+    """
+    by_name: dict[str, list[np.ndarray]] = {}
+    for layer in stored:
+        if layer.blobs and layer.name in by_name:
+            raise InputError(f'{source}: has layer "{layer.name}" twice; remove one of them')
+        if layer.blobs:
+            by_name[layer.name] = layer.blobs
+    weights: Weights = {}
+    for layer in net.layers:
+        if layer.blobs and layer.name in by_name:
+            _take(net, layer, by_name[layer.name], weights, source)
+    for layer in net.layers:
+        for index, key in enumerate(layer.blobs.values()):
+            if key not in weights:
+                weights[key] = _filled(net, layer, index, source)
+    return {key: weights[key] for key in net.weights}
+
+
+def _take(
+    net: Net, layer: Layer, blobs: Sequence[np.ndarray], weights: Weights, source: str
+) -> None:
+    if len(blobs) != len(layer.blobs):
+        raise InputError(
+            f'{source}: layer "{layer.name}" has {len(blobs)} blobs, but {net.path} needs '
+            f"{len(layer.blobs)}; give the weights of this model"
+        )
+    for blob, (name, key) in zip(blobs, layer.blobs.items(), strict=True):
+        array = _fitted(blob, net.weights[key])
+        if array is None:
+            raise InputError(
+                f'{source}: {name} of layer "{layer.name}" has the shape {list(blob.shape)}, but '
+                f"{net.path} needs {list(net.weights[key])}; give the weights of this model"
+            )
+        if key in weights and weights[key].tobytes() != array.tobytes():
+            raise InputError(
+                f'{source}: layer "{layer.name}" shares {name} with others, but holds other '
+                "values than they; save the weights from Caffe again"
+            )
+        weights[key] = array
+
+
+def _fitted(blob: np.ndarray, shape: Shape) -> np.ndarray | None:
+    """The blob in the wanted shape, None if more than leading ones differs (old files: 4 axes)."""
+    if blob.shape == shape:
+        return blob
+    bare = [list(s) for s in (blob.shape, shape)]
+    for dims in bare:
+        while dims and dims[0] == 1:
+            dims.pop(0)
+    return blob.reshape(shape) if bare[0] == bare[1] else None
+
+
+def _filled(net: Net, layer: Layer, index: int, source: str) -> np.ndarray:
+    name, key = list(layer.blobs.items())[index]
+    filler = _filler(layer, name)
+    shape = net.weights[key]
+    if filler is not None and filler.type == "constant":
+        return np.full(shape, filler.value, np.float32)
+    if filler is not None and filler.type == "bilinear":
+        return bilinear(shape)
+    raise InputError(
+        f'{source}: has no layer "{layer.name}", which {net.path} needs (line {layer.line}); give '
+        "the weights of this model"
+    )
+
+
+def _filler(layer: Layer, name: str):
+    """The filler that the prototxt gives for a blob, or None."""
+    for field_, parameters in layer.message.ListFields():
+        if not field_.name.endswith("_param"):
+            continue
+        for wanted in (f"{name}_filler", "filler"):
+            known = wanted in parameters.DESCRIPTOR.fields_by_name
+            if known and parameters.HasField(wanted):
+                return getattr(parameters, wanted)
+    return None
+
+
+def bilinear(shape: Shape) -> np.ndarray:
+    """The weights of Caffe's bilinear filler, an upsampling Deconvolution's."""
+    size = shape[-1]
+    factor = (size + 1) // 2
+    center = (size - 1) / (2 * factor)
+    ramp = 1 - np.abs(np.arange(size) / factor - center)
+    return np.broadcast_to(np.outer(ramp, ramp), shape).astype(np.float32)
+
+
+def random_weights(net: Net, seed: int, contrast: float = 1) -> Weights:
+    """Weights to test conversions with: such that signals are about 1 all through deep nets.
+
+    A net's own fillers can be so small that every output is nearly zero, and any two nets agree;
+    with numbers in the hundreds before a sigmoid, no two computations of it agree. contrast: the
+    size of the inputs' numbers; photos have about 60. Bilinear fillers are kept.
+    """
+    rng = np.random.default_rng(seed)
+    weights: Weights = {}
+    for layer in net.layers:
+        for name, key in layer.blobs.items():
+            if key not in weights:
+                weights[key] = _random(rng, layer, name, net.weights[key])
+                if name == "weight" and set(layer.bottoms) <= net.inputs.keys():
+                    weights[key] /= contrast
+    return weights
+
+
+def _random(rng: np.random.Generator, layer: Layer, name: str, shape: Shape) -> np.ndarray:
+    filler = _filler(layer, name)
+    if filler is not None and filler.type == "bilinear":
+        return bilinear(shape)
+    if layer.type == "BatchNorm" or name == "scale_factor":
+        return rng.uniform(0.5, 1.5, shape).astype(np.float32)
+    if layer.type.startswith("LGLSTM"):
+        return (rng.standard_normal(shape) * (2 / shape[-1]) ** 0.5).astype(np.float32)
+    if name == "bias":
+        return (rng.standard_normal(shape) * 0.1).astype(np.float32)
+    fan_in = max(1, int(np.prod(shape[1:])))
+    return (rng.standard_normal(shape) * (2 / fan_in) ** 0.5).astype(np.float32)

@@ -1,0 +1,167 @@
+"""Reads a prototxt as Caffe would: old forms upgraded, layers of the other phase left out."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from google.protobuf import text_format
+
+from lglstm.caffe_files.layer_types import LAYER_TYPES
+from lglstm.caffe_files.schema import V1_LAYER_TYPES, LayerParameter, NetParameter
+from lglstm.common.errors import InputError
+
+_MAX_BYTES = 16 << 20
+_MAX_DEPTH = 64
+
+_TOKEN = re.compile(
+    r'"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'|\#[^\n]*|[A-Za-z_]\w*|[{}<>\n]', re.S
+)
+
+
+def read_prototxt(
+    path: str | os.PathLike[str], phase: str = "TEST"
+) -> tuple[NetParameter, list[int]]:
+    """Read a net's prototxt; return its message and the line at which each layer begins.
+
+    The older forms (`layers`, `input`, `input_dim`) become today's, and layers whose include and
+    exclude rules leave them out of `phase` are dropped, as Caffe does on loading. Raises
+    InputError with the file's line for text that is no net.
+    """
+    path = Path(path)
+    text = _read_text(path)
+    lines = _layer_lines(path, text)
+    net = _parse(path, text)
+    if net.layer and net.layers:
+        raise InputError(
+            f"{path}: has both 'layer' and 'layers' entries; use the current 'layer' throughout"
+        )
+    layers = [*net.layer, *(_upgraded(layer) for layer in net.layers)]
+    kept = [(layer, line) for layer, line in zip(layers, lines, strict=True) if _in(layer, phase)]
+    kept = [(layer, 1) for layer in _input_layers(path, net)] + kept
+    result = NetParameter(name=net.name, layer=[layer for layer, _ in kept])
+    return result, [line for _, line in kept]
+
+
+def _read_text(path: Path) -> str:
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise InputError(
+                f"{path}: has {path.stat().st_size} bytes, too many for a prototxt; give the text "
+                "description of the net, not its weights"
+            )
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    except UnicodeDecodeError:
+        raise InputError(
+            f"{path}: is not text; give the net's prototxt here and its weights after it"
+        ) from None
+
+
+def _layer_lines(path: Path, text: str) -> list[int]:
+    """The line of each top-level `layer {`, in order, by counting brackets outside strings."""
+    found, line, depth, previous = [], 1, 0, ""
+    for token in _TOKEN.findall(text):
+        if token[0] == "\n":
+            line += 1
+            continue
+        if token[0] == "#":
+            continue
+        if token in "{<":
+            if depth == 0 and previous in ("layer", "layers"):
+                found.append(line)
+            depth += 1
+            if depth > _MAX_DEPTH:
+                raise InputError(f"{path}: line {line}: is nested too deep for a net; correct it")
+        elif token in "}>":
+            depth -= 1
+        previous = token
+    return found
+
+
+def _parse(path: Path, text: str) -> NetParameter:
+    net = NetParameter()
+    try:
+        return text_format.Parse(text, net, descriptor_pool=NetParameter.DESCRIPTOR.file.pool)
+    except text_format.ParseError as error:
+        # Layers of Caffe's many forks have parameters of their own. Read around them here, so that
+        # the layer can be refused by its name; if every layer is known, the field is a mistake.
+        unknown = error
+    net = NetParameter()
+    try:
+        text_format.Parse(
+            text,
+            net,
+            allow_unknown_field=True,
+            descriptor_pool=NetParameter.DESCRIPTOR.file.pool,
+        )
+    except (text_format.ParseError, RecursionError) as error:
+        raise InputError(f"{path}: is no net description ({error}); correct it") from None
+    if all(layer.type in LAYER_TYPES for layer in net.layer):
+        raise InputError(f"{path}: {unknown}; correct the entry") from None
+    return net
+
+
+def _upgraded(old) -> LayerParameter:
+    """A layer of the older format as one of today's."""
+    layer = LayerParameter(name=old.name, bottom=old.bottom, top=old.top)
+    layer.type = V1_LAYER_TYPES[old.type]
+    layer.loss_weight.extend(old.loss_weight)
+    layer.include.extend(old.include)
+    layer.exclude.extend(old.exclude)
+    for index, name in enumerate(old.param):
+        _param(layer, index).name = name
+    for index, mode in enumerate(old.blob_share_mode):
+        _param(layer, index).share_mode = mode
+    for index, rate in enumerate(old.blobs_lr):
+        _param(layer, index).lr_mult = rate
+    for index, decay in enumerate(old.weight_decay):
+        _param(layer, index).decay_mult = decay
+    for field, value in old.ListFields():
+        if field.name.endswith("_param"):
+            getattr(layer, field.name).CopyFrom(value)
+    return layer
+
+
+def _param(layer: LayerParameter, index: int):
+    while len(layer.param) <= index:
+        layer.param.add()
+    return layer.param[index]
+
+
+def _input_layers(path: Path, net: NetParameter) -> list[LayerParameter]:
+    """The net-level `input:` entries as an Input layer."""
+    if not net.input:
+        return []
+    shapes = [list(shape.dim) for shape in net.input_shape]
+    if not shapes:
+        dims = list(net.input_dim)
+        shapes = [dims[at : at + 4] for at in range(0, len(dims), 4)]
+    if len(shapes) != len(net.input) or any(not shape for shape in shapes):
+        raise InputError(
+            f"{path}: names {len(net.input)} inputs but gives {len(shapes)} shapes; give one "
+            "input_shape, or four input_dim, for each"
+        )
+    layer = LayerParameter(name="input", type="Input", top=net.input)
+    for shape in shapes:
+        layer.input_param.shape.add().dim.extend(shape)
+    return [layer]
+
+
+def _in(layer: LayerParameter, phase: str) -> bool:
+    """Whether Caffe would take the layer into the net of this phase, at level 0, without stages."""
+    if layer.include:
+        return any(_meets(rule, phase) for rule in layer.include)
+    return not any(_meets(rule, phase) for rule in layer.exclude)
+
+
+def _meets(rule, phase: str) -> bool:
+    wanted = {"TRAIN": 0, "TEST": 1}[phase]
+    return (
+        (not rule.HasField("phase") or rule.phase == wanted)
+        and (not rule.HasField("min_level") or rule.min_level <= 0)
+        and (not rule.HasField("max_level") or rule.max_level >= 0)
+        and not rule.stage
+    )

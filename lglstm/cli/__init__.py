@@ -1,0 +1,1 @@
+"""The `lglstm` command: one thin module per sub-command."""

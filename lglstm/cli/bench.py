@@ -1,0 +1,271 @@
+"""`lglstm bench`: how fast the layers, the nets and the data layer are."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lglstm.cli.model_files import progress_bar
+from lglstm.common.errors import InputError
+from lglstm.common.models import checkout, find_model
+
+EXAMPLES = """\b
+Examples:
+  lglstm bench stack
+  lglstm bench net horse --repeats 9 --json > net.json
+  lglstm bench data horse --list data/horse/train.txt
+  lglstm bench scale --plot scale.png
+"""
+
+STACK_EXAMPLES = """\b
+Examples:
+  lglstm bench stack
+  lglstm bench stack --size 41x41 --batch 2 --rivals cpp,literal,factored
+  lglstm bench stack --json --plot stack.png > stack.json
+"""
+
+
+NET_EXAMPLES = """\b
+Examples:
+  lglstm bench net
+  lglstm bench net horse --task train --rivals stock,onednn,torch
+  lglstm bench net demo --repeats 3 --json
+"""
+
+
+DATA_EXAMPLES = """\b
+Examples:
+  lglstm bench data
+  lglstm bench data atr --list data/atr/train.txt
+  lglstm bench data horse --seconds 0.2
+"""
+
+SCALE_EXAMPLES = """\b
+Examples:
+  lglstm bench scale --plot scale.png
+  lglstm bench scale --of positions --of batch --json
+"""
+
+
+@click.group(epilog=EXAMPLES)
+def command() -> None:
+    """Measure how fast the layers, the nets and the data layer are.
+
+    All competitors run in one go and take turns, each in a process of its own with the same number
+    of threads; ratios are taken within a round. Let nothing else run meanwhile.
+    """
+    root = checkout()
+    if root is None:
+        raise InputError(
+            "the benchmarks are not part of the installed package; run lglstm bench in a checkout "
+            "of the project, after make setup"
+        )
+    sys.path.append(str(root / "scripts"))
+
+
+def common_options(function: Callable) -> Callable:
+    """--repeats, --threads, --quick, --json and --plot."""
+    for option in (
+        click.option(
+            "--plot", type=click.Path(path_type=Path), metavar="FILE",
+            help="Also draw a picture: .png, .pdf or .svg.",
+        ),
+        click.option("--json", "as_json", is_flag=True, help="Print everything as JSON."),
+        click.option("--quick", is_flag=True, help="Tiny sizes: a try in seconds."),
+        click.option(
+            "--threads", type=click.IntRange(min=1), default=cores, metavar="N",
+            help="Threads of every competitor (default: all cores).",
+        ),
+        click.option(
+            "--repeats", type=click.IntRange(min=1), default=7, show_default=True, metavar="N",
+            help="Rounds.",
+        ),
+    ):  # fmt: skip
+        function = option(function)
+    return function
+
+
+def cores() -> int:
+    import os
+
+    return len(os.sched_getaffinity(0))
+
+
+@command.command(epilog=STACK_EXAMPLES)
+@click.option(
+    "--size", "sizes", multiple=True, metavar="HxW[xC]",
+    help="Positions, and channels of the features; may be repeated (default: 41x41 with 1024, "
+    "150x100 with 256 channels, those of the models).",
+)  # fmt: skip
+@click.option(
+    "--batch", "batches", multiple=True, type=click.IntRange(min=1), metavar="N",
+    help="Images; may be repeated (default: 1 and 2).",
+)  # fmt: skip
+@click.option(
+    "--rivals", metavar="KEY,…",
+    help="Who competes, the first is compared with: cpp, python, literal, factored, compiled "
+    "(default: all).",
+)  # fmt: skip
+@common_options
+def stack(
+    sizes: tuple[str, ...],
+    batches: tuple[int, ...],
+    rivals: str | None,
+    repeats: int,
+    threads: int,
+    quick: bool,
+    as_json: bool,
+    plot: Path | None,
+) -> None:
+    """Time transition, five LG-LSTM layers and five classifiers, forward and backward.
+
+    C++ layers, Python layers, and PyTorch: as the paper writes the equations, factored, compiled.
+    All must compute the same scores and gradients, else nothing is timed.
+    """
+    from benchmarks import report, stack, stack_report
+
+    report.check_picture(plot)
+    chosen = stack.choose(sizes, batches, quick)
+    competing = stack.choose_rivals(rivals)
+    more = {"limits": stack.QUICK_LIMITS} if quick else {}
+    with progress_bar("stack") as tell:
+        result = stack.run(chosen, competing, repeats=repeats, threads=threads, tell=tell, **more)
+    show(result, stack_report, as_json, plot)
+
+
+@command.command(epilog=NET_EXAMPLES)
+@click.argument("models", nargs=-1)
+@click.option(
+    "--task", "tasks", multiple=True, type=click.Choice(["train", "image"]),
+    help="train: an iteration with its update; image: one image forward (default: both).",
+)  # fmt: skip
+@click.option(
+    "--rivals", metavar="KEY,…",
+    help="Who competes: stock, onednn, onednn_winograd (Caffe's convolution engines), torch, "
+    "channels_last, compiled (default: all but compiled).",
+)  # fmt: skip
+@common_options
+def net(
+    models: tuple[str, ...],
+    tasks: tuple[str, ...],
+    rivals: str | None,
+    repeats: int,
+    threads: int,
+    quick: bool,
+    as_json: bool,
+    plot: Path | None,
+) -> None:
+    """Time whole MODELS (default: horse and atr) in Caffe and in PyTorch.
+
+    A training iteration is forward, backward and update, at the model's batch size; an image goes
+    through the deploy net. Inputs are random. All must compute the same loss, gradients and scores.
+    """
+    from benchmarks import net, net_report, report
+
+    report.check_picture(plot)
+    competing = net.choose_rivals(rivals)
+    folders = {name: model_folder(name) for name in models or (net.QUICK if quick else net.MODELS)}
+    tasks = tasks or tuple(net.TASKS)
+    with progress_bar("net") as tell:
+        result = net.run(folders, competing, tasks, repeats=repeats, threads=threads, tell=tell)
+    show(result, net_report, as_json, plot)
+
+
+@command.command(epilog=DATA_EXAMPLES)
+@click.argument("model", required=False)
+@click.option(
+    "--list", "list_path", type=click.Path(path_type=Path), metavar="FILE",
+    help="Images and labels to decode (default: the model's training list if it is there, else "
+    "drawn pictures).",
+)  # fmt: skip
+@click.option(
+    "--seconds", type=click.FloatRange(min=0, min_open=True), metavar="S",
+    help="Of a training iteration, on a GPU for instance (default: measured here, on the CPU).",
+)  # fmt: skip
+@common_options
+def data(
+    model: str | None,
+    list_path: Path | None,
+    seconds: float | None,
+    repeats: int,
+    threads: int,
+    quick: bool,
+    as_json: bool,
+    plot: Path | None,
+) -> None:
+    """Time the data layer of MODEL (default: horse) against what its training needs.
+
+    The layer decodes, augments and resizes as in training, in the net's process or in 1 or 2
+    processes of its own.
+    """
+    from benchmarks import data, data_report, report
+
+    report.check_picture(plot)
+    if list_path is not None and not list_path.is_file():
+        raise InputError(f"{list_path}: there is no such list; name one of images and labels")
+    model = model or ("demo" if quick else "horse")
+    folder = model_folder(model)
+    with progress_bar("data") as tell:
+        result = data.run(
+            model, folder, list_path, seconds, repeats=repeats, threads=threads, tell=tell
+        )
+    show(result, data_report, as_json, plot)
+
+
+@command.command(epilog=SCALE_EXAMPLES)
+@click.option(
+    "--of", "series", multiple=True, type=click.Choice(["positions", "batch", "layers", "d"]),
+    help="What varies; may be repeated (default: all four).",
+)  # fmt: skip
+@common_options
+def scale(
+    series: tuple[str, ...],
+    repeats: int,
+    threads: int,
+    quick: bool,
+    as_json: bool,
+    plot: Path | None,
+) -> None:
+    """Time the C++ stack, forward and backward, as one of its sizes grows.
+
+    A line is fitted to the cost over positions, batch and layers, a parabola to that over d: R² and
+    the largest deviation say how well it fits.
+    """
+    from benchmarks import report, scale, scale_report
+
+    report.check_picture(plot)
+    with progress_bar("scale") as tell:
+        result = scale.run(series, quick=quick, repeats=repeats, threads=threads, tell=tell)
+    show(result, scale_report, as_json, plot)
+
+
+def model_folder(model: str) -> Path:
+    """The folder of a model's prototxts, by its name in models/ or by its path."""
+    folder = find_model(model).folder
+    for name in ("train.prototxt", "solver.prototxt"):
+        if not (folder / name).is_file():
+            raise InputError(f"{folder}: has no {name}; name a model that can be trained")
+    return folder
+
+
+def show(result: dict[str, Any], presenter: Any, as_json: bool, plot: Path | None) -> None:
+    """Print a result as JSON or tables, and draw it."""
+    from benchmarks import report
+
+    result = {"command": " ".join(["lglstm", *sys.argv[1:]])} | result
+    if plot is not None:
+        report.save(presenter.figure(result), plot)
+    if as_json:
+        click.echo(json.dumps(result, indent=1))
+        return
+    console = report.console()
+    for part in presenter.tables(result):
+        console.print(part)
+    console.print(report.machine_line(result))
+    if plot is not None:
+        console.print(f"wrote {plot}")

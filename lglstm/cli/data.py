@@ -1,0 +1,317 @@
+"""`lglstm data`: turn downloaded sets into images, label PNGs and lists; check and show them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from lglstm.common.errors import InputError
+from lglstm.data_prep.prepare import Plan, prepare
+
+SOURCE = click.argument("source", type=click.Path(path_type=Path))
+DESTINATION = click.argument("dest", type=click.Path(path_type=Path))
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+
+
+@click.group(context_settings={"max_content_width": 100})
+def command() -> None:
+    """Prepare, check and show data sets.
+
+    Every set ends as DEST/images, DEST/labels (single-channel ids with a palette), one list per
+    split with a line `images/a.jpg labels/a.png` per example, and DEST/dataset.json.
+
+    \b
+    lglstm data fashionista fashionista_v0.2.mat data/fashionista
+    lglstm data check data/fashionista
+    lglstm data show data/fashionista/train.txt
+    """
+
+
+def preparing(function: Callable[..., Plan]) -> Callable[..., None]:
+    """Give a command that returns a Plan the options and the run that all sets share."""
+
+    @SOURCE
+    @DESTINATION
+    @click.option("--workers", type=click.IntRange(1), help="Processes; by default one per core.")
+    @click.option("--scheduler", metavar="ADDRESS", help="Run on the Dask cluster at this address.")
+    @click.option(
+        "--skip-bad", is_flag=True, help="Leave bad inputs out; DEST/skipped.txt has why."
+    )
+    @AS_JSON
+    def run(source, dest, workers, scheduler, skip_bad, as_json, **options: Any) -> None:
+        try:
+            plan = function(source, **options)
+        except OSError as error:
+            raise InputError(
+                f"{error.filename}: cannot be read ({error.strerror}); check the path and its "
+                "permissions"
+            ) from error
+        with _progress(plan.name) as on_progress:
+            summary = prepare(
+                plan,
+                dest,
+                workers=workers,
+                scheduler=scheduler,
+                skip_bad=skip_bad,
+                on_progress=on_progress,
+            )
+        click.echo(json.dumps(summary) if as_json else _told(summary, dest))
+
+    run.__name__, run.__doc__ = function.__name__, function.__doc__
+    run.__click_params__ = getattr(function, "__click_params__", []) + run.__click_params__
+    return run
+
+
+class _progress:
+    """A progress bar with the time left, on the error stream so that --json stays clean."""
+
+    def __init__(self, what: str) -> None:
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+        )
+        self.task = self.bar.add_task(what, total=None)
+
+    def __enter__(self) -> Callable[[int, int], None]:
+        self.bar.start()
+        return lambda done, total: self.bar.update(self.task, completed=done, total=total)
+
+    def __exit__(self, *exception: object) -> None:
+        self.bar.stop()
+
+
+def _told(summary: dict[str, Any], dest: Path) -> str:
+    """Return the summary of a finished set as text."""
+    lines = [f"{dest}: labels of '{summary['label_set']}'"]
+    for split, count in summary["examples"].items():
+        published = summary["published"].get(split)
+        lines.append(f"  {count} {split}" + (f" (published: {published})" if published else ""))
+    lines += [f"  {count} {what}" for what, count in summary["counts"].items()]
+    lines += [f"  {note}" for note in summary["notes"]]
+    if summary["skipped"]:
+        lines.append(f"  {summary['skipped']} bad inputs left out, see {dest / 'skipped.txt'}")
+    return "\n".join([*lines, f"next: lglstm data check {dest}"])
+
+
+@command.command(short_help="685 street photos, labels from the pose.")
+@click.option("--labels", type=click.Choice(["18", "56"]), default="18", show_default=True)
+@preparing
+def fashionista(source: Path, labels: str) -> Plan:
+    """SOURCE is fashionista_v0.2.mat: 685 photos, 456 to train and 229 to test.
+
+    The 18 labels are those of the ATR set, with left/right and face derived from the annotated
+    pose (docs/data.md); --labels 56 keeps the original names.
+
+    \b
+    lglstm data fashionista fashionista_v0.2.mat data/fashionista
+    """
+    from lglstm.data_prep import fashionista as reader
+
+    return reader.plan(source, int(labels))
+
+
+def _lists(*splits: str) -> Callable[[Callable], Callable]:
+    """Add an option per split that takes a list file."""
+
+    def add(function: Callable) -> Callable:
+        for name in reversed(splits):
+            text = f"List of the {name} names; give all lists or none."
+            option = click.option(f"--{name}", type=click.Path(path_type=Path), help=text)
+            function = option(function)
+        return function
+
+    return add
+
+
+def _given(**lists: Path | None) -> dict[str, Path]:
+    """Return the lists that were given; a training list alone would leave nothing to test on."""
+    given = {name: path for name, path in lists.items() if path}
+    if given and not {"train", "test"} <= given.keys():
+        raise InputError("give --train and --test together: a set needs both lists")
+    return given
+
+
+@command.command("horse-cow", short_help="VOC 2010 photos with the parts of PASCAL-Part.")
+@click.option("--animal", type=click.Choice(["horse", "cow"]), default="horse", show_default=True)
+@click.option("--annotations", type=click.Path(path_type=Path), help="Folder, when not in SOURCE.")
+@_lists("train", "test")
+@click.option("--neck", type=click.Choice(["body", "head"]), default="body", show_default=True)
+@click.option(
+    "--others",
+    type=click.Choice(["ignore", "background"]),
+    default="ignore",
+    show_default=True,
+    help="What other objects in the picture become.",
+)
+@click.option(
+    "--context",
+    type=click.FloatRange(0, 10),
+    default=0.2,
+    show_default=True,
+    help="How far the crop reaches beyond the animal on each side, in sides of its box.",
+)
+@click.option("--whole", is_flag=True, help="Keep whole photos instead of cropping.")
+@click.option(
+    "--smallest",
+    type=click.IntRange(1),
+    default=50,
+    show_default=True,
+    help="Without lists: leave out animals whose longer side has fewer pixels.",
+)
+@preparing
+def horse_cow(source: Path, annotations, train, test, context, whole, **options: Any) -> Plan:
+    """SOURCE has VOC 2010's JPEGImages and PASCAL-Part's Annotations_Part in it.
+
+    One example per animal, with the labels background, head, body, leg, tail. A folder of merged
+    label maps (PNG, or .mat with one array of ids) works in place of PASCAL-Part.
+
+    \b
+    lglstm data horse-cow VOC2010 data/horse
+    lglstm data horse-cow VOC2010 data/cow --animal cow --train train_ids.txt --test test_ids.txt
+    """
+    from lglstm.data_prep import horse_cow as reader
+
+    chosen = reader.Options(context=None if whole else context, **options)
+    return reader.plan(source, chosen, annotations, _given(train=train, test=test))
+
+
+@command.command(short_help="Human parsing, 7,700 photos or 10,000 more.")
+@click.option("--more", is_flag=True, help="Add the dataset10k_ photos to the training part.")
+@_lists("train", "val", "test")
+@preparing
+def atr(source: Path, more: bool, **lists: Path | None) -> Plan:
+    """SOURCE is the folder `humanparsing` with JPEGImages and SegmentationClassAug.
+
+    \b
+    lglstm data atr humanparsing data/atr
+    lglstm data atr humanparsing data/atr_more --more
+    """
+    from lglstm.data_prep import atr as reader
+
+    return reader.plan(source, more, _given(**lists))
+
+
+@command.command(short_help="Draw animals to try everything with.")
+@DESTINATION
+@click.option("--train", "count_train", type=click.IntRange(1), default=300, show_default=True)
+@click.option("--test", "count_test", type=click.IntRange(1), default=100, show_default=True)
+@click.option("--size", type=click.IntRange(33, 1025), default=97, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--animal", type=click.Choice(["horse", "cow"]), default="horse", show_default=True)
+def synthetic(dest: Path, count_train: int, count_test: int, size: int, seed: int, animal) -> None:
+    """Draw quadrupeds in the layout of VOC and PASCAL-Part, for `lglstm data horse-cow`.
+
+    \b
+    lglstm data synthetic drawn --train 300 --test 100
+    lglstm data horse-cow drawn data/drawn --whole \\
+        --train drawn/ImageSets/train.txt --test drawn/ImageSets/test.txt
+    """
+    from lglstm.data_prep.synthetic import make_synthetic
+
+    with _progress("synthetic") as on_progress:
+        make_synthetic(dest, count_train, count_test, size, seed, animal, on_progress)
+    click.echo(f"{dest}: {count_train} training and {count_test} test pictures of {size} × {size}")
+
+
+@command.command(short_help="Read every file of a set and say what is wrong.")
+@DESTINATION
+@click.option("--label-set", help="Name of the label set, when dataset.json is missing.")
+@click.option("--workers", type=click.IntRange(1), help="Processes; by default one per core.")
+@click.option("--sheet", type=click.Path(path_type=Path), help="Where to draw samples.")
+@AS_JSON
+def check(dest: Path, label_set, workers, sheet: Path | None, as_json: bool) -> None:
+    """Read every file of a prepared set and say what is wrong; exit 1 if anything is.
+
+    \b
+    lglstm data check data/fashionista
+    lglstm data check data/fashionista --sheet samples.png --json
+    """
+    from lglstm.common.labels import label_set as named
+    from lglstm.data_prep import check as checking
+
+    labels = named(label_set) if label_set else checking.label_set_of(dest)
+    with _progress("check") as on_progress:
+        found = checking.check(dest, labels, workers=workers, on_progress=on_progress)
+    if sheet and found["ok"]:
+        checking.write_samples(sheet, dest, labels)
+    if as_json:
+        click.echo(json.dumps(found))
+    else:
+        _print_findings(found)
+        if sheet and found["ok"]:
+            click.echo(f"samples: {sheet}")
+    if not found["ok"]:
+        raise SystemExit(1)
+
+
+def _print_findings(found: dict[str, Any]) -> None:
+    """Print classes, lists and problems."""
+    table = Table(title=f"{found['set']}, labels of '{found['label_set']}'")
+    for heading in ("id", "class"):
+        table.add_column(heading)
+    for split, described in found["lists"].items():
+        table.add_column(f"{split}: images of {described['examples']:,}", justify="right")
+        table.add_column("pixels", justify="right")
+    totals = {split: max(1, _pixels(found, split)) for split in found["lists"]}
+    for entry in found["classes"]:
+        cells = []
+        for split, total in totals.items():
+            cells += [f"{entry['images'][split]:,}", f"{entry['pixels'][split] / total:.3%}"]
+        table.add_row(str(entry["id"]), entry["name"], *cells)
+    console = Console()
+    console.print(table)
+    for split, described in found["lists"].items():
+        click.echo(f"{split}.txt: {described['examples']} examples, SHA-256 {described['sha256']}")
+    for problem in found["problems"][:20]:
+        click.echo(f"problem: {problem}")
+    if len(found["problems"]) > 20:
+        click.echo(f"and {len(found['problems']) - 20} more problems; --json lists them all")
+    click.echo("ok" if found["ok"] else "not ok")
+
+
+def _pixels(found: dict[str, Any], split: str) -> int:
+    return sum(entry["pixels"][split] for entry in found["classes"])
+
+
+@command.command(short_help="Draw examples as the net sees them.")
+@click.argument("list_file", metavar="LIST", type=click.Path(path_type=Path))
+@click.option("--augmented", is_flag=True, help="Show random versions as training makes them.")
+@click.option("--net", type=click.Path(path_type=Path), help="Take size and changes of this net.")
+@click.option(
+    "--size", type=(int, int), default=(321, 321), show_default=True, help="Height, width."
+)
+@click.option("--count", type=click.IntRange(1, 200), default=12, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--label-set", help="Name of the label set, when dataset.json is missing.")
+@click.option("--output", type=click.Path(path_type=Path), default=Path("examples.png"))
+def show(list_file: Path, augmented, net, size, count, seed, label_set, output: Path) -> None:
+    """Draw examples of a list as the net sees them, photo and labels side by side.
+
+    \b
+    lglstm data show data/horse/train.txt --augmented
+    lglstm data show data/atr/train.txt --augmented --net models/atr/train.prototxt
+    """
+    from lglstm.common.labels import label_set as named
+    from lglstm.data_prep import check as checking
+    from lglstm.data_prep import show as showing
+
+    if not list_file.is_file():
+        raise InputError(f"{list_file}: no such list; name the train.txt or test.txt of a set")
+    labels = named(label_set) if label_set else checking.label_set_of(list_file.parent)
+    options = (
+        showing.options_of_net(net, list_file, seed)
+        if net
+        else showing.options_for(list_file, labels, size, seed)
+    )
+    showing.write_examples(output, options, labels, count, augmented)
+    click.echo(f"examples: {output}")

@@ -1,0 +1,114 @@
+"""`lglstm init-weights`: make the caffemodel that the solver of a model starts from."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from lglstm.common.errors import InputError
+from lglstm.common.models import find_model
+
+
+@click.command()
+@click.argument("model")
+@click.option(
+    "--from",
+    "source",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="VGG-16 as .caffemodel, .pth, .safetensors or .npz.",
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Where to write it, if not where the model's solver looks.",
+)
+@click.option(
+    "--correct-mean",
+    is_flag=True,
+    help="Caffe sources: let conv1_1's bias make up for VGG's mean, 103.939/116.779/123.68 instead "
+    "of 104.008/116.669/122.675; DeepLab does not.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
+def command(
+    model: str, source: Path, output: Path | None, correct_mean: bool, as_json: bool
+) -> None:
+    """Make the initial weights of MODEL from a VGG-16 trained on ImageNet.
+
+    FILE may be VGG_ILSVRC_16_layers.caffemodel, vgg16_20M.caffemodel, torchvision's vgg16 (.pth or
+    .safetensors), or an .npz with conv1_1_w, conv1_1_b and so on. fc6 and fc7 of VGG-16 are
+    decimated to the net's 1024 filters. What a source lacks is left at its initialisation.
+
+    \b
+    Examples:
+      lglstm init-weights horse --from VGG_ILSVRC_16_layers.caffemodel
+      lglstm init-weights horse --from vgg16-397923af.pth
+      lglstm init-weights fashionista_largefov --from vgg16_conv.npz
+    """
+    from lglstm.convert.init_weights import convert, write_caffemodel
+
+    output = output or solver_weights(model)
+    made = convert(source, learnable_shapes(model), correct_mean)
+    digest = write_caffemodel(made.weights, output)
+    note = slow_layers_note(model, set(made.weights))
+    if as_json:
+        result = {"file": str(output), "sha256": digest, "note": note}
+        click.echo(json.dumps(result | {"layers": [asdict(step) for step in made.steps]}, indent=2))
+        return
+    table = Table("layer", "what was done", "weights", box=None)
+    for step in made.steps:
+        table.add_row(step.layer, step.action, step.detail)
+    console = Console()
+    console.print(table)
+    console.print(f"{output}\nSHA-256 {digest}", soft_wrap=True)
+    if note:
+        console.print(note, soft_wrap=True)
+
+
+def solver_weights(model: str) -> Path:
+    """Return the initial weights that a model's solver names."""
+    from caffe.proto import caffe_pb2
+    from google.protobuf import text_format
+
+    found = find_model(model, "solver")
+    solver = text_format.Parse(found.file.read_text("utf-8"), caffe_pb2.SolverParameter())
+    if not solver.weights:
+        raise InputError(f"model {model} is trained from scratch: it needs no initial weights")
+    return found.root / solver.weights[0]
+
+
+def learnable_shapes(model: str) -> dict[str, tuple[tuple[int, ...], ...]]:
+    """Return the shapes of the learnable blobs by layer, of the layers that have any."""
+    return {
+        layer.name: layer.cost.params
+        for layer in training_layers(model)
+        if layer.cost.params and not layer.is_fixed
+    }
+
+
+def slow_layers_note(model: str, filled: set[str]) -> str:
+    """Say so when layers without initial weights learn as slowly as pre-trained ones."""
+    layers = {layer.name: layer for layer in training_layers(model)}
+    slow = [
+        name
+        for name in ("fc6", "fc7")
+        if name in layers and name not in filled and layers[name].proto.param[0].lr_mult < 1
+    ]
+    if not slow:
+        return ""
+    return (
+        f"{' and '.join(slow)} start without initial weights but learn at the rate of pre-trained "
+        f"layers; lglstm models generate {model} --set fc_pretrained=false --name NEW makes a "
+        "model in which they are new layers"
+    )
+
+
+def training_layers(model: str) -> list:
+    from lglstm.prototxt_gen.shapes import measure, read_net
+
+    return measure(read_net(find_model(model, "train").file))

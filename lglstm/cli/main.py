@@ -1,0 +1,83 @@
+"""The `lglstm` command: a group that imports a sub-command only when it is called."""
+
+from __future__ import annotations
+
+from lglstm.common import child
+
+child.user_folders_last()  # before any other import, which a file of the user's might stand in for
+
+import importlib  # noqa: E402
+from typing import NamedTuple  # noqa: E402
+
+import click  # noqa: E402
+
+from lglstm import __version__  # noqa: E402
+from lglstm.common.errors import InputError  # noqa: E402
+
+INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
+
+
+class Entry(NamedTuple):
+    """Where a sub-command is defined (`module:attribute`), and its line in `lglstm --help`."""
+
+    target: str
+    summary: str
+
+
+# In the order of a whole experiment.
+COMMANDS = {
+    "doctor": Entry("lglstm.cli.doctor:command", "Say what is installed here and what is missing."),
+    "demo": Entry("lglstm.cli.demo:command", "Train and evaluate on drawn animals in minutes."),
+    "data": Entry("lglstm.cli.data:command", "Turn downloaded data sets into images and labels."),
+    "init-weights": Entry("lglstm.cli.init_weights:command", "Make the weights to start from."),
+    "models": Entry("lglstm.cli.models:command", "Generate and describe the nets in models/."),
+    "train": Entry("lglstm.cli.train:command", "Train a model, or go on with one."),
+    "plot": Entry("lglstm.cli.plot:command", "Draw the loss curve of a training run."),
+    "predict": Entry("lglstm.cli.predict:command", "Parse photos into part labels."),
+    "evaluate": Entry("lglstm.cli.evaluate:command", "Measure a trained model on a data set."),
+    "table": Entry("lglstm.cli.table:command", "Print the paper's tables beside our results."),
+    "convert": Entry("lglstm.cli.convert:command", "Convert weights for other frameworks."),
+    "bench": Entry("lglstm.cli.bench:command", "Measure how fast layers, nets and data are."),
+}
+
+
+class LazyGroup(click.Group):
+    """A click group over `COMMANDS` that turns expected errors into one line and an exit code."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module, attribute = COMMANDS[name].target.split(":")
+        return getattr(importlib.import_module(module), attribute)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the summaries from the table, so that `lglstm --help` imports nothing."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name].summary) for name in self.list_commands(ctx)])
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except InputError as error:
+            click.echo(f"error: {error}", err=True)
+            ctx.exit(1)
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            ctx.exit(INTERRUPTED)
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Each command has its own --help with examples; start with: lglstm doctor",
+)
+@click.version_option(__version__, prog_name="lglstm")
+def main() -> None:
+    """LG-LSTM in BVLC Caffe: object parsing with local-global LSTMs (Liang et al., CVPR 2016)."""
+
+
+if __name__ == "__main__":
+    main()

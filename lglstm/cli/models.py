@@ -1,0 +1,210 @@
+"""`lglstm models`: generate the nets of the paper and look inside them."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from lglstm.common.errors import InputError
+from lglstm.common.files import write_text
+from lglstm.common.models import find_model
+
+
+@click.group()
+def command() -> None:
+    """Generate and describe the nets in models/."""
+
+
+@command.command("list")
+def list_models() -> None:
+    """List the models: what each is, and where the paper reports it."""
+    from lglstm.prototxt_gen.registry import MODELS
+
+    table = Table("model", "what", "paper", box=None)
+    for name, model in MODELS.items():
+        table.add_row(name, model.what, model.paper)
+    Console().print(table)
+
+
+@command.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--check", is_flag=True, help="Write nothing; fail when a file is out of date.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="OPTION=VALUE",
+    help="Change an option (needs --name); repeat for more.",
+)
+@click.option("--name", "new_name", help="Name of the variant that --set or --engine makes.")
+@click.option("--engine", type=click.Choice(["caffe", "python"]), help="Short for --set engine=….")
+def generate(
+    names: tuple[str, ...],
+    check: bool,
+    settings: tuple[str, ...],
+    new_name: str | None,
+    engine: str | None,
+) -> None:
+    """Write models/NAME/{train,test,deploy,solver}.prototxt; all models without NAME.
+
+    \b
+    Examples:
+      lglstm models generate
+      lglstm models generate --check
+      lglstm models generate horse --set share_spatial=false --name horse_distinct
+      lglstm models generate demo --engine python --name demo_python
+    """
+    from lglstm.prototxt_gen import files
+    from lglstm.prototxt_gen.options import with_settings
+    from lglstm.prototxt_gen.registry import MODELS, find
+
+    changes = [*settings, *([f"engine={engine}"] if engine else [])]
+    if changes or new_name:
+        if len(names) != 1 or not new_name or new_name in MODELS:
+            raise InputError(
+                "--set and --engine make a variant of one model under a new name; write: "
+                "lglstm models generate MODEL --set option=value --name NEW"
+            )
+        options = with_settings(find(names[0]).options, changes)
+        texts = files.texts(options, new_name, origin(names[0], changes, new_name))
+    else:
+        texts = {}
+        for name in names or MODELS:
+            texts |= files.texts(find(name).options, name, origin(name))
+        if not names:
+            texts |= files.index_text()
+    if check:
+        check_texts(texts)
+        return
+    for path, text in texts.items():
+        write_text(path, text)
+        click.echo(path)
+
+
+def check_texts(texts: dict[Path, str]) -> None:
+    """Say that all files are up to date, or raise InputError with those that are not."""
+    from lglstm.prototxt_gen.files import stale
+
+    out_of_date = stale(texts)
+    if out_of_date:
+        raise InputError(
+            f"out of date: {', '.join(map(str, out_of_date))}; run lglstm models generate"
+        )
+    click.echo(f"{len(texts)} files are up to date")
+
+
+@command.command()
+@click.argument("name")
+def options(name: str) -> None:
+    """List every option of a model's family: what it means and the model's value.
+
+    \b
+    Example:
+      lglstm models options horse
+    """
+    from lglstm.prototxt_gen.options import describe
+    from lglstm.prototxt_gen.registry import find
+
+    table = Table("option", "value", "meaning", "allowed", box=None)
+    for row in describe(find(name).options):
+        table.add_row(*row)
+    Console().print(table)
+
+
+def origin(name: str, changes: list[str] | None = None, new_name: str | None = None) -> str:
+    """Return the command line that makes a model, for the header of its files."""
+    words = ["lglstm", "models", "generate", name]
+    for change in changes or []:
+        words += ["--set", change]
+    return shlex.join(words + (["--name", new_name] if new_name else []))
+
+
+@command.command()
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+def summary(name: str, as_json: bool) -> None:
+    """Show layers, map sizes, weights, multiply-adds and memory of a generated model.
+
+    NAME is a folder of models/, variants included. Multiply-adds are those of one forward pass of
+    one image; weights in brackets are shared with an earlier layer.
+
+    \b
+    Examples:
+      lglstm models summary horse
+      lglstm models summary horse --json
+    """
+    from lglstm.prototxt_gen.summary import summarise
+
+    measured = summarise(find_model(name, "train").folder)
+    if as_json:
+        click.echo(json.dumps(measured.as_dict(), indent=2))
+    else:
+        print_summary(measured.as_dict())
+
+
+@command.command("draw")
+@click.argument("name")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    help="File ending in .png, .svg or .pdf.  [default: runs/NAME_net.png]",
+)
+def draw_model(name: str, output: Path | None) -> None:
+    """Draw a generated model: backbone, transition, LG-LSTM layers, predictions and losses.
+
+    \b
+    Examples:
+      lglstm models draw horse
+      lglstm models draw atr --output atr.svg
+    """
+    from lglstm.prototxt_gen.draw import draw
+    from lglstm.prototxt_gen.summary import summarise
+
+    output = output or Path("runs") / f"{name}_net.png"
+    if output.suffix not in (".png", ".svg", ".pdf"):
+        raise InputError(f"{output}: give a file that ends in .png, .svg or .pdf")
+    draw(summarise(find_model(name, "train").folder), output)
+    click.echo(output)
+
+
+def print_summary(measured: dict) -> None:
+    """Print the dictionary of a summary as two tables and a line of totals."""
+    table = Table("layer", "type", "top", "weights", "multiply-adds", "lr_mult", box=None)
+    for column in table.columns[3:5]:
+        column.justify = "right"
+    for row in measured["layers"]:
+        shape = "×".join(map(str, next(iter(row["tops"].values()), [])))
+        shared = f"[{row['shared_weights']:,}]" if row["shared_weights"] else ""
+        table.add_row(
+            row["name"],
+            row["type"],
+            shape,
+            f"{row['weights']:,}" if row["weights"] else Text(shared),
+            f"{row['multiply_adds_per_image']:,}" if row["multiply_adds_per_image"] else "",
+            " ".join(f"{rate:g}" for rate in row["lr_mult"]),
+        )
+    groups = Table("part", "layers", "weights", "multiply-adds", box=None)
+    for column in groups.columns[1:]:
+        column.justify = "right"
+    for part, total in measured["groups"].items():
+        groups.add_row(part, *(f"{value:,}" for value in total.values()))
+    console = Console()
+    console.print(table, "", groups)
+    console.print(
+        f"\n{measured['model']}: {measured['weights']:,} weights; "
+        f"{measured['multiply_adds_per_image'] / 1e9:.2f} G multiply-adds per image; training with "
+        f"batch {measured['batch']}: {gib(measured['activation_bytes'])} of activations, "
+        f"{gib(measured['gpu_bytes'])} with weights, momentum and the test net",
+        soft_wrap=True,
+    )
+
+
+def gib(size: int) -> str:
+    """Write a number of bytes for people."""
+    return f"{size / 2**30:.2f} GiB"

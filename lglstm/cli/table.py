@@ -1,0 +1,122 @@
+"""`lglstm table`: the paper's tables, with our results below the rows they reproduce."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from lglstm.cli.model_files import warn
+from lglstm.common.errors import InputError
+
+EXAMPLES = """\b
+Examples:
+  lglstm table 5
+  lglstm table 5 runs
+  lglstm table all runs --json
+"""
+
+ALL = "all"
+
+
+@click.command(epilog=EXAMPLES)
+@click.argument("number", type=click.Choice(["1", "2", "3", "4", "5", ALL]))
+@click.argument("runs", required=False, type=Path, metavar="[RUNS_DIR]")
+@click.option("--json", "as_json", is_flag=True, help="Print the tables as JSON.")
+def command(number: str, runs: Path | None, as_json: bool) -> None:
+    """Print table NUMBER of the paper, and our results from RUNS_DIR beside it.
+
+    RUNS_DIR is searched at any depth for the evaluation.json files that `lglstm evaluate` wrote;
+    each says which row of the paper it belongs to. The newest counts when there are several. Rows
+    that were not measured have no line of ours.
+    """
+    from lglstm.evaluation import paper
+
+    numbers = range(1, 6) if number == ALL else [int(number)]
+    blocks = [block for k in numbers for block in paper.blocks_of(k)]
+    results = newest(find_results(runs)) if runs else {}
+    if runs:
+        _tell_missing(blocks, results, runs)
+    if as_json:
+        click.echo(json.dumps([as_dict(block, results) for block in blocks], indent=1))
+    else:
+        show(blocks, results)
+
+
+def find_results(runs: Path) -> list:
+    """Every evaluation below a folder; those that cannot be read are named and passed over."""
+    from lglstm.evaluation import record
+
+    if not runs.is_dir():
+        raise InputError(f"{runs}: is no folder; give the folder that holds the evaluations")
+    found = []
+    for path in sorted(runs.rglob(record.FILE)):
+        try:
+            found.append(record.read(path))
+        except InputError as error:
+            warn(str(error))
+    if not found:
+        raise InputError(
+            f"{runs}: holds no {record.FILE}; evaluate the trained models first with "
+            "`lglstm evaluate`"
+        )
+    return found
+
+
+def newest(results: list) -> dict:
+    """Row of the paper → its newest result; results that belong to no row are left out."""
+    by_row = {}
+    for result in sorted(results, key=lambda result: result.origin.finished):
+        row = result.origin.row
+        if row in by_row:
+            warn(f"{row}: {result.path} is newer than {by_row[row].path} and counts")
+        if row:
+            by_row[row] = result
+    return by_row
+
+
+def as_dict(block, results: dict) -> dict:
+    """A block of a table, percent, with ours (null where there is none) beside the paper's."""
+    return {
+        "table": block.number,
+        "dataset": block.dataset,
+        "title": block.title,
+        "columns": dict(block.columns),
+        "rows": [_row(row, results.get(row.key)) for row in block.rows],
+    }
+
+
+def show(blocks: list, results: dict) -> None:
+    from rich.console import Console
+
+    from lglstm.evaluation.text import paper_tables
+
+    console = Console(highlight=False)
+    ours = {row: result.percents for row, result in results.items()}
+    for block in blocks:
+        for table in paper_tables(block, ours, console.width):
+            console.print(table)
+            console.print()
+    for row, result in results.items():
+        images = f"{result.images:,} images of {result.origin.list}"
+        if any(row == printed.key for block in blocks for printed in block.rows):
+            console.print(f"{row}: {images}, {result.path}", soft_wrap=True)
+
+
+def _row(row, result) -> dict:
+    return {
+        "row": row.key,
+        "method": row.method,
+        "paper": dict(row.cells),
+        "ours": {metric: result.percents.get(metric) for metric in row.cells} if result else None,
+        "evaluation": str(result.path) if result else None,
+    }
+
+
+def _tell_missing(blocks: list, results: dict, runs: Path) -> None:
+    """Say when none of the results belongs to the tables that were asked for."""
+    wanted = {row.key for block in blocks for row in block.rows}
+    if not wanted & set(results):
+        rows = ", ".join(sorted(results)) or "no row of the paper"
+        warn(f"{runs}: its evaluations belong to {rows}, none of them in this table")

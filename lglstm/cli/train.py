@@ -1,0 +1,52 @@
+"""`lglstm train`: train a model, or go on with one."""
+
+from __future__ import annotations
+
+import logging
+
+import click
+
+EXAMPLES = """\b
+Examples:
+  lglstm train demo
+  lglstm train horse --gpu 0 --weights data/init/vgg16_largefov.caffemodel
+  lglstm train horse --resume
+  lglstm train horse --iterations 20000 --resume
+  lglstm train models/demo/solver.prototxt --cpu --set random_seed=2 \\
+      --set snapshot_prefix=runs/demo_2
+"""
+
+
+@click.command(epilog=EXAMPLES)
+@click.argument("model")
+@click.option("--resume", is_flag=True, help="Go on from the newest whole snapshot.")
+@click.option(
+    "--overwrite", is_flag=True, help="Start again; deletes the snapshots of the earlier run."
+)
+@click.option(
+    "--gpu", "--gpus", "gpus", metavar="ID[,ID…]", help="Train on these GPUs, or on 'all'."
+)
+@click.option("--cpu", is_flag=True, help="Train on the CPU even if there is a GPU.")
+@click.option(
+    "--iterations", type=click.IntRange(min=1), help="Train up to this iteration, not max_iter."
+)
+@click.option("--weights", metavar="FILE[,FILE…]", help="Initial weights (.caffemodel).")
+@click.option(
+    "--set", "settings", metavar="KEY=VALUE", multiple=True,
+    help="Change a field of the solver; may be repeated.",
+)  # fmt: skip
+@click.option("--verbose", is_flag=True, help="Show Caffe's log too.")
+@click.option("--json", is_flag=True, help="Print the summary at the end as JSON.")
+@click.pass_context
+def command(context: click.Context, **options: object) -> None:
+    """Train MODEL: a name in models/, or the path of a solver.prototxt.
+
+    Runs the solver file as `caffe train` does, on the GPU when there is one. Beside the snapshots
+    it writes NAME.csv (every loss of every iteration), NAME.png (the loss curve) and NAME.log
+    (Caffe's log). Ctrl-C takes a snapshot and stops; --resume goes on as if it had never stopped.
+    """
+    from lglstm.training.plan import Options, make_plan
+    from lglstm.training.supervise import run
+
+    logging.basicConfig(format="warning: %(message)s")
+    context.exit(run(make_plan(Options(**options))))

@@ -1,0 +1,89 @@
+"""Finding a model: by its name from any folder, or by the path of its folder or of its file.
+
+A name is looked up in `models/` of the current folder, then of this project. Relative paths in a
+model's files (nets, lists, weights) are meant from the folder that holds `models/`, its `root`.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import lglstm
+from lglstm.common.errors import InputError
+from lglstm.common.suggest import nearest
+
+FOLDER = "models"
+_PACKAGE = Path(lglstm.__file__).resolve().parent
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """The files of a model; they need not all exist.
+
+    name: of the model; of a file elsewhere, that of its folder or, if the file has one, its own.
+    file: the file that was looked for.
+    root: the folder from which relative paths in the files are meant.
+    """
+
+    name: str
+    file: Path
+    root: Path
+
+    @property
+    def folder(self) -> Path:
+        return self.file.parent
+
+    @property
+    def is_generated(self) -> bool:
+        """Whether it lies in a `models/` folder, where generated models are."""
+        return self.folder.resolve().parent.name == FOLDER
+
+    def form(self, name: str) -> Path:
+        """Another file of the model: `train`, `test`, `deploy` or `solver`."""
+        path = self.file.with_name(f"{name}.prototxt")
+        if not path.is_file():
+            raise InputError(
+                f"{path}: does not exist; generate it with `lglstm models generate`, or name a "
+                "model that has one"
+            )
+        return path
+
+
+def find_model(model: str, form: str = "deploy") -> ModelFiles:
+    """Find a model's `train`, `test`, `deploy` or `solver` prototxt, whichever `form` names.
+
+    model: a name in `models/`, a folder that holds the file, or the file itself.
+    Raises InputError with the nearest name when there is none.
+    """
+    if model.endswith(".prototxt") or os.sep in model:
+        path = Path(model)
+        path = path / f"{form}.prototxt" if path.is_dir() else path
+        if not path.is_file():
+            raise InputError(f"{path}: there is no such file; give a model's name or a path")
+        name = path.resolve().parent.name if path.stem == form else path.stem
+        return ModelFiles(name, path, Path.cwd())
+    for root in _roots():
+        path = root / FOLDER / model / f"{form}.prototxt"
+        if path.is_file():
+            return ModelFiles(model, path, root)
+    raise InputError(
+        f"there is no model '{model}'; {nearest(model, known_models(form))}, give the path of a "
+        "prototxt, or make the model with `lglstm models generate`"
+    )
+
+
+def known_models(form: str = "deploy") -> list[str]:
+    """The names that `find_model` finds."""
+    files = (path for root in _roots() for path in (root / FOLDER).glob(f"*/{form}.prototxt"))
+    return sorted({path.parent.name for path in files})
+
+
+def checkout() -> Path | None:
+    """The checkout of the project that this code runs from; None for an installed package."""
+    return None if (_PACKAGE / FOLDER).is_dir() else _PACKAGE.parent
+
+
+def _roots() -> dict[Path, None]:
+    return dict.fromkeys((Path.cwd(), checkout() or _PACKAGE))

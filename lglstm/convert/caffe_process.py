@@ -1,0 +1,103 @@
+"""Runs Caffe in a process of its own.
+
+Caffe ends the process on an error, writes its log to stderr, and brings a protobuf library that
+need not be that of other frameworks: none of this belongs into the converter's process.
+
+    python -m lglstm.convert.caffe_process NET.prototxt WEIGHTS INPUTS.npz OUTPUTS.npz BLOB...
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from lglstm.common import child
+from lglstm.common.errors import InputError
+
+Blobs = dict[str, np.ndarray]
+
+
+def caffe_is_there() -> bool:
+    """Whether pycaffe is installed."""
+    return importlib.util.find_spec("caffe") is not None
+
+
+@functools.cache
+def caffe_version() -> str:
+    """The version that Caffe states; "?" if it cannot be imported."""
+    return _run("lglstm.cli.caffe_probe", "--version").stdout.strip() or "?"
+
+
+def run_caffe(
+    prototxt: str | os.PathLike[str],
+    weights: str | os.PathLike[str],
+    inputs: Sequence[Blobs],
+    wanted: Sequence[str],
+) -> list[Blobs]:
+    """Run the net in phase TEST on each set of inputs; return the wanted blobs of each.
+
+    The net takes the inputs' shapes. Raises InputError with Caffe's own words if it fails.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        given, made = Path(folder, "inputs.npz"), Path(folder, "outputs.npz")
+        _save(given, inputs)
+        result = _run(__name__, prototxt, weights, given, made, *wanted)
+        if result.returncode:
+            words = " ".join(result.stderr.split()[-60:])
+            raise InputError(
+                f"{prototxt}: Caffe failed on it ({words}); see whether `caffe test` runs it"
+            )
+        return _load(made, len(inputs))
+
+
+def _run(module: str, *arguments: str | os.PathLike[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        child.module_command(module, *arguments),
+        env=child.environment(GLOG_minloglevel="2"),
+        capture_output=True,
+        text=True,
+        errors="replace",
+    )
+
+
+def _save(path: Path, sets: Sequence[Blobs]) -> None:
+    np.savez(
+        path, **{f"{i}:{name}": a for i, blobs in enumerate(sets) for name, a in blobs.items()}
+    )
+
+
+def _load(path: Path, count: int) -> list[Blobs]:
+    sets: list[Blobs] = [{} for _ in range(count)]
+    with np.load(path, allow_pickle=False) as file:
+        for key in file.files:
+            index, name = key.split(":", 1)
+            sets[int(index)][name] = file[key]
+    return sets
+
+
+def _main(prototxt: str, weights: str, given: str, made: str, *wanted: str) -> None:
+    import caffe
+
+    with np.load(given, allow_pickle=False) as file:
+        count = 1 + max(int(key.split(":", 1)[0]) for key in file.files)
+    net = caffe.Net(prototxt, caffe.TEST, weights=weights)
+    results = []
+    for inputs in _load(Path(given), count):
+        for name, array in inputs.items():
+            net.blobs[name].reshape(*array.shape)
+            net.blobs[name].data[...] = array
+        net.forward()
+        results.append({name: net.blobs[name].data.copy() for name in wanted})
+    _save(Path(made), results)
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])

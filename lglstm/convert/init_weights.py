@@ -1,0 +1,287 @@
+"""Initial weights of the LargeFOV nets from a VGG-16 in whatever form people have it.
+
+Read are Caffe's models (old V1 layers too), torchvision's `vgg16` as .pth or .safetensors, and .npz
+files with `conv1_1_w`, `conv1_1_b`, …; the result has the layers conv1_1 … conv5_3, fc6 and fc7 for
+images in BGR, 0 … 255 minus the mean of `lglstm.common.preprocessing`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from caffe.proto import caffe_pb2
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+
+from lglstm.common.errors import InputError
+from lglstm.common.files import atomic_path, write_text
+from lglstm.common.preprocessing import MEAN_BGR
+
+Array = NDArray[np.float32]
+Weights = dict[str, tuple[Array, Array]]
+"""Layer name → (weight, bias)."""
+
+CONVOLUTIONS = [
+    f"conv{stage}_{i}"
+    for stage, count in enumerate((2, 2, 3, 3, 3), 1)
+    for i in range(1, count + 1)
+]
+LAYERS = [*CONVOLUTIONS, "fc6", "fc7"]
+
+VGG_MEAN_BGR = (103.939, 116.779, 123.68)  # what the authors of VGG-16 subtracted
+
+# torchvision: channels RGB, pixels / 255 minus mean, divided by the deviation
+TORCHVISION_MEAN_RGB = (0.485, 0.456, 0.406)
+TORCHVISION_STD_RGB = (0.229, 0.224, 0.225)
+TORCHVISION_NAMES = {
+    f"features.{index}": name
+    for index, name in zip(
+        (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28), CONVOLUTIONS, strict=True
+    )
+} | {"classifier.0": "fc6", "classifier.3": "fc7"}
+
+
+@dataclass(frozen=True)
+class Step:
+    """What happened to one layer: `action` is copied, decimated, or left at its initialisation."""
+
+    layer: str
+    action: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class InitialWeights:
+    """Weights for the layers of a net, and what was done to get them."""
+
+    weights: Weights
+    steps: list[Step]
+
+
+def convert(
+    source: Path,
+    shapes: Mapping[str, tuple[tuple[int, ...], ...]],
+    correct_mean: bool = False,
+) -> InitialWeights:
+    """Turn a VGG-16 file into weights for a net whose learnable shapes are given by layer name.
+
+    correct_mean: let the bias of conv1_1 make up exactly for the mean that the source's images had,
+    where it differs from ours (torchvision's always does, and is always corrected).
+    Raises InputError when a layer of the source does not fit, naming it and both shapes.
+    """
+    weights = read_source(source, correct_mean)
+    result: Weights = {}
+    steps = []
+    for layer, wanted in shapes.items():
+        if layer not in weights:
+            steps.append(Step(layer, "left at its initialisation", shape_text(wanted[0])))
+            continue
+        weight, bias = weights[layer]
+        result[layer] = fit(source, layer, weight, bias, wanted)
+        before, after = shape_text(weight.shape), shape_text(wanted[0])
+        copied = weight.size == result[layer][0].size
+        detail = after if before == after else f"{before} → {after}"
+        steps.append(Step(layer, "copied" if copied else "decimated", detail))
+    if not result:
+        raise InputError(f"{source}: has none of the layers of this net ({', '.join(shapes)})")
+    return InitialWeights(result, steps)
+
+
+def read_source(source: Path, correct_mean: bool = False) -> Weights:
+    """Read the VGG-16 layers of a file, for BGR images minus our mean."""
+    if source.suffix not in READERS:
+        raise InputError(f"{source}: give a file that ends in {', '.join(READERS)}")
+    if not source.is_file():
+        raise InputError(f"{source}: there is no such file")
+    weights = READERS[source.suffix](source)
+    missing = [name for name in CONVOLUTIONS if name not in weights]
+    if missing:
+        raise InputError(f"{source}: has no {missing[0]}; give the weights of a VGG-16")
+    for name, arrays in weights.items():
+        if not all(np.isfinite(array).all() for array in arrays):
+            raise InputError(f"{source}: {name} has values that are not numbers; get the file anew")
+    if source.suffix in (".pth", ".safetensors"):
+        weights["conv1_1"] = from_torchvision(*weights["conv1_1"])
+    elif correct_mean:
+        weights["conv1_1"] = from_mean(*weights["conv1_1"], VGG_MEAN_BGR)
+    return weights
+
+
+def from_torchvision(weight: Array, bias: Array) -> tuple[Array, Array]:
+    """Turn a first layer for torchvision's images into one for ours.
+
+    With pixel p, torchvision feeds (p / 255 - mean) / std and we feed p minus our mean: the scale
+    goes into the weights, the offset into the bias. At the border, where zero padding stands for
+    the mean of either, the two differ.
+    """
+    mean, std = np.array(TORCHVISION_MEAN_RGB), np.array(TORCHVISION_STD_RGB)
+    scaled = weight.astype(np.float64) / (255 * std)[:, None, None]
+    return from_mean(scaled[:, ::-1], bias, tuple(255 * mean[::-1]))
+
+
+def from_mean(weight: NDArray, bias: Array, mean_bgr: tuple[float, ...]) -> tuple[Array, Array]:
+    """Turn a first layer for images minus `mean_bgr` into one for images minus our mean."""
+    offset = np.array(MEAN_BGR, np.float64) - mean_bgr
+    moved = bias + np.einsum("oihw,i->o", weight.astype(np.float64), offset)
+    return weight.astype(np.float32), moved.astype(np.float32)
+
+
+def fit(
+    source: Path, layer: str, weight: Array, bias: Array, wanted: tuple[tuple[int, ...], ...]
+) -> tuple[Array, Array]:
+    """Return weight and bias in the shapes of the net: as they are, or fc6 and fc7 decimated."""
+    try:
+        maps = as_convolution(layer, weight, wanted[0])
+        if layer not in ("fc6", "fc7") and maps.shape != wanted[0]:
+            raise ValueError
+        picked = decimate(maps, wanted[0])
+        return picked, decimate(bias.reshape(-1), wanted[1])
+    except ValueError:
+        raise InputError(
+            f"{source}: {layer} has weights {shape_text(weight.shape)} and biases "
+            f"{shape_text(bias.shape)}, which do not fit {' and '.join(map(shape_text, wanted))} "
+            "of this net; give the weights of a VGG-16"
+        ) from None
+
+
+def as_convolution(layer: str, weight: Array, wanted: tuple[int, ...]) -> Array:
+    """Give a fully connected layer's weights the axes (outputs, inputs, height, width)."""
+    if layer not in ("fc6", "fc7") or (weight.ndim == 4 and weight.shape[:2] != (1, 1)):
+        return weight
+    outputs, inputs = weight.shape[-2:]
+    if layer == "fc7":
+        return weight.reshape(outputs, inputs, 1, 1)
+    side = round((inputs / wanted[1]) ** 0.5)
+    return weight.reshape(outputs, wanted[1], side, side)
+
+
+def decimate(array: Array, wanted: tuple[int, ...]) -> Array:
+    """Keep every k-th channel of the first axes and evenly spaced taps, ends included, of the rest.
+
+    fc6 (4096, 512, 7, 7) → (1024, 512, 3, 3) keeps outputs 0, 4, 8, … and taps 0, 3, 6. Raises
+    ValueError when the axes don't divide so.
+    """
+    if array.ndim != len(wanted):
+        raise ValueError
+    for axis, (length, count) in enumerate(zip(array.shape, wanted, strict=True)):
+        span = length if axis < 2 else length - 1
+        steps = count if axis < 2 else max(1, count - 1)
+        if length < count or span % steps or (axis >= 2 and count == 1 < length):
+            raise ValueError
+        array = np.take(array, np.arange(count) * (span // steps), axis=axis)
+    return np.ascontiguousarray(array, np.float32)
+
+
+def shape_text(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape))
+
+
+# ------------------------------------------------------------------------------------ reading
+
+
+def read_caffemodel(source: Path) -> Weights:
+    """Read a .caffemodel, with today's layers or with V1 layers (before 2015)."""
+    net = caffe_pb2.NetParameter()
+    try:
+        net.ParseFromString(source.read_bytes())
+    except DecodeError as error:
+        raise InputError(f"{source}: is not a whole caffemodel ({error}); get it anew") from error
+    return {
+        layer.name: (read_blob(layer.blobs[0]), read_blob(layer.blobs[1]))
+        for layer in [*net.layer, *net.layers]
+        if layer.name in LAYERS and len(layer.blobs) == 2
+    }
+
+
+def read_blob(blob: caffe_pb2.BlobProto) -> Array:
+    """Return a blob's values in its shape; V1 blobs name four axes."""
+    if blob.HasField("shape"):
+        shape = tuple(blob.shape.dim)
+    else:
+        shape = (blob.num, blob.channels, blob.height, blob.width)
+    values = blob.data or blob.double_data
+    return np.fromiter(values, np.float32, len(values)).reshape(shape)
+
+
+def read_npz(source: Path) -> Weights:
+    """Read an .npz with `<layer>_w` and `<layer>_b` for each layer."""
+    try:
+        with np.load(source, allow_pickle=False) as arrays:
+            return {
+                name: (arrays[f"{name}_w"], arrays[f"{name}_b"])
+                for name in LAYERS
+                if f"{name}_w" in arrays
+            }
+    except (ValueError, KeyError, OSError) as error:
+        raise InputError(f"{source}: cannot be read as .npz weights ({error})") from error
+
+
+def read_torchvision(source: Path) -> Weights:
+    """Read torchvision's state dict: safetensors, or a .pth through PyTorch's safe reader."""
+    tensors = read_safetensors(source) if source.suffix == ".safetensors" else read_pth(source)
+    batch_norm = [name for name in tensors if name.endswith("running_mean")]
+    if batch_norm:
+        raise InputError(f"{source}: has batch normalisation ({batch_norm[0]}); give plain vgg16")
+    return {
+        name: (tensors[f"{key}.weight"], tensors[f"{key}.bias"])
+        for key, name in TORCHVISION_NAMES.items()
+        if f"{key}.weight" in tensors and f"{key}.bias" in tensors
+    }
+
+
+def read_safetensors(source: Path) -> dict[str, Array]:
+    try:
+        from safetensors.numpy import load_file
+    except ImportError:
+        raise InputError(f"{source}: needs the package safetensors (pip install it)") from None
+    try:
+        return load_file(source)
+    except Exception as error:  # the package has its own exception type, written in Rust
+        raise InputError(f"{source}: cannot be read as safetensors ({error})") from error
+
+
+def read_pth(source: Path) -> dict[str, Array]:
+    try:
+        import torch
+    except ImportError:
+        raise InputError(
+            f"{source}: .pth files need PyTorch (pip install torch); or give .safetensors"
+        ) from None
+    try:
+        state = torch.load(source, map_location="cpu", weights_only=True)
+        return {name: tensor.float().numpy() for name, tensor in state.items()}
+    except Exception as error:  # pickle, zip and runtime errors of many types
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{source}: cannot be read as a plain state dict ({reason})") from error
+
+
+READERS: dict[str, Callable[[Path], Weights]] = {
+    ".caffemodel": read_caffemodel,
+    ".pth": read_torchvision,
+    ".safetensors": read_torchvision,
+    ".npz": read_npz,
+}
+
+
+# ------------------------------------------------------------------------------------ writing
+
+
+def write_caffemodel(weights: Weights, destination: Path) -> str:
+    """Write the weights as convolutions of a .caffemodel; return its SHA-256, written beside it."""
+    net = caffe_pb2.NetParameter(name="vgg16_largefov")
+    for name, arrays in weights.items():
+        layer = net.layer.add(name=name, type="Convolution")
+        for array in arrays:
+            blob = layer.blobs.add()
+            blob.shape.dim.extend(array.shape)
+            blob.data.extend(array.ravel().tolist())
+    content = net.SerializeToString(deterministic=True)
+    with atomic_path(destination) as temporary:
+        temporary.write_bytes(content)
+    digest = hashlib.sha256(content).hexdigest()
+    write_text(f"{destination}.sha256", f"{digest}  {destination.name}\n")
+    return digest

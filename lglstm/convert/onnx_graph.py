@@ -1,0 +1,621 @@
+"""Caffe nets as ONNX graphs of standard operators.
+
+EMITTERS has one function per layer type: (graph, layer, names of its bottoms) -> names of its tops.
+The layer comes with shapes in which an axis that may vary (batch, and height and width of a graph
+for any size) is None.
+
+Tensors that are the last value of a Caffe blob carry its name, so `score` and `lg_lstm3_local` can
+be asked for; weights carry the keys of the net description.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from lglstm.caffe_files import Layer, Net, read_net
+from lglstm.caffe_files.layer_types import LayerError, axis_of, crop_offsets, pooled, slice_sizes
+from lglstm.caffe_files.net import Weights
+from lglstm.common.errors import InputError
+from lglstm.common.preprocessing import MEAN_BGR
+
+OPSET = 17  # of 2022: read by every current runtime, ONNX Runtime's browser build included
+IR_VERSION = 8
+
+# Where the N spatial LSTMs receive from (row, column), in the order of the blobs.
+_DIRECTIONS = {
+    8: [(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)],
+    4: [(-1, -1), (-1, 0), (-1, 1), (0, -1)],
+    2: [(-1, 0), (0, -1)],
+}
+_LAST = np.iinfo(np.int64).max
+_FIX_SIZE = "the net is bound to its size, so convert it without --any-size"
+
+
+class Graph:
+    """Nodes and constants under construction, and the weights to take constants from."""
+
+    def __init__(self, weights: Weights):
+        self.weights = weights
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: dict[str, onnx.TensorProto] = {}
+        self._count = 0
+
+    def op(self, kind: str, *inputs: str, count: int = 1, **attributes):
+        """Add a node; return the name of its output, or the names of its `count` outputs."""
+        names = []
+        for _ in range(count):
+            self._count += 1
+            names.append(f"{kind}:{self._count}")
+        self.nodes.append(helper.make_node(kind, list(inputs), names, **attributes))
+        return names[0] if count == 1 else names
+
+    def constant(self, name: str, value) -> str:
+        """A named constant; the same name is the same constant."""
+        if name not in self.constants:
+            value = np.ascontiguousarray(value)
+            self.constants[name] = numpy_helper.from_array(value, name)
+        return name
+
+    def ints(self, *values: int) -> str:
+        return self.constant(f"ints:{','.join(map(str, values))}", np.array(values, np.int64))
+
+    def number(self, value: float) -> str:
+        return self.constant(f"number:{value!r}", np.array(value, np.float32))
+
+    def weight(self, layer: Layer, blob: str, shape: Sequence[int] | None = None) -> str:
+        """A blob of the layer as a constant, in another shape if one is given."""
+        key = layer.blobs[blob]
+        array = self.weights[key]
+        if shape is None or tuple(shape) == array.shape:
+            return self.constant(key, array)
+        return self.constant(f"{key}:{'x'.join(map(str, shape))}", array.reshape(shape))
+
+    def split(self, x: str, axis: int, sizes: Sequence[int]) -> list[str]:
+        if len(sizes) == 1:
+            return [x]
+        return self.op("Split", x, self.ints(*sizes), count=len(sizes), axis=axis)
+
+
+# --- Convolution and pooling ----------------------------------------------------------------------
+
+
+def _convolution(g: Graph, layer: Layer, x: list[str]) -> list[str]:
+    options = layer.options
+    kind = "Conv" if layer.type == "Convolution" else "ConvTranspose"
+    blobs = [g.weight(layer, blob) for blob in layer.blobs]
+    top = g.op(
+        kind,
+        x[0],
+        *blobs,
+        kernel_shape=options["kernel"],
+        strides=options["stride"],
+        pads=options["pad"] * 2,
+        dilations=options["dilation"],
+        group=options["group"],
+    )
+    return [top]
+
+
+def _pooling(g: Graph, layer: Layer, x: list[str]) -> list[str]:
+    options = layer.options
+    maximum = options["pool"] == "MAX"
+    if options["global_pooling"]:
+        return [g.op("GlobalMaxPool" if maximum else "GlobalAveragePool", x[0])]
+    sizes = layer.bottom_shapes[0][2:]
+    if None in sizes:
+        return _pooling_of_any_size(g, layer, x)
+    # The pad behind the map is what makes Caffe's number of windows fit exactly.
+    begin = options["pad"]
+    end = [
+        max(0, (pooled(options, i, n) - 1) * options["stride"][i] + options["kernel"][i] - n - p)
+        for i, (n, p) in enumerate(zip(sizes, begin, strict=True))
+    ]
+    window = {"kernel_shape": options["kernel"], "strides": options["stride"]}
+    if maximum:
+        return [g.op("MaxPool", x[0], pads=begin + end, **window)]
+    if end == begin:
+        return [g.op("AveragePool", x[0], pads=begin + end, count_include_pad=1, **window)]
+    # An average counts the pad's zeros, but nothing beyond the pad.
+    more = [max(0, e - b) for e, b in zip(end, begin, strict=True)]
+    if any(begin):
+        x = [g.op("Pad", x[0], g.ints(0, 0, *begin, 0, 0, *begin))]
+    return [g.op("AveragePool", x[0], pads=[0, 0, *more], count_include_pad=0, **window)]
+
+
+def _pooling_of_any_size(g: Graph, layer: Layer, x: list[str]) -> list[str]:
+    options = layer.options
+    kernel, stride, pad = (options[name] for name in ("kernel", "stride", "pad"))
+    window = {"kernel_shape": kernel, "strides": stride, "pads": pad * 2}
+    if options["pool"] == "AVE":
+        if stride != [1, 1]:
+            raise LayerError("an average with a stride depends on the map's size")
+        return [g.op("AveragePool", x[0], count_include_pad=1, **window)]
+    if options["ceil"] and any(p + s > k for k, s, p in zip(kernel, stride, pad, strict=True)):
+        raise LayerError("its last window depends on the map's size")
+    return [g.op("MaxPool", x[0], ceil_mode=int(options["ceil"]), **window)]
+
+
+def _lrn(g: Graph, layer: Layer, x: list[str]) -> list[str]:
+    size, alpha, beta, k = (layer.options[name] for name in ("size", "alpha", "beta", "k"))
+    if layer.options["region"] == "ACROSS_CHANNELS":
+        return [g.op("LRN", x[0], size=size, alpha=alpha, beta=beta, bias=k)]
+    mean = g.op(
+        "AveragePool",
+        g.op("Mul", x[0], x[0]),
+        kernel_shape=[size, size],
+        pads=[size // 2] * 4,
+        count_include_pad=1,
+    )
+    base = g.op("Add", g.op("Mul", mean, g.number(alpha)), g.number(1.0))
+    return [g.op("Mul", x[0], g.op("Pow", base, g.number(-beta)))]
+
+
+# --- Layers with weights --------------------------------------------------------------------------
+
+
+def _inner_product(g: Graph, layer: Layer, x: list[str]) -> list[str]:
+    axis = axis_of(layer.options["axis"], layer.bottom_shapes[0])
+    flat = x[0] if len(layer.bottom_shapes[0]) == 2 else g.op("Flatten", x[0], axis=axis)
+    blobs = [g.weight(layer, blob) for blob in layer.blobs]
+    top = g.op("Gemm", flat, *blobs, transB=int(not layer.options["transpose"]))
+    return [top] if axis == 1 else _to_shape(g, layer, top)
+
+
+def _batch_norm(g: Graph, layer: Layer, x: list[str]) -> list[str]:
+    mean, variance, factor = (g.weights[key] for key in layer.blobs.values())
+    factor = np.float32(0 if factor[0] == 0 else 1 / factor[0])
+    ones = g.constant(f"ones:{len(mean)}", np.ones_like(mean))
+    zeros = g.constant(f"zeros:{len(mean)}", np.zeros_like(mean))
+    statistics = [
+        g.constant(f"{layer.blobs[name]}:unscaled", array * factor)
+        for name, array in (("mean", mean), ("variance", variance))
+    ]
+    return [
+        g.op("BatchNormalization", x[0], ones, zeros, *statistics, epsilon=layer.options["eps"])
+    ]
+
+
+def _scale(g: Graph, layer: Layer, x: list[str]) -> list[str]:
+    top = g.op("Mul", x[0], _aligned(g, layer, x, "weight"))
+    if "bias" in layer.blobs:
+        top = g.op("Add", top, _aligned(g, layer, x[:1], "bias"))
+    return [top]
+
+
+def _bias(g: Graph, layer: Layer, x: list[str]) -> list[str]:
+    return [g.op("Add", x[0], _aligned(g, layer, x, "bias"))]
+
+
+def _aligned(g: Graph, layer: Layer, x: list[str], blob: str) -> str:
+    """The second bottom, or else the blob, with axes of 1 behind, to meet the first from `axis`."""
+    axes = len(layer.bottom_shapes[0])
+    axis = axis_of(layer.options["axis"], layer.bottom_shapes[0])
+    if len(x) == 1:
+        shape = g.weights[layer.blobs[blob]].shape
+        return g.weight(layer, blob, shape and (*shape, *[1] * (axes - axis - len(shape))))
+    covered = len(layer.bottom_shapes[1])
+    if not covered or axis + covered == axes:
+        return x[1]
+    return g.op("Unsqueeze", x[1], g.ints(*range(covered, axes - axis)))
+
+
+def _prelu(g: Graph, layer: Layer, x: list[str]) -> list[str]:
+    shape = g.weights[layer.blobs["weight"]].shape or (1,)
+    return [
+        g.op(
+            "PRelu",
+            x[0],
+            g.weight(layer, "weight", (*shape, *[1] * len(layer.bottom_shapes[0][2:]))),
+        )
+    ]
+
+
+# --- Elementwise ----------------------------------------------------------------------------------
+
+
+def _simple(kind: str) -> Callable:
+    return lambda g, layer, x: [g.op(kind, x[0])]
+
+
+def _relu(g: Graph, layer: Layer, x: list[str]) -> list[str]:
+    slope = layer.options["negative_slope"]
+    return [g.op("LeakyRelu", x[0], alpha=slope) if slope else g.op("Relu", x[0])]
+
+
+def _power(g: Graph, layer: Layer, x: list[str]) -> list[str]:
+    power, scale, shift = (layer.options[name] for name in ("power", "scale", "shift"))
+    top = x[0]
+    for kind, value, neutral in (("Mul", scale, 1), ("Add", shift, 0), ("Pow", power, 1)):
+        if value != neutral:
+            top = g.op(kind, top, g.number(value))
+    return [top]
+
+
+def _eltwise(g: Graph, layer: Layer, x: list[str]) -> list[str]:
+    operation, coefficients = layer.options["operation"], layer.options["coeff"]
+    if operation == "MAX":
+        return [g.op("Max", *x)]
+    if operation == "SUM":
+        x = [
+            name if c == 1 else g.op("Mul", name, g.number(c))
+            for name, c in zip(x, coefficients, strict=True)
+        ]
+        return [g.op("Sum", *x)]
+    top = x[0]
+    for other in x[1:]:
+        top = g.op("Mul", top, other)
+    return [top]
+
+
+def _clip(g: Graph, layer: Layer, x: list[str]) -> list[str]:
+    return [g.op("Clip", x[0], *(g.number(layer.options[name]) for name in ("min", "max")))]
+
+
+# --- Layers that move numbers ---------------------------------------------------------------------
+
+
+def _concat(g: Graph, layer: Layer, x: list[str]) -> list[str]:
+    return [g.op("Concat", *x, axis=layer.options["axis"])]
+
+
+def _slice(g: Graph, layer: Layer, x: list[str]) -> list[str]:
+    axis = axis_of(layer.options["axis"], layer.bottom_shapes[0])
+    size = _fixed(layer.bottom_shapes[0][axis])
+    return g.split(x[0], axis, slice_sizes(layer.options, size))
+
+
+def _crop(g: Graph, layer: Layer, x: list[str]) -> list[str]:
+    whole, wanted = layer.bottom_shapes
+    first = axis_of(layer.options["axis"], whole)
+    offsets = crop_offsets(layer.options, len(whole), first)
+    starts, axes = g.ints(*offsets), g.ints(*range(first, len(whole)))
+    if None in wanted[first:]:
+        ends = g.op("Add", starts, g.op("Shape", x[1], start=first))
+    else:
+        ends = g.ints(*(a + n for a, n in zip(offsets, wanted[first:], strict=True)))
+    return [g.op("Slice", x[0], starts, ends, axes)]
+
+
+def _to_shape(g: Graph, layer: Layer, x: str) -> list[str]:
+    """Reshape to the layer's top; at most one varying axis besides an unchanged batch."""
+    bottom, top = layer.bottom_shapes[0], list(layer.top_shapes[0])
+    if top.count(None) > 1 and top[0] is None and bottom[0] is None:
+        top[0] = 0
+    if top.count(None) > 1:
+        raise LayerError("its top depends on the map's size")
+    return [g.op("Reshape", x, g.ints(*(-1 if size is None else size for size in top)))]
+
+
+def _reshape(g: Graph, layer: Layer, x: list[str]) -> list[str]:
+    return _to_shape(g, layer, x[0])
+
+
+def _tile(g: Graph, layer: Layer, x: list[str]) -> list[str]:
+    axis = axis_of(layer.options["axis"], layer.bottom_shapes[0])
+    repeats = [1] * len(layer.bottom_shapes[0])
+    repeats[axis] = layer.options["tiles"]
+    return [g.op("Tile", x[0], g.ints(*repeats))]
+
+
+def _softmax(g: Graph, layer: Layer, x: list[str]) -> list[str]:
+    return [g.op("Softmax", x[0], axis=layer.options["axis"])]
+
+
+def _fixed(size: int | None) -> int:
+    if size is None:
+        raise LayerError("it depends on the map's size")
+    return size
+
+
+# --- LG-LSTM --------------------------------------------------------------------------------------
+
+
+def _transition(g: Graph, layer: Layer, x: list[str]) -> list[str]:
+    """N+1 LSTMs with rows u, o, c, zero memory: m' = u c."""
+    d, lstms = layer.options["num_output"], layer.options["neighbors"] + 1
+    channels = g.weights[layer.blobs["weight"]].shape[-1]
+    blobs = [g.weight(layer, "weight", (lstms * 3 * d, channels, 1, 1))]
+    if "bias" in layer.blobs:
+        blobs.append(g.weight(layer, "bias", (lstms * 3 * d,)))
+    gates = g.op("Conv", x[0], *blobs)
+    hidden, memory = [], []
+    for u, o, c in _gates(g, gates, lstms, ["u", "o", "c"], d):
+        memory.append(g.op("Mul", u, c))
+        hidden.append(g.op("Tanh", g.op("Mul", o, memory[-1])))
+    return _lg_lstm_tops(g, layer, hidden, memory)
+
+
+def _lg_lstm(g: Graph, layer: Layer, x: list[str]) -> list[str]:
+    """Eq. (1) and (4); W H = W_local [h_s h_e] + W_global f, the latter once per image."""
+    d, n = layer.options["num_output"], layer.options["neighbors"]
+    gates = _products(g, layer, x)
+    sets = 1 if layer.options["share_spatial"] else n
+    *spatial, depth = _gates(g, gates, sets + 1, ["u", "f", "o", "c"], d)
+    per_lstm = spatial * (n // sets) + [depth]
+    # u c is the same for LSTMs that share their weights.
+    fresh = {gate: g.op("Mul", gate[0], gate[3]) for gate in dict.fromkeys(per_lstm)}
+    hidden, memory = [], []
+    memories = g.split(x[1], 1, [d] * (n + 1))
+    for gate, m in zip(per_lstm, memories, strict=True):
+        _, f, o, _ = gate
+        memory.append(g.op("Add", g.op("Mul", f, m), fresh[gate]))
+        hidden.append(g.op("Tanh", g.op("Mul", o, memory[-1])))
+    return _lg_lstm_tops(g, layer, hidden, memory)
+
+
+def _products(g: Graph, layer: Layer, x: list[str]) -> str:
+    """W H of all sets of weights, spatial ones first: (B, (S+1) 4 d, H, W)."""
+    d, n = layer.options["num_output"], layer.options["neighbors"]
+    name = "+".join(dict.fromkeys(layer.blobs.values()))
+    spatial, depth = (g.weights[layer.blobs[blob]] for blob in ("spatial", "depth"))
+    weight = np.concatenate([spatial.reshape(-1, spatial.shape[-1]), depth])
+    from_global, from_local = np.split(weight, [weight.shape[1] - (n + 1) * d], axis=1)
+    blobs = [g.constant(f"{name}:local", from_local[:, :, None, None])]
+    if layer.options["bias_term"]:
+        biases = [g.weights[layer.blobs[blob]].ravel() for blob in ("spatial_bias", "depth_bias")]
+        blobs.append(g.constant(f"{name}:bias", np.concatenate(biases)))
+    products = g.op("Conv", x[0], *blobs)
+    if layer.options["global_grid"]:
+        transposed = g.constant(f"{name}:global", from_global.T)
+        image = g.op("MatMul", g.op("Flatten", x[2], axis=1), transposed)
+        products = g.op("Add", products, g.op("Unsqueeze", image, g.ints(2, 3)))
+    return products
+
+
+def _gates(g: Graph, x: str, sets: int, rows: list[str], d: int) -> list[tuple[str, ...]]:
+    """Cut (B, sets * rows * d, H, W) into each set's gates, sigmoid for all and tanh for c."""
+    result = []
+    sigmoids = len(rows) - 1
+    parts = g.split(x, 1, [sigmoids * d, d] * sets)
+    for linear, c in zip(parts[::2], parts[1::2], strict=True):
+        gates = g.split(g.op("Sigmoid", linear), 1, [d] * sigmoids)
+        result.append((*gates, g.op("Tanh", c)))
+    return result
+
+
+def _lg_lstm_tops(g: Graph, layer: Layer, hidden: list[str], memory: list[str]) -> list[str]:
+    """Hidden cells move to the neighbour that receives them; a pad below zero cuts."""
+    directions = _DIRECTIONS[layer.options["neighbors"]]
+    arrivals = [
+        g.op("Pad", h, g.ints(0, 0, -dy, -dx, 0, 0, dy, dx))
+        for h, (dy, dx) in zip(hidden, directions, strict=False)
+    ]
+    tops = [g.op("Concat", *arrivals, hidden[-1], axis=1), g.op("Concat", *memory, axis=1)]
+    grid = layer.options["global_grid"]
+    return tops + ([_grid_max(g, hidden[-1], grid, layer.top_shapes[0])] if grid else [])
+
+
+def _grid_max(g: Graph, x: str, grid: int, shape: Sequence[int | None]) -> str:
+    """Maximum in each cell of a grid x grid partition: cell i begins at (2 i L + G) // (2 G)."""
+    for axis in (2, 3):
+        if grid == 1:
+            cells = [x]
+        elif shape[axis] is not None:
+            edges = [(2 * i * shape[axis] + grid) // (2 * grid) for i in range(grid + 1)]
+            cells = g.split(x, axis, np.diff(edges).tolist())
+        else:
+            sizes = _cell_sizes(g, x, axis, grid)
+            cells = g.op("Split", x, sizes, count=grid, axis=axis)
+        largest = [g.op("ReduceMax", cell, axes=[axis]) for cell in cells]
+        x = g.op("Concat", *largest, axis=axis) if grid > 1 else largest[0]
+    return x
+
+
+def _cell_sizes(g: Graph, x: str, axis: int, grid: int) -> str:
+    """The sizes of the cells of an axis whose length is known only when the graph runs."""
+    length = g.op("Shape", x, start=axis, end=axis + 1)
+    twice = g.op("Mul", g.ints(*(2 * i for i in range(grid + 1))), length)
+    edges = g.op("Div", g.op("Add", twice, g.ints(grid)), g.ints(2 * grid))
+    ends = g.op("Slice", edges, g.ints(1), g.ints(_LAST))
+    return g.op("Sub", ends, g.op("Slice", edges, g.ints(0), g.ints(-1)))
+
+
+EMITTERS: dict[str, Callable[[Graph, Layer, list[str]], list[str]]] = {
+    "AbsVal": _simple("Abs"),
+    "BatchNorm": _batch_norm,
+    "Bias": _bias,
+    "Clip": _clip,
+    "Concat": _concat,
+    "Convolution": _convolution,
+    "Crop": _crop,
+    "Deconvolution": _convolution,
+    "Dropout": lambda g, layer, x: x,
+    "ELU": lambda g, layer, x: [g.op("Elu", x[0], alpha=layer.options["alpha"])],
+    "Eltwise": _eltwise,
+    "Flatten": _reshape,
+    "InnerProduct": _inner_product,
+    "LGLSTM": _lg_lstm,
+    "LGLSTMTransition": _transition,
+    "LRN": _lrn,
+    "PReLU": _prelu,
+    "Pooling": _pooling,
+    "Power": _power,
+    "ReLU": _relu,
+    "Reshape": _reshape,
+    "Scale": _scale,
+    "Sigmoid": _simple("Sigmoid"),
+    "Silence": lambda g, layer, x: [],
+    "Slice": _slice,
+    "Softmax": _softmax,
+    "Split": lambda g, layer, x: x * len(layer.tops),
+    "TanH": _simple("Tanh"),
+    "Tile": _tile,
+}
+
+SUPPORTED = {"Input", *EMITTERS}
+"""The layer types that can go to ONNX."""
+
+
+def to_onnx(
+    net: Net,
+    weights: Weights,
+    *,
+    any_size: bool = False,
+    preprocessing: bool = False,
+    extra_outputs: Sequence[str] = (),
+    metadata: dict[str, str] | None = None,
+) -> onnx.ModelProto:
+    """The net as an ONNX model, checked by onnx.checker; the batch is free.
+
+    any_size: height and width are free as well; refused, with the layer that is in the way, for
+        nets that are bound to a size.
+    preprocessing: the input is `photo` (batch, H, W, 3), uint8 RGB at the net's size; the graph
+        reverses the channels and subtracts the mean.
+    extra_outputs: blobs to return besides the net's outputs, to compare them.
+    Raises InputError naming the layer and its line.
+    """
+    if sum(array.nbytes for array in weights.values()) > 2_000_000_000:
+        raise InputError(f"{net.path}: its weights exceed the 2 GB that one ONNX file can hold")
+    layers = _with_free_axes(net, any_size)
+    graph = Graph(weights)
+    names = {blob: blob for blob in net.inputs}
+    if preprocessing:
+        names |= _preprocessing(graph, net)
+    for layer in layers:
+        try:
+            tops = EMITTERS[layer.type](graph, layer, [names[blob] for blob in layer.bottoms])
+        except LayerError as error:
+            where = f'{net.path}: line {layer.line}: layer "{layer.name}" of type {layer.type}'
+            raise InputError(f"{where}: {error}; {_FIX_SIZE}") from None
+        names.update(zip(layer.tops, tops, strict=True))
+    outputs = [*net.outputs, *(blob for blob in extra_outputs if blob not in net.outputs)]
+    _name_by_blob(graph, net, names, outputs)
+    model = _model(graph, net, layers, outputs, preprocessing)
+    helper.set_model_props(model, metadata or {})
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _with_free_axes(net: Net, any_size: bool) -> list[Layer]:
+    """The layers with None for each axis that changes when the batch, and the size if free, do."""
+    try:
+        other = read_net(
+            net.path, size=_other_size(net) if any_size else None, batch_factor=3, advice=_FIX_SIZE
+        )
+    except InputError:
+        if any_size:
+            raise
+        return list(net.layers)  # a net that is bound to its batch
+    layers = []
+    for layer, changed in zip(net.layers, other.layers, strict=True):
+        for key in layer.blobs.values():
+            if net.weights[key] != other.weights[key]:
+                raise InputError(
+                    f'{net.path}: line {layer.line}: layer "{layer.name}" of type {layer.type} has '
+                    f"weights for one input size; {_FIX_SIZE}"
+                )
+        layers.append(
+            dataclasses.replace(
+                layer,
+                bottom_shapes=_free(layer.bottom_shapes, changed.bottom_shapes),
+                top_shapes=_free(layer.top_shapes, changed.top_shapes),
+            )
+        )
+    return layers
+
+
+def _other_size(net: Net) -> tuple[int, int]:
+    """Another size that lines up with strides up to 32, as 321 does with 353."""
+    height, width = next(shape for shape in net.inputs.values() if len(shape) == 4)[2:]
+    return height + 32, width + 64
+
+
+def _free(shapes, others) -> tuple:
+    return tuple(
+        tuple(a if a == b else None for a, b in zip(shape, other, strict=True))
+        for shape, other in zip(shapes, others, strict=True)
+    )
+
+
+def _preprocessing(g: Graph, net: Net) -> dict[str, str]:
+    """From `photo` (batch, H, W, 3), uint8 RGB, to the input blob."""
+    if len(net.inputs) != 1 or next(iter(net.inputs.values()))[1:2] != (3,):
+        raise InputError(
+            f"{net.path}: preprocessing needs one input of three channels; convert without it"
+        )
+    planes = g.op("Transpose", g.op("Cast", "photo", to=TensorProto.FLOAT), perm=[0, 3, 1, 2])
+    bgr = g.op("Gather", planes, g.ints(2, 1, 0), axis=1)
+    mean = g.constant("mean_bgr", np.array(MEAN_BGR, np.float32)[:, None, None])
+    return {next(iter(net.inputs)): g.op("Sub", bgr, mean)}
+
+
+def _name_by_blob(g: Graph, net: Net, names: dict[str, str], outputs: Sequence[str]) -> None:
+    """Give each tensor that is a blob's last value the blob's name, and drop what nobody uses."""
+    made = {name for node in g.nodes for name in node.output}
+    renamed: dict[str, str] = {}
+    for blob in sorted(names, key=lambda blob: blob not in outputs):  # outputs first
+        if blob not in net.inputs and names[blob] in made and names[blob] not in renamed:
+            renamed[names[blob]] = blob
+    for node in g.nodes:
+        for ends in (node.input, node.output):
+            ends[:] = [renamed.get(name, name) for name in ends]
+    for blob in outputs:  # two blobs of one tensor: behind Split and Dropout
+        now = renamed.get(names[blob], names[blob])
+        if now != blob:
+            g.nodes.append(helper.make_node("Identity", [now], [blob]))
+    needed = set(outputs)
+    kept = []
+    for node in reversed(g.nodes):
+        if needed.intersection(node.output):
+            needed.update(node.input)
+            kept.append(node)
+    for index, node in enumerate(reversed(kept)):
+        node.name = f"{index:04d}_{node.op_type}"
+    g.nodes = kept[::-1]
+    g.constants = {name: value for name, value in g.constants.items() if name in needed}
+
+
+def _inputs(net: Net, layers: list[Layer], preprocessing: bool) -> list[onnx.ValueInfoProto]:
+    """The graph's inputs; an axis that is free for the layers that take an input is named."""
+    infos = []
+    for blob, shape in net.inputs.items():
+        seen = [
+            bottom
+            for layer in layers
+            for name, bottom in zip(layer.bottoms, layer.bottom_shapes, strict=True)
+            if name == blob
+        ]
+        free = seen[0] if seen else shape
+        names = ("batch", "channels", "height", "width")
+        dims = [names[i] if size is None else size for i, size in enumerate(free)]
+        if preprocessing:
+            dims = [dims[0], dims[2], dims[3], 3]
+            infos.append(helper.make_tensor_value_info("photo", TensorProto.UINT8, dims))
+        else:
+            infos.append(helper.make_tensor_value_info(blob, TensorProto.FLOAT, dims))
+    return infos
+
+
+def _model(
+    g: Graph, net: Net, layers: list[Layer], outputs: Sequence[str], preprocessing: bool
+) -> onnx.ModelProto:
+    shapes = {blob: shape for x in layers for blob, shape in zip(x.tops, x.top_shapes, strict=True)}
+    made = [
+        helper.make_tensor_value_info(
+            blob,
+            TensorProto.FLOAT,
+            [
+                f"{blob}_{i}" if size is None and i else size or "batch"
+                for i, size in enumerate(dims)
+            ],
+        )
+        for blob, dims in ((blob, shapes[blob]) for blob in outputs)
+    ]
+    graph = helper.make_graph(
+        g.nodes,
+        net.name,
+        _inputs(net, layers, preprocessing),
+        made,
+        list(g.constants.values()),
+    )
+    return helper.make_model(
+        graph,
+        producer_name="lglstm convert",
+        ir_version=IR_VERSION,
+        opset_imports=[helper.make_opsetid("", OPSET)],
+    )

@@ -1,0 +1,78 @@
+"""The web page that parses photos in the browser: built from convert/web and an ONNX model."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from lglstm.caffe_files import read_net
+from lglstm.common.errors import InputError
+from lglstm.common.labels import LabelSet
+from lglstm.common.preprocessing import MEAN_BGR
+from lglstm.convert import conversion
+
+MODEL = "model.onnx"
+_SOURCE = Path(__file__).with_name("web")
+_PAGE = ("index.html", "page.css", "page.js", "parse.js")
+_RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
+
+
+def build(
+    job: conversion.Job,
+    labels_for: Callable[[int], LabelSet],
+    say: conversion.Say,
+) -> dict:
+    """Make a folder that any static web server can serve; job.output is the model in it.
+
+    labels_for: from the number of classes to their names and colours. say: for a status line. The
+    runtime comes from the npm package onnxruntime-web, as `npm ci` puts it into convert/web.
+    Returns the conversion's report. Raises InputError; the folder appears whole or not at all.
+    """
+    folder = job.output.parent
+    runtime = _SOURCE / "node_modules" / "onnxruntime-web" / "dist"
+    missing = [name for name in _RUNTIME if not (runtime / name).is_file()]
+    if missing:
+        raise InputError(f"{runtime / missing[0]}: is missing; run: npm ci --prefix convert/web")
+    if folder.exists() and any(folder.iterdir()) and not (folder / "model.json").is_file():
+        raise InputError(f"{folder}: is not empty and no page of ours; give another --output")
+    net = read_net(job.deploy)
+    about = _about(net, labels_for)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
+        made = Path(scratch, "page")
+        report = conversion.convert(dataclasses.replace(job, output=made / MODEL), say)
+        for name in _PAGE:
+            shutil.copyfile(_SOURCE / name, made / name)
+        for name in _RUNTIME:
+            shutil.copyfile(runtime / name, made / name)
+        (made / "model.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+        if folder.exists():
+            folder.rename(Path(scratch, "old"))
+        made.rename(folder)
+    return report
+
+
+def _about(net, labels_for: Callable[[int], LabelSet]) -> dict:
+    """What the page must know of the model."""
+    (shape, *more), (output, *others) = net.inputs.values(), net.outputs
+    last = next(layer for layer in net.layers if output in layer.tops)
+    scores = last.top_shapes[last.tops.index(output)]
+    if more or others or shape[1:2] != (3,) or len(scores) != 4:
+        raise InputError(
+            f"{net.path}: the page needs one photo in and one score map out; this net has the "
+            f"inputs {list(net.inputs)} and the outputs {list(net.outputs)}"
+        )
+    labels = labels_for(scores[1])
+    return {
+        "name": net.name.removesuffix("_deploy"),
+        "input": next(iter(net.inputs)),
+        "output": output,
+        "size": list(shape[2:]),
+        "mean_bgr": list(MEAN_BGR),
+        "names": list(labels.names[: scores[1]]),
+        "colours": [list(colour) for colour in labels.colours[: scores[1]]],
+    }

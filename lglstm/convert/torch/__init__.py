@@ -1,0 +1,20 @@
+"""LG-LSTM networks in PyTorch. This folder works on its own: copy it into any project.
+
+    from lglstm.convert.torch import load
+    net = load("horse.safetensors")            # made by `lglstm convert … --to pytorch`
+    scores = net(photos)                       # (B, 3, H, W) -> (B, classes, H, W)
+
+lg_lstm.py   LGLSTMTransition and LGLSTM, usable in any network
+layers.py    Caffe's stock layers, with Caffe's rules for sizes, borders and losses
+net.py       Net: a network built from a description of its layers
+files.py     load, save, load_caffemodel
+
+Only PyTorch is needed, and `safetensors` for files of that kind; `load_caffemodel` alone needs the
+rest of the repository, which reads Caffe's files.
+"""
+
+from .files import load, load_caffemodel, save
+from .lg_lstm import LGLSTM, LGLSTMTransition
+from .net import Net
+
+__all__ = ["LGLSTM", "LGLSTMTransition", "Net", "load", "load_caffemodel", "save"]

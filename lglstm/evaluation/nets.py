@@ -1,0 +1,123 @@
+"""Reading nets that predict: checked before Caffe sees them, since Caffe aborts on a bad one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from google.protobuf import text_format
+
+from lglstm.common.errors import InputError
+
+INPUT, OUTPUT = "data", "score"
+
+
+def read_net(path: str | Path) -> object:
+    """Read a prototxt into a NetParameter; raise InputError when it is missing or malformed."""
+    from caffe.proto import caffe_pb2
+
+    net = caffe_pb2.NetParameter()
+    try:
+        text_format.Parse(Path(path).read_text(encoding="utf-8"), net)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text file"
+        raise InputError(
+            f"{path}: cannot be read ({reason}); give the model's deploy.prototxt"
+        ) from error
+    except text_format.ParseError as error:
+        raise InputError(
+            f"{path}: not a net that this Caffe understands ({error}); generate it again with "
+            "`lglstm models`"
+        ) from error
+    return net
+
+
+def check_deploy(net: object, path: str | Path) -> None:
+    """Refuse a net without input `data` and output `score`, or with layers this Caffe lacks."""
+    import caffe
+
+    known = set(caffe.layer_type_list())
+    missing = sorted({layer.type for layer in net.layer} - known)
+    if missing:
+        raise InputError(
+            f"{path}: this Caffe has no layer of type {', '.join(missing)}; install ours with "
+            "`make setup`"
+        )
+    inputs = [top for layer in net.layer if layer.type == "Input" for top in layer.top]
+    tops = {top for layer in net.layer for top in layer.top}
+    if inputs != [INPUT] or OUTPUT not in tops:
+        raise InputError(
+            f"{path}: not a deploy net, which has the input `{INPUT}` and the output `{OUTPUT}`; "
+            "give the model's deploy.prototxt"
+        )
+
+
+def fixed_layers(net: object) -> tuple[str, ...]:
+    """Layers that never learn (all lr_mult 0), such as the bilinear up-sampling of the scores."""
+    return tuple(
+        layer.name
+        for layer in net.layer
+        if layer.param and all(param.lr_mult == 0 for param in layer.param)
+    )
+
+
+def with_all_scores(
+    deploy: object, test: object, path: str | Path
+) -> tuple[object, dict[str, str]]:
+    """Add to a deploy net the classifiers that only serve training, each scaled to full size.
+
+    deploy, test: the two forms of one model. Returns the net and, from the first LG-LSTM layer's
+    to the last one's, the name of each output (`score1` …, the last is `score`) and its blob.
+    """
+    produced = {top for layer in test.layer for top in layer.top}
+    count = 0
+    while f"score{count + 1}" in produced:
+        count += 1
+    if count < 2:
+        raise InputError(
+            f"{path}: has {count} score map, so there are no earlier layers to compare; "
+            "leave out --all-layers"
+        )
+    net = type(deploy)()
+    net.CopyFrom(deploy)
+    present = {layer.name for layer in net.layer}
+    tail = _downstream(deploy, f"score{count}")
+    outputs = {}
+    for k in range(1, count):
+        for layer in _upstream(test, f"score{k}", present):
+            net.layer.add().CopyFrom(layer)
+            present.add(layer.name)
+        outputs[f"score{k}"] = _append_tail(net, tail, count, k)
+    return net, {**outputs, OUTPUT: OUTPUT}
+
+
+def _upstream(net: object, blob: str, present: set[str]) -> list[object]:
+    """The layers that lead to `blob`, in order, back to those already `present`."""
+    needed, layers = {blob}, []
+    for layer in reversed(net.layer):
+        if needed.intersection(layer.top) and layer.name not in present:
+            layers.append(layer)
+            needed.update(layer.bottom)
+    return layers[::-1]
+
+
+def _downstream(net: object, blob: str) -> list[object]:
+    """The layers between `blob` and the output; none when the net's last scores are the output."""
+    reached, layers = {blob}, []
+    for layer in net.layer:
+        if reached.intersection(layer.bottom) and not reached.issuperset(layer.top):
+            layers.append(layer)
+            reached.update(layer.top)
+    return layers
+
+
+def _append_tail(net: object, tail: list[object], last: int, k: int) -> str:
+    """Repeat the layers from score<last> to the output for score<k>; return the new blob."""
+    renamed = {f"score{last}": f"score{k}"}
+    for layer in tail:
+        copy = net.layer.add()
+        copy.CopyFrom(layer)
+        copy.name = f"{layer.name}_of_score{k}"
+        renamed.update({top: f"{top}_of_score{k}" for top in layer.top})
+        copy.bottom[:] = [renamed.get(bottom, bottom) for bottom in layer.bottom]
+        copy.top[:] = [renamed[top] for top in layer.top]
+    return renamed.get(OUTPUT, f"score{k}")

@@ -1,0 +1,62 @@
+"""A photo with its parts in colour, and a legend that names them and their share of the picture."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from lglstm.common import preprocessing
+from lglstm.common.labels import LabelSet
+
+OPACITY = 0.55
+SHORTEST, LONGEST = 360, 1600
+"""Pixels of the drawing's longer side: small photos are enlarged, large ones scaled down."""
+
+PAPER, INK = (250, 250, 248), (34, 34, 34)
+TEXT, LINE, MARGIN, SWATCH = 15, 24, 12, 14
+
+
+def overlay(photo: np.ndarray, ids: np.ndarray, labels: LabelSet) -> Image.Image:
+    """Draw (H, W, 3) BGR `photo` and its label map (H, W) with a legend on the right, as RGB."""
+    picture = _coloured(*_scaled(photo, ids), labels)
+    entries = _entries(ids, labels)
+    font = ImageFont.load_default(TEXT)
+    text_width = max((int(font.getlength(text)) + 1 for _, text in entries), default=0)
+    width = picture.width + 3 * MARGIN + SWATCH + text_width
+    height = max(picture.height, 2 * MARGIN + LINE * len(entries))
+    sheet = Image.new("RGB", (width, height), PAPER)
+    sheet.paste(picture, (0, 0))
+    draw = ImageDraw.Draw(sheet)
+    x = picture.width + MARGIN
+    for k, (colour, text) in enumerate(entries):
+        y = MARGIN + k * LINE
+        draw.rectangle((x, y, x + SWATCH, y + SWATCH), colour, outline=(120, 120, 120))
+        draw.text((x + SWATCH + MARGIN, y + SWATCH / 2), text, INK, font, anchor="lm")
+    return sheet
+
+
+def _entries(ids: np.ndarray, labels: LabelSet) -> list[tuple[tuple[int, int, int], str]]:
+    """Colour and text of each part that was found, the largest first; no background."""
+    shares = np.bincount(ids.ravel(), minlength=labels.num_classes) / ids.size
+    found = [k for k in np.argsort(-shares, kind="stable") if k and shares[k]]
+    if not found:
+        return [(labels.colours[0], f"only {labels.names[0]}")]
+    return [(labels.colours[k], f"{labels.names[k]}  {100 * shares[k]:.1f} %") for k in found]
+
+
+def _coloured(photo: np.ndarray, ids: np.ndarray, labels: LabelSet) -> Image.Image:
+    rgb = photo[:, :, ::-1].astype(np.float32)
+    opacity = np.where(ids == 0, 0, OPACITY).astype(np.float32)[:, :, None]
+    blended = rgb + opacity * (labels.palette[ids] - rgb)
+    return Image.fromarray(np.rint(blended).astype(np.uint8))
+
+
+def _scaled(photo: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    longest = max(ids.shape)
+    factor = min(max(longest, SHORTEST), LONGEST) / longest
+    height, width = (max(1, round(side * factor)) for side in ids.shape)
+    method = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
+    rows = preprocessing.nearest(ids.shape[0], height)
+    columns = preprocessing.nearest(ids.shape[1], width)
+    return cv2.resize(photo, (width, height), interpolation=method), ids[rows[:, None], columns]

@@ -1,0 +1,376 @@
+"""One training run: Caffe's own `Solver::Solve`, with our hooks around its iterations.
+
+Caffe computes, tests, displays and writes snapshots exactly as under `caffe train`. What makes a
+run repeatable and resumable is here: Caffe's snapshots hold neither the state of its random
+generator nor the place in the data, so before each iteration the generator is seeded from the run's
+seed and the iteration, and after a restore the data layers are brought to their place.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+import caffe
+import numpy as np
+
+from lglstm.common.errors import InputError
+from lglstm.training import health, log, snapshots
+from lglstm.training.display import Display
+from lglstm.training.plan import Plan, weight_files
+from lglstm.training.plot import draw
+from lglstm.training.probe import Probe, source_layers
+from lglstm.training.stop import Stopped, StopRequest
+
+# Layers without bottoms that have no place in any data.
+PLACELESS = {"DummyData", "Input", "Parameter"}
+_libc = ctypes.CDLL(None)
+
+
+class Diverged(Exception):
+    """A number that is not finite came up."""
+
+    def __init__(self, iteration: int, what: str, culprit: health.Culprit | None):
+        self.culprit = culprit
+        where = f"; in net order it starts in {culprit}; {culprit.remedy}" if culprit else ""
+        super().__init__(f"iteration {iteration}: {what}{where}")
+
+
+@dataclass
+class Summary:
+    """How a run ended. `loss` is the mean of the last tenth of this run's iterations."""
+
+    name: str
+    outcome: str  # finished, interrupted or diverged
+    device: str
+    start: int
+    iteration: int
+    max_iter: int
+    loss: float | None
+    tests: dict[str, float]
+    seconds: float
+    data_seconds: float
+    snapshot: str | None
+    weights: str | None
+    csv: str
+    curve: str | None
+    log: str
+    message: str = ""
+    culprit: dict[str, str] | None = None
+
+
+def seed_iteration(seed: int, rank: int, iteration: int) -> None:
+    """Seed all generators that layers draw from for one iteration of one process of a run.
+
+    These are Caffe's own, C's (HDF5Data shuffles with it) and NumPy's (for Python layers). A hash
+    and not seed + iteration, by which runs with neighbouring seeds would share dropout masks.
+    """
+    number = int(np.random.SeedSequence([seed, rank, iteration]).generate_state(1)[0])
+    caffe.set_random_seed(number)
+    _libc.srand(number)
+    np.random.seed(number)
+
+
+def build_solver(plan: Plan):
+    """Choose the device, and let Caffe build the nets and restore the plan's snapshot."""
+    if plan.gpus:
+        caffe.set_device(plan.gpus[plan.rank])
+        caffe.set_mode_gpu()
+    else:
+        caffe.set_mode_cpu()
+    if len(plan.gpus) > 1:
+        caffe.set_solver_count(len(plan.gpus))
+        caffe.set_solver_rank(plan.rank)
+        caffe.set_multiprocess(True)
+    _import_python_layers(plan)
+    with tempfile.NamedTemporaryFile("w", suffix=".prototxt") as file:
+        file.write(plan.solver)
+        file.flush()
+        solver = caffe.get_solver(file.name)
+    if plan.resume:
+        solver.restore(plan.resume)
+    return solver
+
+
+def _import_python_layers(plan: Plan) -> None:
+    """Caffe itself says little about a Python layer that it cannot make."""
+    for net in plan.nets():
+        for layer in (layer for layer in net.layer if layer.type == "Python"):
+            module, name = layer.python_param.module, layer.python_param.layer
+            try:
+                getattr(importlib.import_module(module), name)
+            except (ImportError, AttributeError) as error:
+                raise InputError(
+                    f"layer '{layer.name}': {module}.{name} cannot be imported ({error}); put the "
+                    "module's folder on PYTHONPATH, or install what it needs"
+                ) from error
+
+
+def advance_data(solver, plan: Plan, stop: StopRequest) -> None:
+    """After a restore, bring data layers that keep no position of their own to their place.
+
+    They serve the batches of the iterations before once more, with the seeds of then. A layer that
+    keeps its position in a parameter blob (SegData) was restored with the snapshot.
+    """
+    net, parameters = solver.net, plan.parameters()
+    layers = [k for k in source_layers(net) if not len(net.layers[k].blobs)]
+    layers = [k for k in layers if net.layers[k].type not in PLACELESS]
+    for iteration in range(solver.iter if layers else 0):
+        stop.check()
+        seed_iteration(parameters.random_seed, plan.rank, iteration)
+        for index in layers * parameters.iter_size:
+            net._forward(index, index)
+
+
+class Training:
+    """A run that is built and ready to go; the first or only process of it."""
+
+    def __init__(self, plan: Plan, stop: StopRequest, stream: TextIO):
+        self.plan, self.stop = plan, stop
+        self.parameters = plan.parameters()
+        self.solver = build_solver(plan)
+        self.net = self.solver.net
+        self.start = self.solver.iter
+        health.require_space(Path(plan.prefix).parent, snapshots.size(self.net, self.parameters))
+        self.display = Display(
+            plan.name, self.start, self.parameters.max_iter, self.parameters.display, stream,
+            plain=plan.verbose,
+        )  # fmt: skip
+        self._report_weights()
+        self.probe = Probe(self.solver, self.parameters.iter_size, list(self.parameters.test_iter))
+        self.row: dict[str, float] | None = None
+        self.recent: list[float] = []
+        self.tests: dict[str, float] = {}
+        self.data_seconds = 0.0
+        self.snapshot = Path(plan.resume) if plan.resume else None
+        self.nccl = connect(self.solver, plan) if len(plan.gpus) > 1 else None
+        self._listen()
+
+    def run(self) -> Summary:
+        """Train to the end, or until a stop request or a loss that is not finite."""
+        if self.plan.overwrite:
+            for state in snapshots.find(self.plan.prefix):
+                snapshots.remove(state)
+        self.csv = log.CsvLog(self.plan.csv, self.probe.columns, self.start)
+        self.began = time.perf_counter()
+        try:
+            outcome, error = self._solve()
+        except InputError as error:
+            self._draw()
+            raise InputError(f"{error}; {self._kept}") from error
+        finally:
+            self.csv.close()
+            self.display.close()
+        self._draw()
+        return self._summary(outcome, error)
+
+    def _solve(self) -> tuple[str, Diverged | None]:
+        try:
+            return self._solve_or_stop(), None
+        except Diverged as error:
+            self._finish_row()
+            return "diverged", error
+
+    def _solve_or_stop(self) -> str:
+        try:
+            self._advance()
+            self.solver.solve()
+            self._finish()
+            return "finished"
+        except Stopped:
+            self._finish_row()
+            self._snapshot_now()
+            return "interrupted"
+
+    # -- before the first iteration
+
+    def _report_weights(self) -> None:
+        """Say how many layers the initial weights fill: Caffe skips unknown names in silence."""
+        needed = {name for name, blobs in self.net.params.items() if len(blobs)}
+        for name in weight_files(self.parameters):
+            if name.endswith(".h5"):
+                continue
+            filled = needed & snapshots.layer_names(Path(name))
+            if not filled:
+                raise InputError(
+                    f"{name}: none of its layers is in this net; give weights of the same backbone"
+                )
+            self.display.note(f"{name}: fills {len(filled)} of {len(needed)} layers")
+
+    def _advance(self) -> None:
+        if self.start:
+            self.display.note(f"resumed from {self.plan.resume}")
+            advance_data(self.solver, self.plan, self.stop)
+
+    def _listen(self) -> None:
+        self.solver.add_callback(self._on_start, self._on_gradients)
+        self.probe.on_bad_loss = self._on_bad_loss
+        self.probe.on_test = self.display.testing
+        self.probe.on_test_layer = self._on_test_layer
+
+    # -- called by Caffe
+
+    def _on_start(self) -> None:
+        """Before the forward pass of an iteration; tests and snapshots of it are done."""
+        iteration = self.solver.iter
+        self._finish_row()
+        tests = self._take_tests()
+        if iteration > self.start and self._snapshot_due(iteration):
+            self._check_snapshot()
+        self.stop.check()
+        seed_iteration(self.parameters.random_seed, self.plan.rank, iteration)
+        self.probe.start_iteration()
+        self.row = {"iteration": iteration, "lr": _shortest(self.solver.lr), **tests}
+        self.row_began = time.perf_counter()
+
+    def _on_gradients(self) -> None:
+        """After the backward pass, before the update."""
+        self.row.update(self.probe.iteration_losses(), data_seconds=self.probe.data_seconds)
+
+    def _on_test_layer(self) -> None:
+        self._finish_row()
+        self.stop.check()
+
+    def _on_bad_loss(self) -> None:
+        """Stop before the backward pass, while what went wrong can still be seen in the net."""
+        losses = self.probe.iteration_losses()
+        if self.row is not None:
+            self.row.update(losses, data_seconds=self.probe.data_seconds)
+        raise Diverged(
+            self.solver.iter,
+            f"the loss is {losses[log.TOTAL]}",
+            health.first_not_finite(self.net),
+        )
+
+    # -- one iteration's record
+
+    def _finish_row(self) -> None:
+        """Write the iteration's row, once the first thing after its update happens."""
+        if self.row is None:
+            return
+        row, self.row = self.row, None
+        if log.TOTAL not in row:
+            return  # stopped before its loss was known
+        row["seconds"] = time.perf_counter() - self.row_began
+        self.csv.write(row)
+        self.recent.append(row[log.TOTAL])
+        self.data_seconds += row["data_seconds"]
+        share = row["data_seconds"] / max(row["seconds"], 1e-9)
+        self.display.iteration(int(row["iteration"]), row[log.TOTAL], share)
+
+    def _take_tests(self) -> dict[str, float]:
+        tests = self.probe.take_tests()
+        if tests:
+            self.tests = tests
+            self.display.tested(self.solver.iter, tests)
+        return tests
+
+    def _finish(self) -> None:
+        """After the last update: its row, and the results of the test after it."""
+        self._finish_row()
+        if tests := self._take_tests():
+            self.csv.write({"iteration": self.solver.iter, **tests})
+        if self.parameters.snapshot_after_train or self._snapshot_due(self.solver.iter):
+            self._check_snapshot()
+
+    # -- snapshots
+
+    def _snapshot_due(self, iteration: int) -> bool:
+        return self.parameters.snapshot > 0 and iteration % self.parameters.snapshot == 0
+
+    def _snapshot_now(self) -> None:
+        if self.solver.iter > self.start:
+            self.solver.snapshot()
+            self._check_snapshot()
+
+    def _check_snapshot(self) -> None:
+        """Keep the snapshot just written if it is whole and finite; bring the curve up to date."""
+        state = snapshots.path_at(self.plan.prefix, self.solver.iter)
+        if not health.weights_finite(self.net):
+            snapshots.remove(state)
+            culprit = health.first_not_finite(self.net)
+            raise Diverged(self.solver.iter, "the update is not finite", culprit)
+        try:
+            snapshots.verify(state)
+        except snapshots.BrokenSnapshot as error:
+            raise InputError(f"{error}; is the disk full? free some space and --resume") from error
+        self.snapshot = state
+        self._draw()
+
+    def _draw(self) -> None:
+        """Draw the loss curve anew; a run that has no row yet has no curve."""
+        if self.recent:
+            draw([log.read(self.plan.csv)], self.plan.curve)
+
+    @property
+    def _kept(self) -> str:
+        return f"the last good snapshot is {self.snapshot or 'none yet'}"
+
+    def _summary(self, outcome: str, error: Diverged | None) -> Summary:
+        recent = [x for x in self.recent[-max(1, len(self.recent) // 10) :] if np.isfinite(x)]
+        return Summary(
+            name=self.plan.name,
+            outcome=outcome,
+            device=device_name(self.plan.gpus),
+            start=self.start,
+            iteration=self.solver.iter,
+            max_iter=self.parameters.max_iter,
+            loss=float(np.mean(recent)) if recent else None,
+            tests=self.tests,
+            seconds=time.perf_counter() - self.began,
+            data_seconds=self.data_seconds,
+            snapshot=self.snapshot and str(self.snapshot),
+            weights=self.snapshot and str(self.snapshot.with_suffix(".caffemodel")),
+            csv=str(self.plan.csv),
+            curve=str(self.plan.curve) if self.recent else None,
+            log=str(self.plan.log),
+            message=f"{error}; {self._kept}" if error else "",
+            culprit=vars(error.culprit) if error and error.culprit else None,
+        )
+
+
+def follow(plan: Plan) -> None:
+    """The part of a run on several GPUs that its second and later processes do.
+
+    They never stop by themselves, which would leave the first waiting for their gradients: when
+    the first one ends, the supervisor ends them.
+    """
+    parameters = plan.parameters()
+    solver = build_solver(plan)
+    advance_data(solver, plan, StopRequest())
+    _nccl = connect(solver, plan)
+
+    def seed() -> None:
+        seed_iteration(parameters.random_seed, plan.rank, solver.iter)
+
+    solver.add_callback(seed, lambda: None)
+    solver.step(parameters.max_iter - solver.iter)
+
+
+def connect(solver, plan: Plan):
+    """Join the processes of a run: the same weights at the start, summed gradients ever after.
+
+    Keep the returned object as long as the solver, which only points to it.
+    """
+    nccl = caffe.NCCL(solver, bytes.fromhex(plan.nccl_id))
+    nccl.bcast()
+    solver.add_callback(nccl)
+    if plan.parameters().layer_wise_reduce:
+        solver.net.after_backward(nccl)
+    return nccl
+
+
+def device_name(gpus: tuple[int, ...]) -> str:
+    if not gpus:
+        return "CPU"
+    return f"GPU{'s' * (len(gpus) > 1)} {', '.join(map(str, gpus))}"
+
+
+def _shortest(value: float) -> float:
+    """Undo pycaffe's widening of a float32: 0.1, not 0.10000000149."""
+    return float(str(np.float32(value)))

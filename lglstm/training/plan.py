@@ -1,0 +1,241 @@
+"""From a command line to a checked plan of one training run, before Caffe builds anything."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from caffe.proto import caffe_pb2
+from google.protobuf import text_format
+
+from lglstm.common.errors import InputError
+from lglstm.common.models import find_model
+from lglstm.training import devices, snapshots
+
+# Used when the solver file names no random_seed: a run can then be repeated, and continued.
+DEFAULT_SEED = 1
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user asked for; `gpus` as typed ("0", "0,1", "all"), None to choose by itself."""
+
+    model: str
+    resume: bool = False
+    overwrite: bool = False
+    gpus: str | None = None
+    cpu: bool = False
+    iterations: int | None = None
+    weights: str | None = None
+    settings: tuple[str, ...] = ()
+    verbose: bool = False
+    json: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One training run with everything decided; it travels to the worker process as JSON.
+
+    `solver` is the text of the SolverParameter to train with, `prefix` its snapshot prefix as an
+    absolute path. The other files of a run stand beside the snapshots under the same prefix.
+    """
+
+    solver: str
+    folder: str
+    prefix: str
+    gpus: tuple[int, ...]
+    resume: str | None
+    overwrite: bool
+    verbose: bool
+    json: bool
+    rank: int = 0
+    nccl_id: str = ""
+
+    @property
+    def name(self) -> str:
+        return Path(self.prefix).name
+
+    @property
+    def csv(self) -> Path:
+        return Path(f"{self.prefix}.csv")
+
+    @property
+    def curve(self) -> Path:
+        return Path(f"{self.prefix}.png")
+
+    @property
+    def log(self) -> Path:
+        return Path(f"{self.prefix}.log")
+
+    def parameters(self) -> caffe_pb2.SolverParameter:
+        return text_format.Parse(self.solver, caffe_pb2.SolverParameter())
+
+    def nets(self) -> list[caffe_pb2.NetParameter]:
+        """The nets that the solver names or holds."""
+        solver, folder = self.parameters(), Path(self.folder)
+        files = [read_prototxt(folder / n, caffe_pb2.NetParameter()) for n in net_files(solver)]
+        return [*files, solver.net_param, solver.train_net_param, *solver.test_net_param]
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Plan:
+        fields = json.loads(text)
+        return cls(**{**fields, "gpus": tuple(fields["gpus"])})
+
+
+def make_plan(options: Options) -> Plan:
+    """Check the options and every file they name; raise InputError for the first that is wrong."""
+    found = find_model(options.model, "solver")
+    path, folder = found.file.resolve(), found.root
+    solver = read_prototxt(path, caffe_pb2.SolverParameter())
+    for setting in _grouped(options.settings):
+        _apply_setting(solver, *setting)
+    if options.iterations is not None:
+        solver.max_iter = options.iterations
+    prefix = _snapshot_prefix(solver, path, folder)
+    _check_solver(solver, path, folder)
+    resume = _choose_snapshot(options, solver, prefix, path)
+    _choose_weights(options, solver, folder)
+    gpus = devices.choose(options.gpus, options.cpu, solver)
+    solver.solver_mode = solver.GPU if gpus else solver.CPU
+    if solver.random_seed < 0:
+        solver.random_seed = DEFAULT_SEED
+    return Plan(
+        solver=text_format.MessageToString(solver),
+        folder=str(folder),
+        prefix=str(prefix),
+        gpus=gpus,
+        resume=resume and str(resume),
+        overwrite=options.overwrite,
+        verbose=options.verbose,
+        json=options.json,
+    )
+
+
+def read_prototxt(path: Path, message):
+    """Parse a prototxt file into `message`."""
+    try:
+        return text_format.Parse(path.read_text(encoding="utf-8"), message)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    except (text_format.ParseError, UnicodeDecodeError) as error:
+        kind = message.DESCRIPTOR.name
+        raise InputError(f"{path}: is not a Caffe {kind}: {error}; correct the file") from error
+
+
+def _grouped(settings: tuple[str, ...]) -> list[tuple[str, list[str]]]:
+    """`key=value` texts as (key, values), so that a repeated field can be given value by value."""
+    grouped: dict[str, list[str]] = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise InputError(f"--set {setting}: expected key=value, for example base_lr=0.0005")
+        grouped.setdefault(key.strip(), []).append(value.strip())
+    return list(grouped.items())
+
+
+def _apply_setting(solver, key: str, values: list[str]) -> None:
+    field = solver.DESCRIPTOR.fields_by_name.get(key)
+    if field is None or field.message_type is not None:
+        raise InputError(f"--set {key}: is no simple field of Caffe's SolverParameter")
+    if len(values) > 1 and not field.is_repeated:
+        raise InputError(f"--set {key}: given {len(values)} times; this field takes one value")
+    if field.type == field.TYPE_STRING:
+        values = [json.dumps(value) for value in values]
+    solver.ClearField(key)
+    try:
+        text_format.Parse("".join(f"{key}: {value}\n" for value in values), solver)
+    except text_format.ParseError as error:
+        raise InputError(f"--set {key}={values[0]}: {error}; give a value of its type") from error
+
+
+def _snapshot_prefix(solver, path: Path, folder: Path) -> Path:
+    """Complete `snapshot_prefix` as Caffe does; the solver keeps it relative, for other machines.
+
+    Caffe stores this path in each snapshot, and looks there for the weights on resuming.
+    """
+    if not solver.snapshot_prefix:
+        solver.snapshot_prefix = str(path.with_suffix(""))
+    elif (folder / solver.snapshot_prefix).is_dir():
+        solver.snapshot_prefix = os.path.join(solver.snapshot_prefix, path.stem)
+    prefix = folder / solver.snapshot_prefix
+    try:
+        prefix.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{prefix.parent}: cannot be made ({error.strerror}); set another place with "
+            "--set snapshot_prefix=FOLDER/NAME"
+        ) from error
+    if not os.access(prefix.parent, os.W_OK):
+        raise InputError(
+            f"{prefix.parent}: is not writable; set another place with "
+            "--set snapshot_prefix=FOLDER/NAME"
+        )
+    return prefix
+
+
+def _check_solver(solver, path: Path, folder: Path) -> None:
+    if not (solver.net or solver.train_net or solver.HasField("net_param")
+            or solver.HasField("train_net_param")):  # fmt: skip
+        raise InputError(f"{path}: names no net to train; add net: or train_net:")
+    for name in net_files(solver):
+        read_prototxt(folder / name, caffe_pb2.NetParameter())
+    if solver.max_iter <= 0:
+        raise InputError(f"{path}: has no max_iter; add it, or give --iterations N")
+    if solver.snapshot_format != solver.BINARYPROTO:
+        raise InputError(
+            f"{path}: snapshot_format HDF5 cannot be checked and resumed here; leave it out, or "
+            "give --set snapshot_format=BINARYPROTO"
+        )
+
+
+def net_files(solver) -> list[str]:
+    return [name for name in (solver.net, solver.train_net, *solver.test_net) if name]
+
+
+def _choose_snapshot(options: Options, solver, prefix: Path, path: Path) -> Path | None:
+    """The snapshot to go on from, or None for a start from iteration 0."""
+    existing = snapshots.find(prefix)
+    if not options.resume:
+        if existing and not options.overwrite:
+            raise InputError(
+                f"{existing[0]}: is there from an earlier run; go on with it with --resume, or "
+                "start again with --overwrite, which deletes that run's files"
+            )
+        return None
+    if options.weights or options.overwrite:
+        other = "--weights" if options.weights else "--overwrite"
+        raise InputError(f"--resume and {other} exclude each other; give one of them")
+    if not existing:
+        raise InputError(f"{prefix}_iter_*.solverstate: nothing to resume; start without --resume")
+    newest = snapshots.newest_good(prefix)
+    if snapshots.iteration(newest) >= solver.max_iter:
+        raise InputError(
+            f"{newest}: already at iteration {snapshots.iteration(newest)} of {solver.max_iter}; "
+            "nothing is left to train; give --iterations N with a larger N to go on"
+        )
+    return newest
+
+
+def _choose_weights(options: Options, solver, folder: Path) -> None:
+    """Initial weights as `caffe train` takes them: none on resuming, --weights before the file."""
+    if options.resume:
+        solver.ClearField("weights")
+    elif options.weights:
+        solver.ClearField("weights")
+        solver.weights.extend(os.path.abspath(name) for name in options.weights.split(","))
+    for name in weight_files(solver):
+        if not (folder / name).is_file():
+            raise InputError(
+                f"{name}: the initial weights are not there; make them with lglstm init-weights, "
+                "or name others with --weights FILE"
+            )
+
+
+def weight_files(solver) -> list[str]:
+    """The files in `weights`, where one entry may hold several with commas between."""
+    return [name.strip() for entry in solver.weights for name in entry.split(",")]

@@ -1,0 +1,92 @@
+"""Loss curves: raw and smoothed training loss, test points, one run or several in one picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lglstm.common.errors import InputError
+from lglstm.common.files import atomic_path
+from lglstm.training.log import TOTAL, Run, curve
+
+FORMATS = (".png", ".pdf", ".svg")
+# A smoothed point is the mean of this share of the run up to it.
+WINDOW = 1 / 30
+# A loss that falls by more than this factor is easier to read on a logarithmic axis.
+LOG_RATIO = 20.0
+
+
+def draw(runs: list[Run], destination: str | Path) -> None:
+    """Draw the runs' loss curves into a .png, .pdf or .svg file, whole or not at all.
+
+    One run whose net has several losses gets a second panel that shows each of them.
+    """
+    destination = Path(destination)
+    if destination.suffix.lower() not in FORMATS:
+        raise InputError(f"{destination}: unknown kind of picture; end it in {', '.join(FORMATS)}")
+    parts = [name for name in runs[0].losses if name != TOTAL] if len(runs) == 1 else []
+    panels = 2 if len(parts) > 1 else 1
+    figure = Figure(figsize=(8 * panels, 4.8), layout="constrained")
+    axes = figure.subplots(1, panels, squeeze=False)[0]
+    _draw_totals(axes[0], runs)
+    if panels == 2:
+        _draw_parts(axes[1], runs[0], parts)
+    with atomic_path(destination) as temporary:
+        figure.savefig(temporary, dpi=130)
+
+
+def smooth(values: np.ndarray) -> np.ndarray:
+    """The mean over the last points up to each one; at the start over those there are."""
+    window = max(1, round(len(values) * WINDOW))
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    ends = np.arange(1, len(values) + 1)
+    starts = np.maximum(ends - window, 0)
+    return (sums[ends] - sums[starts]) / (ends - starts)
+
+
+def _draw_totals(axes: Axes, runs: list[Run]) -> None:
+    for index, run in enumerate(runs):
+        color = f"C{index % 10}"
+        name = f"{run.name}: " if len(runs) > 1 else ""
+        iterations, values = _finite(run.losses[TOTAL])
+        axes.plot(iterations, values, color=color, alpha=0.25, linewidth=0.8)
+        axes.plot(
+            iterations, smooth(values), color=color, linewidth=2, label=f"{name}training (smoothed)"
+        )
+        if TOTAL in run.tests:
+            axes.plot(
+                *_finite(run.tests[TOTAL]),
+                color=color if len(runs) > 1 else "black",
+                linestyle="--",
+                linewidth=1,
+                marker="o",
+                markersize=4,
+                label=f"{name}test",
+            )
+    _finish(axes, "Total loss" if len(runs) > 1 else f"{runs[0].name}: total loss")
+
+
+def _draw_parts(axes: Axes, run: Run, parts: list[str]) -> None:
+    for index, name in enumerate(parts):
+        iterations, values = _finite(run.losses[name])
+        axes.plot(iterations, smooth(values), linewidth=1.5, label=name, color=f"C{index % 10}")
+    _finish(axes, "Each loss (smoothed)")
+
+
+def _finite(points: dict[int, float]) -> tuple[np.ndarray, np.ndarray]:
+    """A curve without the NaN or infinity that ended a diverged run."""
+    iterations, values = curve(points)
+    keep = np.isfinite(values)
+    return iterations[keep], values[keep]
+
+
+def _finish(axes: Axes, title: str) -> None:
+    values = np.concatenate([line.get_ydata() for line in axes.lines])
+    if len(values) and values.min() > 0 and values.max() > LOG_RATIO * values.min():
+        axes.set_yscale("log")
+    axes.set(title=title, xlabel="iteration", ylabel="loss")
+    axes.grid(alpha=0.3)
+    axes.legend()

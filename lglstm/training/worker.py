@@ -1,0 +1,78 @@
+"""The process that trains; its argument is a file descriptor, its input the plan as JSON.
+
+Caffe aborts the process on a failed check, and logs to its error stream. Both are contained by
+training apart from the process that the user started (`supervise`): here file descriptor 2 belongs
+to Caffe, and what is meant for the user goes to the descriptor of the argument.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import sys
+from dataclasses import asdict
+
+from lglstm.training.stop import Stopped, StopRequest
+
+EXIT_SIGNAL_BASE = 128
+PR_SET_PDEATHSIG = 1
+
+
+def main() -> int:
+    stop = StopRequest()
+    stop.install()
+    # A supervisor that was killed outright must not leave a training process behind.
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    sys.stderr = os.fdopen(int(sys.argv[1]), "w", buffering=1)
+    # Imported only now: a Ctrl-C while they load must not end in a traceback.
+    from lglstm.common.errors import InputError
+    from lglstm.training.plan import Plan
+
+    plan = Plan.from_json(sys.stdin.read())
+    try:
+        return _train(plan, stop)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except Stopped:
+        return EXIT_SIGNAL_BASE + stop.signal
+
+
+def _train(plan, stop: StopRequest) -> int:
+    from lglstm.training.loop import Training, follow
+
+    if plan.rank:
+        follow(plan)
+        return 0
+    summary = Training(plan, stop, sys.stderr).run()
+    if summary.message:
+        print(f"error: {summary.message}", file=sys.stderr)
+    print(json.dumps(asdict(summary), indent=2) if plan.json else _describe(summary))
+    if summary.outcome == "interrupted":
+        return EXIT_SIGNAL_BASE + stop.signal
+    return 0 if summary.outcome == "finished" else 1
+
+
+def _describe(summary) -> str:
+    from lglstm.training.display import clock
+
+    done = summary.iteration - summary.start
+    lines = [
+        f"{summary.name}: {summary.outcome} at iteration {summary.iteration} of "
+        f"{summary.max_iter} on {summary.device}; {done} iterations in {clock(summary.seconds)}, "
+        f"{summary.data_seconds:.1f} s of them waiting for data",
+    ]
+    values = {} if summary.loss is None else {"loss (last tenth)": summary.loss}
+    table = {name: f"{value:.4f}" for name, value in (values | summary.tests).items()}
+    files = {"weights": summary.weights, "losses": summary.csv, "curve": summary.curve}
+    table |= {name: os.path.relpath(path) for name, path in files.items() if path}
+    table["log"] = os.path.relpath(summary.log)
+    width = max(map(len, table))
+    lines += [f"  {name:<{width}}  {value}" for name, value in table.items()]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,124 @@
+"""How the benchmarks' results are shown: numbers with their spread, tables, pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from lglstm.common.errors import InputError
+from lglstm.common.files import atomic_path
+
+WIDTH = 120
+"""Characters of a line where there is no terminal."""
+
+FORMATS = (".png", ".pdf", ".svg")
+
+
+def number(value: float) -> str:
+    """Three significant digits, no exponent."""
+    if value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def spread(values: dict[str, float], quartiles: bool = True) -> str:
+    """Median, and the quartiles behind it."""
+    text = number(values["median"])
+    if quartiles:
+        text += f" [dim]{number(values['low'])}–{number(values['high'])}[/]"
+    return text
+
+
+def percent(values: dict[str, float]) -> str:
+    return f"{100 * values['median']:.0f} %"
+
+
+def table(title: str, columns: list[str]) -> Table:
+    """An empty table: first column to the left, numbers to the right."""
+    made = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+    for i, column in enumerate(columns):
+        made.add_column(column, justify="right" if i else "left", no_wrap=i == 0)
+    return made
+
+
+def left_out_row(made: Table, label: str, reason: str) -> None:
+    made.add_row(label, f"[dim]{reason}[/]")
+
+
+def one_at_a_time(case: dict[str, Any]) -> list[str]:
+    """What to say where the rivals could not all be held at once."""
+    if not case["one_at_a_time"]:
+        return []
+    return [
+        "There is not enough memory for all of them at once: each was started for every single run."
+    ]
+
+
+def machine_line(result: dict[str, Any]) -> str:
+    about, versions = result["machine"], result["versions"]
+    software = [f"Caffe {version}" for version in versions.values() if "with" in version][:1]
+    software += [f"PyTorch {version}" for version in versions.values() if "with" not in version][:1]
+    return (
+        f"{about['cpu']}, {about['threads']} of {about['cores']} cores; {', '.join(software)}; "
+        f"medians of {result['repeats']} rounds, in which all take turns, with quartiles"
+    )
+
+
+def console() -> Console:
+    made = Console(highlight=False)
+    return made if made.is_terminal else Console(highlight=False, width=WIDTH)
+
+
+def check_picture(path: Path | None) -> None:
+    """Refuse a picture of an unknown kind before anything is measured."""
+    if path is not None and path.suffix.lower() not in FORMATS:
+        raise InputError(f"{path}: unknown kind of picture; end it in {', '.join(FORMATS)}")
+
+
+def save(figure: Figure, path: Path) -> None:
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=130)
+
+
+def bars(axes: Axes, labels: list[str], values: list[dict[str, float]], color: str = "C0") -> None:
+    """Horizontal bars from top to bottom, with quartiles and the median in figures."""
+    places = range(len(labels))
+    median = [v["median"] for v in values]
+    error = [[v["median"] - v["low"] for v in values], [v["high"] - v["median"] for v in values]]
+    axes.barh(places, median, xerr=error, color=color, capsize=3)
+    for place, v in zip(places, values, strict=True):
+        axes.annotate(
+            number(v["median"]), (v["high"], place), xytext=(4, 0), textcoords="offset points",
+            va="center",
+        )  # fmt: skip
+    axes.set_yticks(places, labels)
+    axes.invert_yaxis()
+    axes.margins(x=0.15)
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_axisbelow(True)
+
+
+def rivals_figure(
+    cases: list[dict[str, Any]], title: Callable[[dict[str, Any]], str], unit: str
+) -> Figure:
+    """A panel for each case: the total of each rival, and its ratio below its name."""
+    columns = min(len(cases), 2)
+    rows = -(-len(cases) // columns)
+    figure = Figure(figsize=(6.4 * columns, 3.2 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes, case in zip(panels, cases, strict=False):
+        shown = [row for row in case["rivals"] if "left_out" not in row]
+        labels = [f"{row['label']}\n× {number(row['ratio']['median'])}" for row in shown]
+        bars(axes, labels, [row["total_ms"] for row in shown])
+        axes.set_title(title(case), fontsize=9)
+        axes.set_xlabel(unit)
+    for axes in panels[len(cases) :]:
+        axes.remove()
+    return figure

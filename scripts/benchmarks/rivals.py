@@ -1,0 +1,258 @@
+"""Who competes: starting each in its worker, and refusing to time what computes other numbers."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from benchmarks.memory import available_mib
+from benchmarks.timing import Measured, rounds
+from benchmarks.worker import Worker, WorkerError
+from lglstm.common.errors import InputError
+
+TOLERANCE = 1e-4
+"""Largest difference allowed, relative to the largest value of an array; single precision."""
+
+WITHOUT_TORCH = "PyTorch is not installed: .venv/bin/pip install torch"
+TORCH_ENVIRONMENT = {"OMP_WAIT_POLICY": None}
+"""PyTorch's threads wait as GNU OpenMP's do by default, spinning for a moment before they sleep.
+
+For PyTorch that is the faster way: with `passive`, Caffe's default here, the factored stack took
+1.16 times as long on two cores.
+"""
+
+REASON_LENGTH = 100
+
+MEMORY_MARGIN = 1.2
+"""How much more than the first rival the others may take each, on average."""
+
+SLOW_SHARE = 3
+"""A slow rival takes part in one of this many rounds."""
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A row of a table.
+
+    key: its name in options and JSON. label: its name in tables. target, arguments, environment:
+    see Worker; `threads` as an argument stands for their number. slow: takes part in fewer rounds.
+    """
+
+    key: str
+    label: str
+    target: str
+    arguments: tuple[Any, ...] = ()
+    environment: Mapping[str, str | None] = field(default_factory=dict)
+    slow: bool = False
+
+    @property
+    def needs_torch(self) -> bool:
+        return "torch" in self.target
+
+    def start(self, threads: int, environment: Mapping[str, str | None] | None = None) -> Worker:
+        given = [threads if a == "threads" else a for a in self.arguments]
+        environment = {**self.environment, **(environment or {})}
+        return Worker(self.target, *given, threads=threads, environment=environment)
+
+
+def chosen(known: Iterable[Rival], keys: Iterable[str], given: str) -> list[Rival]:
+    """The rivals of these keys, in this order; `given` is what the user wrote."""
+    by_key = {rival.key: rival for rival in known}
+    for key in keys:
+        if key not in by_key:
+            raise InputError(f"{given}: there is no {key!r}; choose of {', '.join(by_key)}")
+    return [by_key[key] for key in dict.fromkeys(keys)]
+
+
+class Field:
+    """The rivals that are running; those that could not start or go on, with the reason.
+
+    The first rival is the one the others are compared with: what goes wrong there ends all.
+    steps: how many runs there will be; tell(done, steps) is called after each.
+
+    Attributes: workers, left_out, versions and peaks_mib (of the last competition) by key;
+    environments: more variables for some rivals, by key, to be set before they start;
+    one_at_a_time: whether memory did not suffice for all at once in the last competition.
+    """
+
+    def __init__(
+        self,
+        rivals: Iterable[Rival],
+        threads: int,
+        steps: int = 0,
+        tell: Callable[[int, int], None] = lambda done, total: None,
+    ) -> None:
+        self.rivals, self.threads = list(rivals), threads
+        self.workers: dict[str, Worker] = {}
+        self.left_out: dict[str, str] = {}
+        self.environments: dict[str, Mapping[str, str | None]] = {}
+        self.versions: dict[str, str] = {}
+        self.peaks_mib: dict[str, float] = {}
+        self.one_at_a_time = False
+        self._steps, self._done, self._tell = steps, 0, tell
+
+    def __enter__(self) -> Field:
+        self._tell(0, self._steps)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def first(self) -> Rival:
+        return self.rivals[0]
+
+    def label(self, key: str) -> str:
+        return next(rival.label for rival in self.rivals if rival.key == key)
+
+    def best(self, *arguments: int) -> Worker:
+        """A worker that measures what the machine can do (see Machine); the caller closes it."""
+        target = "benchmarks.machine:Machine"
+        return Worker(target, self.threads, *arguments, threads=self.threads)
+
+    def start(self) -> None:
+        """Start every rival that was not left out; one that runs anew, with nothing allocated."""
+        self.close()
+        for rival in self.rivals:
+            self._start(rival)
+
+    def close(self) -> None:
+        while self.workers:
+            self.workers.popitem()[1].close()
+
+    def each(self, work: Callable[[Worker], Any]) -> dict[str, Any]:
+        """What `work` returns for each worker; rivals at which it fails are left out from here."""
+        results = {}
+        for rival in self.rivals:
+            if rival.key in self.workers:
+                made = self._try(rival, work)
+                if rival.key in self.workers:
+                    results[rival.key] = made
+            self.step()
+        return results
+
+    def visit(self, rival: Rival, work: Callable[[Worker], Any]) -> Any:
+        """Start one rival for some work alone, None if that fails."""
+        self._start(rival)
+        if rival.key not in self.workers:
+            return None
+        made = self._try(rival, work)
+        if rival.key in self.workers:
+            self.workers.pop(rival.key).close()
+        return made
+
+    def compete(
+        self,
+        prepare: Callable[[Worker], Any],
+        repeats: int,
+        others: Mapping[str, Worker] | None = None,
+    ) -> dict[str, list[Measured | None]]:
+        """Let all rivals run in turns after `prepare`, and the others, by name, with them.
+
+        All have been started. If the memory does not suffice for all at once, going by that of the
+        first, each is started and prepared for every single run.
+        """
+        self.peaks_mib = {}
+        self._try(self.first, prepare)
+        peak = self.workers[self.first.key].peak_mib()
+        self.one_at_a_time = peak * (MEMORY_MARGIN * len(self.workers) - 1) > available_mib()
+        if self.one_at_a_time:
+            self.close()
+        runs = {}
+        for rival in self.rivals:
+            if rival.key in self.workers and rival is not self.first:
+                self._try(rival, prepare)
+            if rival.key not in self.left_out:
+                runs[rival.key] = partial(self._run, rival, prepare)
+            self.step()
+        slow = max(1, repeats // SLOW_SHARE)
+        fewer = {rival.key: slow for rival in self.rivals if rival.slow}
+        runs |= {name: worker.run for name, worker in (others or {}).items()}
+        measured = rounds(runs, repeats, fewer, lambda name: self.step())
+        return {key: results for key, results in measured.items() if key not in self.left_out}
+
+    def _run(self, rival: Rival, prepare: Callable[[Worker], Any]) -> Measured | None:
+        def run(worker: Worker) -> Measured:
+            if self.one_at_a_time:
+                prepare(worker)
+            measured = worker.run()
+            self.peaks_mib[rival.key] = max(self.peaks_mib.get(rival.key, 0.0), worker.peak_mib())
+            return measured
+
+        if self.one_at_a_time:
+            return self.visit(rival, run)
+        return self._try(rival, run) if rival.key in self.workers else None
+
+    def step(self) -> None:
+        self._done += 1
+        self._tell(min(self._done, self._steps), self._steps)
+
+    def _start(self, rival: Rival) -> None:
+        if rival.needs_torch and importlib.util.find_spec("torch") is None:
+            self.left_out[rival.key] = WITHOUT_TORCH
+        if rival.key in self.left_out:
+            return
+        try:
+            worker = rival.start(self.threads, self.environments.get(rival.key))
+        except WorkerError as error:
+            self._leave_out(rival, error)
+        else:
+            self.workers[rival.key] = worker
+            if rival.key not in self.versions:
+                self.versions[rival.key] = worker.version()
+
+    def _try(self, rival: Rival, work: Callable[[Worker], Any]) -> Any:
+        try:
+            return work(self.workers[rival.key])
+        except WorkerError as error:
+            self._leave_out(rival, error)
+        return None
+
+    def _leave_out(self, rival: Rival, error: WorkerError) -> None:
+        if rival is self.first:
+            raise InputError(f"{rival.label}: {error}; see what `lglstm doctor` says") from None
+        self.left_out[rival.key] = shortened(str(error))
+        worker = self.workers.pop(rival.key, None)
+        if worker is not None:
+            worker.close()
+
+
+def check_equal(
+    results: Mapping[str, Mapping[str, np.ndarray]],
+    label: Callable[[str], str],
+    tolerance: float = TOLERANCE,
+    special: Mapping[str, float] = MappingProxyType({}),
+) -> None:
+    """Raise InputError unless all rivals computed the arrays of the first.
+
+    tolerance: relative to the largest value of an array, but for the arrays named in `special`.
+    """
+    first, *others = results
+    for key in others:
+        for name, expected in results[first].items():
+            found = difference(expected, results[key][name])
+            allowed = special.get(name, tolerance)
+            if not found <= allowed:
+                raise InputError(
+                    f"{label(key)} does not compute what {label(first)} computes: {name} differs "
+                    f"by {found:.1e} of its largest value, allowed is {allowed:.0e}; nothing was "
+                    "timed, find the mistake first"
+                )
+
+
+def difference(expected: np.ndarray, found: np.ndarray) -> float:
+    """Largest difference relative to the largest expected value; NaN where there is NaN."""
+    if expected.size != found.size:
+        return float("inf")
+    largest = np.abs(expected).max() or 1.0
+    return float(np.abs(expected - found.reshape(expected.shape)).max() / largest)
+
+
+def shortened(reason: str) -> str:
+    return reason if len(reason) <= REASON_LENGTH else f"{reason[: REASON_LENGTH - 1]}…"

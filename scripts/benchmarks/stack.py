@@ -1,0 +1,198 @@
+"""`lglstm bench stack`: transition, LG-LSTM layers and classifiers, forward and backward."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import blas_clock, counts, machine
+from benchmarks.blas_clock import Product
+from benchmarks.breakdown import breakdown
+from benchmarks.counts import StackSize
+from benchmarks.rivals import TORCH_ENVIRONMENT, Field, Rival, check_equal, chosen
+from benchmarks.timing import Measured, of, ratio, total
+from benchmarks.worker import Worker
+from lglstm.common.errors import InputError
+
+
+def _caffe(key: str, label: str, engine: str, slow: bool = False) -> Rival:
+    return Rival(key, label, "benchmarks.caffe_stack:CaffeStack", (engine,), slow=slow)
+
+
+def _torch(key: str, label: str) -> Rival:
+    target = "benchmarks.torch_stack:TorchStack"
+    return Rival(key, label, target, (key, "threads"), TORCH_ENVIRONMENT)
+
+
+RIVALS = (
+    _caffe("cpp", "C++ layers", "caffe"),
+    _caffe("python", "Python layers", "python", slow=True),
+    _torch("literal", "PyTorch, literal"),
+    _torch("factored", "PyTorch, factored"),
+    _torch("compiled", "PyTorch, compiled"),
+)
+
+SIZES = {
+    "41x41": StackSize(height=41, width=41, channels=1024, classes=5),
+    "150x100": StackSize(height=150, width=100, channels=256, classes=18),
+}
+"""The maps of the models: LargeFOV on Horse-Cow, Co-CNN on ATR."""
+
+QUICK = {"9x7": StackSize(height=9, width=7, channels=16, hidden=8, classes=3)}
+QUICK_LIMITS = (256, 2**20)
+TINY = StackSize(
+    batch=2, height=5, width=4, channels=7, hidden=3, neighbors=8, grid=2, classes=3, layers=5
+)
+"""On which all rivals must compute the same numbers."""
+
+
+def run(
+    sizes: Iterable[tuple[str, StackSize]],
+    rivals: Iterable[Rival] = RIVALS,
+    *,
+    repeats: int,
+    threads: int,
+    limits: tuple[int, int] = (machine.SQUARE, machine.COPIED),
+    tell: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Measure every size with every rival; the first rival is what the others are compared with.
+
+    limits: how large a product and a copy tell what the machine can do.
+    Returns the object that `--json` prints. Raises InputError if a rival computes other numbers.
+    """
+    sizes, rivals = list(sizes), list(rivals)
+    runs = len(rivals) * (1 + len(sizes) * (1 + repeats)) + len(sizes) * repeats
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Field(rivals, threads, runs, tell) as field,
+        field.best(*limits) as best,
+    ):
+        clock = blas_clock.compiled(Path(folder))
+        field.environments["cpp"] = blas_clock.environment(clock, best.libraries())
+        cases = []
+        for name, size in sizes:
+            field.start()
+            if not cases:
+                check(field)
+            cases.append({"name": name} | _case(size, field, best, repeats))
+        return {
+            "benchmark": "stack",
+            "machine": machine.describe(threads),
+            "versions": field.versions,
+            "repeats": repeats,
+            "compared_with": rivals[0].key,
+            "cases": cases,
+        }
+
+
+def check(field: Field) -> None:
+    """All rivals must compute the same scores and gradients on a tiny map."""
+    rng = np.random.default_rng(0)
+    arrays: dict[str, np.ndarray] = {}
+
+    def compute(worker: Worker) -> dict[str, np.ndarray]:
+        worker.build(TINY)
+        if not arrays:  # of the first rival, which tells names and shapes
+            worker.run()
+            for name, made in worker.results().items():
+                given = name.removesuffix("_diff") if name.endswith("_diff") else f"{name}_diff"
+                arrays[given] = rng.uniform(-0.5, 0.5, made.shape).astype(np.float32)
+        worker.load(arrays)
+        worker.run()
+        return worker.results()
+
+    check_equal(field.each(compute), field.label)
+
+
+def _case(size: StackSize, field: Field, best: Worker, repeats: int) -> dict[str, Any]:
+    products: list[Product] = []
+
+    def prepare(worker: Worker) -> None:
+        worker.build(TINY)  # so that what the libraries hold themselves is there already
+        worker.run()
+        worker.build(size)
+        worker.warm_up()
+        if not products and worker is field.workers.get("cpp"):
+            products.extend(worker.products())
+            best.load(products)
+
+    best.load(products)
+    measured = field.compete(prepare, repeats, {"machine": best})
+    limits = measured.pop("machine")
+    rates = best.rates()
+    case = {
+        "size": size.as_dict(),
+        "one_at_a_time": field.one_at_a_time,
+        "gemm": of(limits, lambda m: rates["square"] / m["square"] / 1e9).as_dict(),
+        "copy": of(limits, lambda m: rates["copy"] / m["copy"] / 1e9).as_dict(),
+        "rivals": [_row(rival, size, field, measured, limits, rates) for rival in field.rivals],
+    }
+    if products:
+        case["breakdown"] = breakdown(size, measured["cpp"], limits, rates, field.peaks_mib["cpp"])
+    return case
+
+
+def _row(
+    rival: Rival,
+    size: StackSize,
+    field: Field,
+    measured: dict[str, list[Measured | None]],
+    limits: list[Measured],
+    rates: dict[str, int],
+) -> dict[str, Any]:
+    row: dict[str, Any] = {"key": rival.key, "label": rival.label}
+    if rival.key not in measured:
+        return row | {"left_out": field.left_out[rival.key]}
+    runs, flop = measured[rival.key], counts.stack_flop(size, tiled=rival.key == "literal").total
+    square = rates["square"]
+    return row | {
+        "rounds": sum(run is not None for run in runs),
+        "forward_ms": of(runs, lambda m: 1e3 * m["forward"]).as_dict(),
+        "backward_ms": of(runs, lambda m: 1e3 * m["backward"]).as_dict(),
+        "total_ms": of(runs, lambda m: 1e3 * total(m)).as_dict(),
+        "ratio": ratio(runs, measured[field.first.key]).as_dict(),
+        "gflop": flop / 1e9,
+        "gflops": of(runs, lambda m: flop / total(m) / 1e9).as_dict(),
+        "of_gemm": ratio(
+            runs, limits, lambda m: flop / total(m), lambda m: square / m["square"]
+        ).as_dict(),
+        "peak_mib": field.peaks_mib[rival.key],
+    }
+
+
+def choose(
+    sizes: Iterable[str], batches: Iterable[int], quick: bool
+) -> list[tuple[str, StackSize]]:
+    """Sizes by name or as HxW[xC], each with every batch; those of the models by default."""
+    known = QUICK if quick else SIZES
+    named = {text: _size(text) for text in sizes} or known
+    batches = tuple(batches) or ((2,) if quick else (1, 2))
+    return [
+        (f"{name}, batch {batch}", replace(size, batch=batch))
+        for name, size in named.items()
+        for batch in batches
+    ]
+
+
+def choose_rivals(keys: str | None) -> list[Rival]:
+    """Rivals by their keys, separated by commas; all of them by default."""
+    wanted = keys.split(",") if keys else [rival.key for rival in RIVALS]
+    return chosen(RIVALS, wanted, f"--rivals {keys}")
+
+
+def _size(text: str) -> StackSize:
+    if text in SIZES:
+        return SIZES[text]
+    match = re.fullmatch(r"(\d+)x(\d+)(?:x(\d+))?", text)
+    if not match or min(map(int, match.groups("1024"))) < 1:
+        raise InputError(f"--size {text}: give height x width in positions, such as 41x41x1024")
+    height, width, channels = map(int, match.groups("1024"))
+    if min(height, width) < StackSize.grid:
+        raise InputError(f"--size {text}: the global grid needs at least 3 positions each way")
+    return StackSize(height=height, width=width, channels=channels)
