@@ -1,8 +1,8 @@
 """Synthetic quadrupeds with the Horse-Cow labels, for tests and the demo; nothing is downloaded.
 
-Every part of an animal shares one colour and one texture, and neck, legs and tail are the same
+Every part of an animal shares one color and one texture, and neck, legs and tail are the same
 tapered stroke. A window of a few pixels can tell animal from ground, but not a leg from the tail
-that hangs beside it, nor the neck from either, nor any of them from the twigs of the same colour
+that hangs beside it, nor the neck from either, nor any of them from the twigs of the same color
 that lie about: that takes the whole figure (what is attached where, and at which end the head is).
 
 `make_synthetic` writes a set in PASCAL-Part layout, which `lglstm data horse-cow` reads like the
@@ -122,7 +122,7 @@ def draw_animal(size: int = 97, seed: int = 0, index: int = 0) -> Animal:
         mask |= (owner == k).astype(np.uint8)
     figure = np.max(coverage, axis=0)
     twigs = _twigs(rng, figure, size)
-    return Animal(_colour(rng, np.maximum(figure, twigs), size), parts)
+    return Animal(_color(rng, np.maximum(figure, twigs), size), parts)
 
 
 # ---------------------------------------------------------------- the figure
@@ -250,17 +250,17 @@ def _twigs(rng: np.random.Generator, figure: np.ndarray, size: int) -> np.ndarra
     return twigs
 
 
-def _colour(rng: np.random.Generator, cover: np.ndarray, size: int) -> np.ndarray:
-    """Blend coat and ground by `cover`; both are one colour under the same kind of grain."""
-    coat, ground = _colours(rng)
-    layers = [colour + _grain(rng, size) for colour in (ground, coat)]
+def _color(rng: np.random.Generator, cover: np.ndarray, size: int) -> np.ndarray:
+    """Blend coat and ground by `cover`; both are one color under the same kind of grain."""
+    coat, ground = _colors(rng)
+    layers = [color + _grain(rng, size) for color in (ground, coat)]
     cover = cover[:, :, None]
     mixed = layers[0] * (1 - cover) + layers[1] * cover
     return np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
 
 
-def _colours(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Return two random colours, BGR, different enough to be seen apart and no more."""
+def _colors(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Return two random colors, BGR, different enough to be seen apart and no more."""
     while True:
         coat, ground = rng.uniform(60, 200, (2, 1)) + rng.normal(0, 20, (2, 3))
         if 50 < np.linalg.norm(coat - ground) < 110 and abs(coat.mean() - ground.mean()) > 18:

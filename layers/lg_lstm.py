@@ -13,10 +13,10 @@ place of the C++ layers of the same names in a prototxt:
       }
     }
 
-Symbols follow the paper (sec. 3.2): B images, d hidden cells of one LSTM, N neighbours, a global
+Symbols follow the paper (sec. 3.2): B images, d hidden cells of one LSTM, N neighbors, a global
 grid of G x G cells, maps of H x W positions. Everywhere:
 
-    local   (B, (N+1)d, H, W)   hidden cells arriving from the N neighbours, then the depth LSTM's
+    local   (B, (N+1)d, H, W)   hidden cells arriving from the N neighbors, then the depth LSTM's
     memory  (B, (N+1)d, H, W)   memory cells m, at the position where they were computed
     global  (B, d, G, G)        the largest hidden cells of the depth LSTM in each grid cell
 """
@@ -64,7 +64,7 @@ def shift(maps: Array, offset: tuple[int, int]) -> Array:
 
 
 def _overlap(step: int, length: int) -> tuple[slice, slice]:
-    """The positions of an axis whose neighbour `step` away exists, and those neighbours."""
+    """The positions of an axis whose neighbor `step` away exists, and those neighbors."""
     first, last = max(0, -step), min(length, length - step)
     return slice(first, last), slice(first + step, last + step)
 

@@ -35,13 +35,13 @@ def augment(
     """Return the example changed at random within `ranges`, of any size.
 
     photo: (H, W, 3) uint8 BGR; label: (H, W) uint8. The returned photo is float32 in 0 … 255 when
-    colours or angles changed.
+    colors or angles changed.
     """
     box = jitter(label, ranges.box_jitter, rng, ignore)
     box = crop(box, ranges.crop, rng)
     zoom, angle = rng.uniform(*ranges.scale), rng.uniform(*ranges.rotation)
     flip = rng.random() < 0.5
-    photo = scale_colours(photo, rng.uniform(*ranges.color, size=3))
+    photo = scale_colors(photo, rng.uniform(*ranges.color, size=3))
     photo, label = cut(photo, label, box, zoom, angle, ignore, mean)
     return mirror(photo, label, ranges.mirror_swaps) if ranges.mirror and flip else (photo, label)
 
@@ -73,8 +73,8 @@ def crop(box: Box, part: Range, rng: np.random.Generator) -> Box:
     return int(top), int(left), int(top + kept[0]), int(left + kept[1])
 
 
-def scale_colours(photo: np.ndarray, factors: np.ndarray) -> np.ndarray:
-    """Multiply the colour channels of a uint8 photo by their factors, within 0 … 255, float32."""
+def scale_colors(photo: np.ndarray, factors: np.ndarray) -> np.ndarray:
+    """Multiply the color channels of a uint8 photo by their factors, within 0 … 255, float32."""
     if np.all(factors == 1):
         return photo
     table = np.clip(np.arange(256)[:, None] * factors, 0, 255).astype(np.float32)
@@ -90,15 +90,15 @@ def cut(
     ignore: int = IGNORE,
     mean: Sequence[float] = MEAN_BGR,
 ) -> Pair:
-    """Return what `box` shows when the picture is zoomed and turned about the box's centre.
+    """Return what `box` shows when the picture is zoomed and turned about the box's center.
 
     angle: degrees counter-clockwise. What comes from outside the picture gets `mean` and `ignore`.
     """
     top, left, bottom, right = box
     if zoom == 1 and angle == 0:
         return photo[top:bottom, left:right], label[top:bottom, left:right]
-    centre = ((left + right - 1) / 2, (top + bottom - 1) / 2)
-    matrix = cv2.getRotationMatrix2D(centre, angle, zoom)
+    center = ((left + right - 1) / 2, (top + bottom - 1) / 2)
+    matrix = cv2.getRotationMatrix2D(center, angle, zoom)
     matrix[:, 2] -= (left, top)
     size = (right - left, bottom - top)
     outside = {"borderMode": cv2.BORDER_CONSTANT}

@@ -25,9 +25,9 @@ Range = tuple[float, float]
 class Augmentation:
     """Ranges [low, high] from which each example draws evenly; the defaults change nothing.
 
-    The order is: box, crop, scale and rotation about the box's centre, mirror, colour.
+    The order is: box, crop, scale and rotation about the box's center, mirror, color.
     Labels move with their pixels and are never interpolated. What comes from outside the photo gets
-    the mean as colour and `ignore_label` as label.
+    the mean as color and `ignore_label` as label.
 
     box_jitter: each side of the photo moves in by this part of its distance to the object's box,
         so the object stays whole: 0 leaves the side, 1 puts it at the object.
@@ -35,7 +35,7 @@ class Augmentation:
         keeps, at a random place.
     scale: zoom; below 1 the object gets smaller.
     rotation: degrees, counter-clockwise.
-    color: factor on the intensity of each colour channel, drawn apart.
+    color: factor on the intensity of each color channel, drawn apart.
     mirror: flip left to right with probability ½.
     mirror_swaps: pairs of ids that trade places in a flipped label map.
     """
@@ -60,7 +60,7 @@ HORSE_COW_AUGMENTATION: dict[str, Any] = {
 """Augmentation of the Horse-Cow models, as keys of `param_str`.
 
 The paper follows the authors' earlier work: a random box around the object, an additional crop,
-flips, colour-intensity scaling and rotation. It states no ranges: these are ours. The box takes in
+flips, color-intensity scaling and rotation. It states no ranges: these are ours. The box takes in
 anything between the object alone and all of the context that the prepared crop has. The others are
 moderate: a hoof or tail may be cut off now and then, an animal never stands on its head.
 """

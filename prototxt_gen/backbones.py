@@ -174,7 +174,7 @@ def upsampled(n: NetSpec, name: str, top: Top, like: Top, options: CoCNN) -> Top
     """Double a map's size and cut it to the size of `like`.
 
     Kernel 3, stride 2, no padding is the pooling turned round: position i of the coarse map lands
-    on the centre 2i + 1 of the window that it was pooled from.
+    on the center 2i + 1 of the window that it was pooled from.
     """
     fixed = options.upsampling == "bilinear"
     n[f"{name}_whole"] = L.Deconvolution(

@@ -1,4 +1,4 @@
-"""A picture of a net: blocks of layers, in the colours of what they are, from left to right.
+"""A picture of a net: blocks of layers, in the colors of what they are, from left to right.
 
 Block heights follow the size of the maps, so that an encoder narrows and a decoder widens.
 """
@@ -17,7 +17,7 @@ from lglstm.common.files import atomic_path
 from lglstm.prototxt_gen.shapes import Layer, lstm_param
 from lglstm.prototxt_gen.summary import Summary, group
 
-COLOURS = {
+COLORS = {
     "data": "#8d99a6",
     "backbone": "#4f7cac",
     "image labels": "#9a6fb0",
@@ -34,7 +34,7 @@ ARC = 0.24  # how far an arc bends, relative to its length
 
 @dataclass
 class Block:
-    """Layers drawn as one box: `title` above the lines of `text`; (x, y) is the centre."""
+    """Layers drawn as one box: `title` above the lines of `text`; (x, y) is the center."""
 
     key: str
     part: str
@@ -136,13 +136,13 @@ def place(blocks: dict[str, Block], links: list[Link]) -> None:
 
 def paint(axes, block: Block) -> None:
     """Draw a block's box and its words."""
-    colour = COLOURS[block.part]
+    color = COLORS[block.part]
     box = FancyBboxPatch(
         (block.x - WIDTH / 2, block.y - block.height / 2),
         WIDTH,
         block.height,
         boxstyle="round,pad=0,rounding_size=0.12",
-        facecolor=colour,
+        facecolor=color,
         edgecolor="white",
         linewidth=1.2,
         zorder=3,
@@ -222,18 +222,18 @@ def goes_over(source: Block, target: Block) -> bool:
 
 
 def connect(axes, source: Block, target: Block) -> None:
-    """Draw an arrow: straight to a neighbour, in an arc over what lies between, down to a loss."""
+    """Draw an arrow: straight to a neighbor, in an arc over what lies between, down to a loss."""
     style = {"arrowstyle": "-|>", "mutation_scale": 7, "linewidth": 0.9, "color": "#777777"}
     if goes_over(source, target):
         above = [block.y + block.height / 2 + 0.32 for block in (source, target)]
         start, end = (source.x, above[0]), (target.x, above[1])
-        style |= {"connectionstyle": f"arc3,rad={-ARC}", "color": COLOURS[source.part]}
+        style |= {"connectionstyle": f"arc3,rad={-ARC}", "color": COLORS[source.part]}
     elif source.part == "image labels" and target.x > source.x:
         start = (source.x + WIDTH / 2, source.y)
         end = (target.x, -target.height / 2)
         if target.part == "prediction":
             end = (target.x - WIDTH / 2, target.y)
-        style |= {"connectionstyle": "arc3,rad=0.12", "color": COLOURS[source.part]}
+        style |= {"connectionstyle": "arc3,rad=0.12", "color": COLORS[source.part]}
     elif source.x == target.x:
         start = (source.x, source.y - source.height / 2)
         end = (target.x, target.y + target.height / 2)
@@ -267,7 +267,7 @@ def title(axes, summary: Summary, blocks: dict[str, Block], top: float) -> None:
     )
     axes.text(-WIDTH / 2, top - 0.62, totals, fontsize=8, va="top", color="#444444")
     parts = dict.fromkeys(block.part for block in blocks.values())
-    handles = [Patch(color=COLOURS[part], label=part) for part in parts]
+    handles = [Patch(color=COLORS[part], label=part) for part in parts]
     axes.legend(
         handles=handles,
         loc="upper right",

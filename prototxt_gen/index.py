@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lglstm.prototxt_gen.nets import build
 from lglstm.prototxt_gen.registry import MODELS, Model
-from lglstm.prototxt_gen.summary import PAPER_GPU_BYTES, Summary, summarise_nets
+from lglstm.prototxt_gen.summary import PAPER_GPU_BYTES, Summary, summarize_nets
 
 HEAD = """\
 # Models
@@ -54,7 +54,7 @@ def index() -> str:
     ]
     largest = 0
     for name, model in MODELS.items():
-        measured = summarise_nets(
+        measured = summarize_nets(
             name, build(model.options, name, "train"), build(model.options, name, "test")
         )
         largest = max(largest, measured.gpu_bytes)

@@ -35,7 +35,7 @@ class ModelOptions:
     engine: str = option("caffe", "LG-LSTM layers in C++ or in Python", choices=("caffe", "python"))
     lg_lstm_layers: int = option(5, "stacked LG-LSTM layers; 0 leaves them out", low=0)
     hidden: int = option(64, "hidden cells d of each LSTM", low=1)
-    neighbors: int = option(8, "local neighbours N of a position", choices=(2, 4, 8))
+    neighbors: int = option(8, "local neighbors N of a position", choices=(2, 4, 8))
     global_grid: int = option(3, "grid G of the global hidden cells, G×G; 0 is without", low=0)
     share_spatial: bool = option(True, "one weight matrix for the N spatial LSTMs")
     share_layers: bool = option(True, "one set of weights for all LG-LSTM layers")
@@ -69,7 +69,7 @@ class ModelOptions:
     crop: tuple[float, float] = option((1, 1), "part of each side that an additional crop keeps")
     scale: tuple[float, float] = option((1, 1), "zoom")
     rotation: tuple[float, float] = option((0, 0), "degrees, counter-clockwise")
-    color: tuple[float, float] = option((1, 1), "factor on each colour channel")
+    color: tuple[float, float] = option((1, 1), "factor on each color channel")
 
     # Training
     batch_size: int = option(2, "images in a training iteration", low=1)

@@ -46,8 +46,8 @@ def horse_cow(animal: str) -> dict[str, Model]:
             "LargeFOV + five 3×3 convolutions of 576 filters",
             "Table 5",
         ),
-        "_local2": (vary(neighbors=2), "2 neighbours", "Table 5"),
-        "_local4": (vary(neighbors=4), "4 neighbours", "Table 5"),
+        "_local2": (vary(neighbors=2), "2 neighbors", "Table 5"),
+        "_local4": (vary(neighbors=4), "4 neighbors", "Table 5"),
         "_wo_global": (vary(global_grid=0), "no global hidden cells", "Table 5"),
     }
     return {f"{animal}{suffix}": Model(*entry) for suffix, entry in variants.items()}

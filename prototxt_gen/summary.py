@@ -65,14 +65,14 @@ class Summary:
         }
 
 
-def summarise(folder: Path) -> Summary:
+def summarize(folder: Path) -> Summary:
     """Measure `folder/train.prototxt`, and test.prototxt beside it."""
-    return summarise_nets(
+    return summarize_nets(
         folder.name, read_net(folder / "train.prototxt"), read_net(folder / "test.prototxt")
     )
 
 
-def summarise_nets(
+def summarize_nets(
     name: str, train_net: caffe_pb2.NetParameter, test_net: caffe_pb2.NetParameter
 ) -> Summary:
     """Measure a training net and the test net that Caffe keeps beside it."""

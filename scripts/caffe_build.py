@@ -72,7 +72,7 @@ def cmake_flags() -> list[str]:
     """CMake's options; those for the GPU are explained in caffe_cuda."""
     libraries = Path("/usr/lib") / sysconfig.get_config_var("MULTIARCH")
     headers = Path("/usr/include") / sysconfig.get_config_var("MULTIARCH")
-    # The OpenMP flavour, whatever Debian's alternatives say: our layers use OpenMP too, and two
+    # The OpenMP flavor, whatever Debian's alternatives say: our layers use OpenMP too, and two
     # pools of threads would fight for the cores.
     blas = libraries / "openblas-openmp"
     rpath = f"$ORIGIN/../lib;$ORIGIN/../../..;{blas}"  # from bin and from site-packages/caffe

@@ -22,7 +22,7 @@ import caffe_source
 from caffe_build import cache_folder
 from lglstm.common.errors import InputError
 
-EMULATION = Path(__file__).resolve().parent.parent / "layers" / "caffe" / "emulation"
+EMULATION = Path(__file__).resolve().parent.parent / "tests" / "emulation"
 LAYERS = ["util/lg_lstm", "layers/lg_lstm_base_layer", "layers/lg_lstm_layer"]
 LAYERS += ["layers/lg_lstm_transition_layer"]
 CORE = ["blob", "common", "layer", "syncedmem", "util/math_functions"]

@@ -14,13 +14,13 @@ from lglstm.common.preprocessing import MEAN_BGR
 
 HORSE = LABEL_SETS["horse"]
 
-# Class k is the colour (B, G, R) of row k: the net below finds it exactly.
-COLOURS = np.array(
+# Class k is the color (B, G, R) of row k: the net below finds it exactly.
+COLORS = np.array(
     [[128, 128, 128], [250, 20, 20], [20, 250, 20], [20, 20, 250], [250, 250, 20]], np.uint8
 )
 
-COLOUR_NET = """
-name: "colours"
+COLOR_NET = """
+name: "colors"
 layer { name: "data" type: "Input" top: "data"
   input_param { shape { dim: 1 dim: 3 dim: 24 dim: 40 } } }
 layer { name: "nearest" type: "Convolution" bottom: "data" top: "score"
@@ -28,19 +28,19 @@ layer { name: "nearest" type: "Convolution" bottom: "data" top: "score"
 """
 
 
-def colour_net(folder: Path) -> tuple[Path, Path]:
-    """A deploy net and weights that classify each pixel by the nearest of COLOURS.
+def color_net(folder: Path) -> tuple[Path, Path]:
+    """A deploy net and weights that classify each pixel by the nearest of COLORS.
 
-    The distance to colour c is smallest where 2c·x − c·c is largest, so a 1×1 convolution does.
+    The distance to color c is smallest where 2c·x − c·c is largest, so a 1×1 convolution does.
     """
     import caffe
 
-    deploy, weights = folder / "deploy.prototxt", folder / "colours.caffemodel"
-    deploy.write_text(COLOUR_NET)
+    deploy, weights = folder / "deploy.prototxt", folder / "colors.caffemodel"
+    deploy.write_text(COLOR_NET)
     net = caffe.Net(str(deploy), caffe.TEST)
-    centred = COLOURS - np.float64(MEAN_BGR)
-    net.params["nearest"][0].data[...] = 2 * centred.reshape(5, 3, 1, 1)
-    net.params["nearest"][1].data[...] = -(centred**2).sum(axis=1)
+    centered = COLORS - np.float64(MEAN_BGR)
+    net.params["nearest"][0].data[...] = 2 * centered.reshape(5, 3, 1, 1)
+    net.params["nearest"][1].data[...] = -(centered**2).sum(axis=1)
     net.save(str(weights))
     return deploy, weights
 
@@ -51,8 +51,8 @@ def draw_label(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     return np.repeat(np.repeat(blocks, height // 4, axis=0), width // 5, axis=1)
 
 
-def colour_list(folder: Path, sizes=((24, 40), (48, 80), (72, 120)), seed: int = 0) -> Path:
-    """A list of photos that the colour net parses without an error; returns the list's path.
+def color_list(folder: Path, sizes=((24, 40), (48, 80), (72, 120)), seed: int = 0) -> Path:
+    """A list of photos that the color net parses without an error; returns the list's path.
 
     Where blocks meet, scaling blends their scores, so these pixels are ignored.
     """
@@ -61,7 +61,7 @@ def colour_list(folder: Path, sizes=((24, 40), (48, 80), (72, 120)), seed: int =
     for k, (height, width) in enumerate(sizes):
         ids = draw_label(rng, height, width)
         (folder / "images").mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(folder / f"images/photo{k}.png"), COLOURS[ids])
+        cv2.imwrite(str(folder / f"images/photo{k}.png"), COLORS[ids])
         ids[ndimage.maximum_filter(ids, 5) != ndimage.minimum_filter(ids, 5)] = IGNORE
         write_label(folder / f"labels/photo{k}.png", ids, HORSE.palette)
         lines.append(f"images/photo{k}.png labels/photo{k}.png\n")

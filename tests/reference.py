@@ -17,7 +17,7 @@ ARROWS = {
     4: ["↖", "↑", "↗", "←"],
     2: ["↑", "←"],
 }
-# An arrow stands for where the neighbour lies, seen from the position that receives.
+# An arrow stands for where the neighbor lies, seen from the position that receives.
 ROW_COLUMN = {
     "↖": (-1, -1),
     "↑": (-1, 0),

@@ -42,7 +42,7 @@ def command(
 
     FILE may be VGG_ILSVRC_16_layers.caffemodel, vgg16_20M.caffemodel, torchvision's vgg16 (.pth or
     .safetensors), or an .npz with conv1_1_w, conv1_1_b and so on. fc6 and fc7 of VGG-16 are
-    decimated to the net's 1024 filters. What a source lacks is left at its initialisation.
+    decimated to the net's 1024 filters. What a source lacks is left at its initialization.
 
     \b
     Examples:

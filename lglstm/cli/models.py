@@ -139,9 +139,9 @@ def summary(name: str, as_json: bool) -> None:
       lglstm models summary horse
       lglstm models summary horse --json
     """
-    from lglstm.prototxt_gen.summary import summarise
+    from lglstm.prototxt_gen.summary import summarize
 
-    measured = summarise(find_model(name, "train").folder)
+    measured = summarize(find_model(name, "train").folder)
     if as_json:
         click.echo(json.dumps(measured.as_dict(), indent=2))
     else:
@@ -164,12 +164,12 @@ def draw_model(name: str, output: Path | None) -> None:
       lglstm models draw atr --output atr.svg
     """
     from lglstm.prototxt_gen.draw import draw
-    from lglstm.prototxt_gen.summary import summarise
+    from lglstm.prototxt_gen.summary import summarize
 
     output = output or Path("runs") / f"{name}_net.png"
     if output.suffix not in (".png", ".svg", ".pdf"):
         raise InputError(f"{output}: give a file that ends in .png, .svg or .pdf")
-    draw(summarise(find_model(name, "train").folder), output)
+    draw(summarize(find_model(name, "train").folder), output)
     click.echo(output)
 
 

@@ -42,8 +42,8 @@ _UPRIGHT = {
 }
 """What turns a picture upright, by its EXIF orientation."""
 
-_GREY_STEPS = {"L;2": 85, "L;4": 17}
-"""Pillow spreads 2- and 4-bit grey over 0 … 255; by the step the ids come back."""
+_GRAY_STEPS = {"L;2": 85, "L;4": 17}
+"""Pillow spreads 2- and 4-bit gray over 0 … 255; by the step the ids come back."""
 
 PathLike = str | os.PathLike[str]
 
@@ -51,7 +51,7 @@ PathLike = str | os.PathLike[str]
 def read_photo(path: PathLike) -> np.ndarray:
     """Return (H, W, 3) uint8 BGR, upright.
 
-    Grey, palette, CMYK and 16-bit files are converted, transparency is dropped, an EXIF
+    Gray, palette, CMYK and 16-bit files are converted, transparency is dropped, an EXIF
     orientation is applied. Raises InputError for a missing, empty, damaged, cut-short or oversized
     file and for formats other than PHOTO_FORMATS.
     """
@@ -66,18 +66,18 @@ def read_photo(path: PathLike) -> np.ndarray:
 
 
 def read_label(path: PathLike, num_classes: int | None = None, ignore: int = IGNORE) -> np.ndarray:
-    """Return (H, W) uint8 of ids from a palette or grey PNG.
+    """Return (H, W) uint8 of ids from a palette or gray PNG.
 
     With `num_classes`, ids other than 0 … num_classes - 1 and `ignore` are refused. Raises
-    InputError for those, for pictures in colour and for unusable files.
+    InputError for those, for pictures in color and for unusable files.
     """
     with _opened(path, LABEL_FORMATS) as image:
         if image.mode not in ("P", "L", "1") and not image.mode.startswith("I"):
             raise InputError(
-                f"{path}: holds colours ({image.mode}), not ids; save the label map as a "
-                "single-channel PNG, palette or grey, whose pixel values are the ids"
+                f"{path}: holds colors ({image.mode}), not ids; save the label map as a "
+                "single-channel PNG, palette or gray, whose pixel values are the ids"
             )
-        step = _GREY_STEPS.get(image.tile[0][3], 1)
+        step = _GRAY_STEPS.get(image.tile[0][3], 1)
         ids = np.asarray(image) // step if step > 1 else np.asarray(image)
     limit = 256 if num_classes is None else num_classes
     _check_ids(path, ids, limit, ignore)
@@ -101,7 +101,7 @@ def read_pair(
 def write_label(path: PathLike, ids: np.ndarray, palette: np.ndarray) -> None:
     """Write (H, W) uint8 ids as a palette PNG, whole or not at all.
 
-    palette: (n, 3) RGB, the colour of each id, as `LabelSet.palette`.
+    palette: (n, 3) RGB, the color of each id, as `LabelSet.palette`.
     """
     if ids.ndim != 2 or ids.dtype != np.uint8:
         raise ValueError(f"{path}: ids are {ids.dtype} {ids.shape}; they must be (H, W) uint8")
@@ -165,7 +165,7 @@ def _orientation(image: Image.Image) -> int:
 def _to_rgb(image: Image.Image) -> Image.Image:
     if not image.mode.startswith("I"):
         return image.convert("RGB")
-    # 16-bit grey, which Pillow's own conversion would clip at 255 instead of scaling.
+    # 16-bit gray, which Pillow's own conversion would clip at 255 instead of scaling.
     levels = np.asarray(image).astype(np.int64).clip(0, 65_535)
     return Image.fromarray(((levels + 128) // 257).astype(np.uint8)).convert("RGB")
 

@@ -1,4 +1,4 @@
-"""Label sets: the names of the ids in a label map, their colours, and what a mirror swaps.
+"""Label sets: the names of the ids in a label map, their colors, and what a mirror swaps.
 
 A label map holds one id per pixel, 0 … `num_classes` − 1, and 255 where the truth is unknown.
 Everything that names, draws or mirrors such ids asks here.
@@ -17,10 +17,10 @@ from lglstm.common.suggest import nearest
 IGNORE = 255
 """The id of pixels that neither train nor count."""
 
-IGNORE_COLOUR = (255, 255, 255)
+IGNORE_COLOR = (255, 255, 255)
 """White is kept for 255 alone, so that ignored pixels are seen at once."""
 
-OUTSIDE_COLOUR = (255, 0, 255)
+OUTSIDE_COLOR = (255, 0, 255)
 """Magenta stands for ids that the set does not have: nobody overlooks a broken label map."""
 
 
@@ -31,20 +31,20 @@ class LabelSet:
     name: what the command line and `dataset.json` call it.
     names: one per id, background first.
     mirror_swaps: pairs of ids that trade places when an image is flipped left to right.
-    colours: one RGB triple per id.
+    colors: one RGB triple per id.
     """
 
     name: str
     names: tuple[str, ...]
-    colours: tuple[tuple[int, int, int], ...]
+    colors: tuple[tuple[int, int, int], ...]
     mirror_swaps: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
-        reserved = {IGNORE_COLOUR, OUTSIDE_COLOUR}
-        if len(self.colours) != len(self.names) or len(set(self.names)) != len(self.names):
-            raise ValueError(f"label set {self.name}: one distinct name and one colour per id")
-        if len(set(self.colours) | reserved) != len(self.colours) + len(reserved):
-            raise ValueError(f"label set {self.name}: colours repeat or are reserved")
+        reserved = {IGNORE_COLOR, OUTSIDE_COLOR}
+        if len(self.colors) != len(self.names) or len(set(self.names)) != len(self.names):
+            raise ValueError(f"label set {self.name}: one distinct name and one color per id")
+        if len(set(self.colors) | reserved) != len(self.colors) + len(reserved):
+            raise ValueError(f"label set {self.name}: colors repeat or are reserved")
 
     @property
     def num_classes(self) -> int:
@@ -52,10 +52,10 @@ class LabelSet:
 
     @cached_property
     def palette(self) -> np.ndarray:
-        """(256, 3) uint8 RGB: the colours of the classes, white for 255, magenta for the rest."""
-        palette = np.full((256, 3), OUTSIDE_COLOUR, np.uint8)
-        palette[: self.num_classes] = self.colours
-        palette[IGNORE] = IGNORE_COLOUR
+        """(256, 3) uint8 RGB: the colors of the classes, white for 255, magenta for the rest."""
+        palette = np.full((256, 3), OUTSIDE_COLOR, np.uint8)
+        palette[: self.num_classes] = self.colors
+        palette[IGNORE] = IGNORE_COLOR
         palette.setflags(write=False)
         return palette
 
@@ -85,11 +85,11 @@ def label_set(name: str) -> LabelSet:
     raise InputError(f"there is no label set '{name}'; {nearest(name, LABEL_SETS)}")
 
 
-def _spread_colours(count: int) -> tuple[tuple[int, int, int], ...]:
-    """Return black and `count` - 1 more colours, each as far as possible from those before it."""
+def _spread_colors(count: int) -> tuple[tuple[int, int, int], ...]:
+    """Return black and `count` - 1 more colors, each as far as possible from those before it."""
     steps = np.arange(0, 256, 51)
     cube = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), -1).reshape(-1, 3)
-    chosen = [IGNORE_COLOUR, OUTSIDE_COLOUR, (0, 0, 0)]
+    chosen = [IGNORE_COLOR, OUTSIDE_COLOR, (0, 0, 0)]
     while len(chosen) < count + 2:
         distance = np.linalg.norm(cube[:, None] - np.array(chosen), axis=2).min(1)
         chosen.append(tuple(int(c) for c in cube[distance.argmax()]))
@@ -97,7 +97,7 @@ def _spread_colours(count: int) -> tuple[tuple[int, int, int], ...]:
 
 
 ANIMAL_PARTS = ("background", "head", "body", "leg", "tail")
-_ANIMAL_COLOURS = ((0, 0, 0), (230, 75, 60), (52, 136, 214), (84, 180, 88), (245, 190, 50))
+_ANIMAL_COLORS = ((0, 0, 0), (230, 75, 60), (52, 136, 214), (84, 180, 88), (245, 190, 50))
 
 _ATR = (
     ("background", (0, 0, 0)),
@@ -132,16 +132,16 @@ _FASHIONISTA_NAMES = """
 LABEL_SETS: dict[str, LabelSet] = {
     labels.name: labels
     for labels in (
-        LabelSet("horse", ANIMAL_PARTS, _ANIMAL_COLOURS),
-        LabelSet("cow", ANIMAL_PARTS, _ANIMAL_COLOURS),
+        LabelSet("horse", ANIMAL_PARTS, _ANIMAL_COLORS),
+        LabelSet("cow", ANIMAL_PARTS, _ANIMAL_COLORS),
         LabelSet(
             "atr",
             tuple(name for name, _ in _ATR),
-            tuple(colour for _, colour in _ATR),
+            tuple(color for _, color in _ATR),
             mirror_swaps=((9, 10), (12, 13), (14, 15)),
         ),
         LabelSet(
-            "fashionista56", tuple(_FASHIONISTA_NAMES), _spread_colours(len(_FASHIONISTA_NAMES))
+            "fashionista56", tuple(_FASHIONISTA_NAMES), _spread_colors(len(_FASHIONISTA_NAMES))
         ),
     )
 }

@@ -2,7 +2,7 @@
 
 A photo is stretched to the net's input, its mean is subtracted, and it goes in as (3, h, w) float32
 in BGR order, unscaled: what the VGG-16 weights were trained on. Sizes are (height, width). All
-resizing aligns the outer edges of the pictures (a pixel is an area, its centre at ½).
+resizing aligns the outer edges of the pictures (a pixel is an area, its center at ½).
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ def resize_photo(photo: np.ndarray, size: Size) -> np.ndarray:
 def to_label_blob(label: np.ndarray, size: Size, stride: int = 1) -> np.ndarray:
     """Return the truth at the net's stride, (1, ⌈h/s⌉, ⌈w/s⌉) float32, as Caffe's losses take it.
 
-    label: (H, W) ids. It is stretched to `size` by nearest neighbour, never blended, and every
+    label: (H, W) ids. It is stretched to `size` by nearest neighbor, never blended, and every
     `stride`-th pixel is taken, beginning with the first: unit (i, j) of a net of stride 8 is
-    centred on pixel (8i, 8j) of its input when the input has 8m + 1 pixels.
+    centered on pixel (8i, 8j) of its input when the input has 8m + 1 pixels.
     """
     rows, columns = (
         nearest(source, target)[::stride] for source, target in zip(label.shape, size, strict=True)
@@ -61,7 +61,7 @@ def to_label_blob(label: np.ndarray, size: Size, stride: int = 1) -> np.ndarray:
 
 
 def nearest(source: int, target: int) -> np.ndarray:
-    """(target,) indices: the source pixel in which the centre of each target pixel lies."""
+    """(target,) indices: the source pixel in which the center of each target pixel lies."""
     return (2 * np.arange(target) + 1) * source // (2 * target)
 
 

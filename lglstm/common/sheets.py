@@ -30,7 +30,7 @@ class Row:
     """One example: its pictures from left to right, and a line of text below them.
 
     A picture is a photo, (H, W, 3) uint8 in BGR as the readers return it, or a label map,
-    (H, W) of ids, drawn in the colours of the label set.
+    (H, W) of ids, drawn in the colors of the label set.
     """
 
     pictures: Sequence[np.ndarray]
@@ -98,15 +98,15 @@ def write_sheet(
         sheet.save(temporary, quality=90, optimize=True)
 
 
-def colour_labels(label: np.ndarray, labels: LabelSet) -> np.ndarray:
+def color_labels(label: np.ndarray, labels: LabelSet) -> np.ndarray:
     """Return the (H, W, 3) uint8 RGB drawing of a label map (H, W)."""
     return labels.palette[np.asarray(label, np.uint8)]
 
 
 def _tile(picture: np.ndarray, labels: LabelSet, height: int) -> Image.Image:
-    """Scale a picture to `height`: label maps by nearest neighbour, photos smoothly."""
+    """Scale a picture to `height`: label maps by nearest neighbor, photos smoothly."""
     is_label = picture.ndim == 2
-    rgb = colour_labels(picture, labels) if is_label else picture[:, :, ::-1]
+    rgb = color_labels(picture, labels) if is_label else picture[:, :, ::-1]
     image = Image.fromarray(np.ascontiguousarray(rgb))
     width = max(1, round(image.width * height / image.height))
     method = Image.Resampling.NEAREST if is_label else Image.Resampling.LANCZOS
@@ -145,8 +145,8 @@ def _draw_legend(
     for line in lines:
         for x, label_id in line:
             left = MARGIN + x
-            colour = tuple(int(c) for c in labels.palette[label_id])
-            draw.rectangle((left, y, left + TEXT - 2, y + TEXT - 2), colour, outline=FAINT)
+            color = tuple(int(c) for c in labels.palette[label_id])
+            draw.rectangle((left, y, left + TEXT - 2, y + TEXT - 2), color, outline=FAINT)
             draw.text((left + TEXT + GAP, y), _name(label_id, labels), INK, _font(SMALL))
         y += TEXT + GAP
 

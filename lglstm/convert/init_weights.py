@@ -47,7 +47,7 @@ TORCHVISION_NAMES = {
 
 @dataclass(frozen=True)
 class Step:
-    """What happened to one layer: `action` is copied, decimated, or left at its initialisation."""
+    """What happened to one layer: `action` is copied, decimated, or left at its initialization."""
 
     layer: str
     action: str
@@ -78,7 +78,7 @@ def convert(
     steps = []
     for layer, wanted in shapes.items():
         if layer not in weights:
-            steps.append(Step(layer, "left at its initialisation", shape_text(wanted[0])))
+            steps.append(Step(layer, "left at its initialization", shape_text(wanted[0])))
             continue
         weight, bias = weights[layer]
         result[layer] = fit(source, layer, weight, bias, wanted)
@@ -225,7 +225,7 @@ def read_torchvision(source: Path) -> Weights:
     tensors = read_safetensors(source) if source.suffix == ".safetensors" else read_pth(source)
     batch_norm = [name for name in tensors if name.endswith("running_mean")]
     if batch_norm:
-        raise InputError(f"{source}: has batch normalisation ({batch_norm[0]}); give plain vgg16")
+        raise InputError(f"{source}: has batch normalization ({batch_norm[0]}); give plain vgg16")
     return {
         name: (tensors[f"{key}.weight"], tensors[f"{key}.bias"])
         for key, name in TORCHVISION_NAMES.items()

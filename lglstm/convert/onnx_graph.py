@@ -379,7 +379,7 @@ def _gates(g: Graph, x: str, sets: int, rows: list[str], d: int) -> list[tuple[s
 
 
 def _lg_lstm_tops(g: Graph, layer: Layer, hidden: list[str], memory: list[str]) -> list[str]:
-    """Hidden cells move to the neighbour that receives them; a pad below zero cuts."""
+    """Hidden cells move to the neighbor that receives them; a pad below zero cuts."""
     directions = _DIRECTIONS[layer.options["neighbors"]]
     arrivals = [
         g.op("Pad", h, g.ints(0, 0, -dy, -dx, 0, 0, dy, dx))

@@ -28,7 +28,7 @@ def build(
 ) -> dict:
     """Make a folder that any static web server can serve; job.output is the model in it.
 
-    labels_for: from the number of classes to their names and colours. say: for a status line. The
+    labels_for: from the number of classes to their names and colors. say: for a status line. The
     runtime comes from the npm package onnxruntime-web, as `npm ci` puts it into convert/web.
     Returns the conversion's report. Raises InputError; the folder appears whole or not at all.
     """
@@ -74,5 +74,5 @@ def _about(net, labels_for: Callable[[int], LabelSet]) -> dict:
         "size": list(shape[2:]),
         "mean_bgr": list(MEAN_BGR),
         "names": list(labels.names[: scores[1]]),
-        "colours": [list(colour) for colour in labels.colours[: scores[1]]],
+        "colors": [list(color) for color in labels.colors[: scores[1]]],
     }

@@ -68,7 +68,7 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 
 def thin(points: Sequence[Point]) -> list[Point]:
-    """At most MAX_POINTS of the points, each the mean of its neighbours in an even split."""
+    """At most MAX_POINTS of the points, each the mean of its neighbors in an even split."""
     if len(points) <= MAX_POINTS:
         return list(points)
     bounds = [len(points) * k // MAX_POINTS for k in range(MAX_POINTS + 1)]

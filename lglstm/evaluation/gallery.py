@@ -21,8 +21,8 @@ PER_GROUP = 4
 LONGEST_SIDE = 560
 """Pixels; larger photos are scaled down, so that a report stays near a megabyte."""
 
-ERROR_COLOUR = (214, 0, 110)
-IGNORED_COLOUR = (150, 150, 150)
+ERROR_COLOR = (214, 0, 110)
+IGNORED_COLOR = (150, 150, 150)
 
 VIEWS = {"side": "Side by side", "truth": "Truth", "prediction": "Prediction", "errors": "Errors"}
 GROUPS = {"worst": "Worst", "median": "Median", "best": "Best"}
@@ -67,10 +67,10 @@ def choose(images: Sequence[ImageScore]) -> dict[str, list[ImageScore]]:
 
 
 def error_map(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-    """(H, W, 4) RGBA: wrong pixels coloured, ignored ones grey, the rest transparent."""
+    """(H, W, 4) RGBA: wrong pixels colored, ignored ones gray, the rest transparent."""
     picture = np.zeros((*truth.shape, 4), np.uint8)
-    picture[truth != prediction] = (*ERROR_COLOUR, 255)
-    picture[truth == IGNORE] = (*IGNORED_COLOUR, 255)
+    picture[truth != prediction] = (*ERROR_COLOR, 255)
+    picture[truth == IGNORE] = (*IGNORED_COLOR, 255)
     return picture
 
 
@@ -80,7 +80,7 @@ def _legend(labels: LabelSet) -> str:
         for k, name in enumerate(labels.names)
         if k  # the background is transparent
     )
-    return f'<ul class="legend" aria-label="Colours of the labels">{entries}</ul>'
+    return f'<ul class="legend" aria-label="Colors of the labels">{entries}</ul>'
 
 
 # ----------------------------------------------------------------------------------- one image
@@ -140,7 +140,7 @@ def _shares(label: np.ndarray, labels: LabelSet) -> str:
 
 
 def _label_png(label: np.ndarray, labels: LabelSet) -> str:
-    """A label map in the colours of its set, background transparent so that the photo shows."""
+    """A label map in the colors of its set, background transparent so that the photo shows."""
     image = Image.fromarray(label)
     image.putpalette(labels.palette.tobytes())
     return _png(image, transparency=0)

@@ -23,8 +23,8 @@ def choices(name: str, legend: str, options: Mapping[str, str], shows: str = "")
 
 
 def swatch(labels: LabelSet, k: int) -> str:
-    """The colour of class k, as in the label maps."""
-    red, green, blue = labels.colours[k]
+    """The color of class k, as in the label maps."""
+    red, green, blue = labels.colors[k]
     return f'<span class="swatch" style="background:rgb({red},{green},{blue})"></span>'
 
 

@@ -1,4 +1,4 @@
-"""A photo with its parts in colour, and a legend that names them and their share of the picture."""
+"""A photo with its parts in color, and a legend that names them and their share of the picture."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TEXT, LINE, MARGIN, SWATCH = 15, 24, 12, 14
 
 def overlay(photo: np.ndarray, ids: np.ndarray, labels: LabelSet) -> Image.Image:
     """Draw (H, W, 3) BGR `photo` and its label map (H, W) with a legend on the right, as RGB."""
-    picture = _coloured(*_scaled(photo, ids), labels)
+    picture = _colored(*_scaled(photo, ids), labels)
     entries = _entries(ids, labels)
     font = ImageFont.load_default(TEXT)
     text_width = max((int(font.getlength(text)) + 1 for _, text in entries), default=0)
@@ -29,23 +29,23 @@ def overlay(photo: np.ndarray, ids: np.ndarray, labels: LabelSet) -> Image.Image
     sheet.paste(picture, (0, 0))
     draw = ImageDraw.Draw(sheet)
     x = picture.width + MARGIN
-    for k, (colour, text) in enumerate(entries):
+    for k, (color, text) in enumerate(entries):
         y = MARGIN + k * LINE
-        draw.rectangle((x, y, x + SWATCH, y + SWATCH), colour, outline=(120, 120, 120))
+        draw.rectangle((x, y, x + SWATCH, y + SWATCH), color, outline=(120, 120, 120))
         draw.text((x + SWATCH + MARGIN, y + SWATCH / 2), text, INK, font, anchor="lm")
     return sheet
 
 
 def _entries(ids: np.ndarray, labels: LabelSet) -> list[tuple[tuple[int, int, int], str]]:
-    """Colour and text of each part that was found, the largest first; no background."""
+    """Color and text of each part that was found, the largest first; no background."""
     shares = np.bincount(ids.ravel(), minlength=labels.num_classes) / ids.size
     found = [k for k in np.argsort(-shares, kind="stable") if k and shares[k]]
     if not found:
-        return [(labels.colours[0], f"only {labels.names[0]}")]
-    return [(labels.colours[k], f"{labels.names[k]}  {100 * shares[k]:.1f} %") for k in found]
+        return [(labels.colors[0], f"only {labels.names[0]}")]
+    return [(labels.colors[k], f"{labels.names[k]}  {100 * shares[k]:.1f} %") for k in found]
 
 
-def _coloured(photo: np.ndarray, ids: np.ndarray, labels: LabelSet) -> Image.Image:
+def _colored(photo: np.ndarray, ids: np.ndarray, labels: LabelSet) -> Image.Image:
     rgb = photo[:, :, ::-1].astype(np.float32)
     opacity = np.where(ids == 0, 0, OPACITY).astype(np.float32)[:, :, None]
     blended = rgb + opacity * (labels.palette[ids] - rgb)

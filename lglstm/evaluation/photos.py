@@ -1,7 +1,7 @@
 """Parsing collections of photos without truth: label maps, overlays, areas and score maps.
 
     OUT/labels/<name>.png      palette PNG at the photo's size
-    OUT/overlays/<name>.jpg    photo, parts in colour, legend
+    OUT/overlays/<name>.jpg    photo, parts in color, legend
     OUT/scores/<name>.npy      float32 (C, h, w) at the net's input size, when wanted
     OUT/areas.csv              each part's share of each picture
 

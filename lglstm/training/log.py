@@ -71,7 +71,7 @@ class Run:
     """The curves of one run: name of a loss or score -> {iteration: value}.
 
     `losses` holds the training losses, `TOTAL` their weighted sum; `tests` the same of the test
-    nets. Loss values have no unit (nats per labelled pixel for SoftmaxWithLoss).
+    nets. Loss values have no unit (nats per labeled pixel for SoftmaxWithLoss).
     """
 
     name: str

@@ -68,7 +68,7 @@ def seed_iteration(seed: int, rank: int, iteration: int) -> None:
     """Seed all generators that layers draw from for one iteration of one process of a run.
 
     These are Caffe's own, C's (HDF5Data shuffles with it) and NumPy's (for Python layers). A hash
-    and not seed + iteration, by which runs with neighbouring seeds would share dropout masks.
+    and not seed + iteration, by which runs with neighboring seeds would share dropout masks.
     """
     number = int(np.random.SeedSequence([seed, rank, iteration]).generate_state(1)[0])
     caffe.set_random_seed(number)

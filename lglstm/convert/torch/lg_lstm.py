@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# (row, column) of the neighbour that each spatial LSTM receives from.
+# (row, column) of the neighbor that each spatial LSTM receives from.
 DIRECTIONS = {
     8: [(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)],
     4: [(-1, -1), (-1, 0), (-1, 1), (0, -1)],

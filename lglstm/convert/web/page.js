@@ -76,7 +76,7 @@ function draw(labels, width, height) {
   const image = new ImageData(width, height);
   const counts = new Array(model.names.length).fill(0);
   labels.forEach((label, i) => {
-    image.data.set([...model.colours[label], label ? 255 : 0], 4 * i); // background: clear
+    image.data.set([...model.colors[label], label ? 255 : 0], 4 * i); // background: clear
     counts[label]++;
   });
   canvas.getContext("2d").putImageData(image, 0, 0);
@@ -95,7 +95,7 @@ function legend(counts) {
       const row = document.createElement("tr");
       const swatch = document.createElement("span");
       swatch.className = "swatch";
-      if (label) swatch.style.background = `rgb(${model.colours[label].join(" ")})`;
+      if (label) swatch.style.background = `rgb(${model.colors[label].join(" ")})`;
       const name = document.createElement("td");
       name.append(swatch, model.names[label]);
       const share = document.createElement("td");

@@ -86,7 +86,7 @@ export function areaTaps(source, target) {
   });
 }
 
-// The same for bilinear interpolation; a pixel's value is at its centre.
+// The same for bilinear interpolation; a pixel's value is at its center.
 export function linearTaps(source, target) {
   return Array.from({ length: target }, (_, index) => {
     const at = Math.min(Math.max((index + 0.5) * source / target - 0.5, 0), source - 1);

@@ -16,7 +16,7 @@ NAMES = ("fash_1", "2500_10", "2500_2", "4565_7", "997_1", "Multi_3", "dataset10
 
 
 def archive(root, names=NAMES):
-    """Write a small `humanparsing` folder; the last photo is grey, as some of the set are."""
+    """Write a small `humanparsing` folder; the last photo is gray, as some of the set are."""
     for folder in ("JPEGImages", "SegmentationClassAug"):
         (root / "humanparsing" / folder).mkdir(parents=True)
     for k, name in enumerate(names):
@@ -87,7 +87,7 @@ BROKEN = {
         lambda _, m: save_label(m, np.zeros((16, 24)), "atr"),
         r"2500_2\.png: is 24 × 16 pixels, its photo .* is 16 × 24",
     ),
-    "colours": (lambda _, m: m.write_bytes(photo_bytes(SHAPE, "PNG")), "holds colours"),
+    "colors": (lambda _, m: m.write_bytes(photo_bytes(SHAPE, "PNG")), "holds colors"),
     "ids": (lambda _, m: save_label(m, np.full(SHAPE, 40), "atr"), "outside the 18 classes"),
 }
 

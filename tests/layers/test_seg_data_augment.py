@@ -14,7 +14,7 @@ from lglstm.layers.seg_augment import augment, crop, cut, jitter, mirror, object
 from lglstm.layers.seg_options import HORSE_COW_AUGMENTATION, Augmentation
 
 STEP = 40
-"""Grey levels between two ids in a painted photo."""
+"""Gray levels between two ids in a painted photo."""
 
 OUTSIDE = (IGNORE, IGNORE, IGNORE)
 """As mean, so that what comes from outside is painted like its label."""
@@ -44,9 +44,9 @@ def painted(ids: np.ndarray) -> np.ndarray:
 
 
 def inside_areas(ids: np.ndarray) -> np.ndarray:
-    """Pixels whose neighbours all have the same id: interpolation cannot show there."""
+    """Pixels whose neighbors all have the same id: interpolation cannot show there."""
     same = cv2.erode(ids, np.ones((5, 5))) == cv2.dilate(ids, np.ones((5, 5)))
-    same[[0, -1]] = same[:, [0, -1]] = False  # their neighbours are cut off
+    same[[0, -1]] = same[:, [0, -1]] = False  # their neighbors are cut off
     return same
 
 
@@ -80,7 +80,7 @@ def test_what_comes_from_outside_is_mean_and_ignored():
 
 
 @pytest.mark.parametrize("angle", [90, 180, -90])
-def test_rotation_is_counter_clockwise_about_the_centre(angle):
+def test_rotation_is_counter_clockwise_about_the_center(angle):
     label = np.random.default_rng(0).integers(0, 5, (21, 21), dtype=np.uint8)
     photo, ids = cut(painted(label), label, (0, 0, 21, 21), angle=angle)
     np.testing.assert_array_equal(ids, np.rot90(label, angle // 90))
@@ -136,7 +136,7 @@ def test_crop_keeps_its_part_of_the_box():
     assert crop((3, 4, 4, 5), (0.1, 0.1), np.random.default_rng(0)) == (3, 4, 4, 5)
 
 
-def test_colour_scales_each_channel_and_leaves_labels():
+def test_color_scales_each_channel_and_leaves_labels():
     photo, label = np.full((6, 8, 3), 100, np.uint8), example(0)[1][:6, :8]
     ranges = Augmentation(color=(0.5, 3))
     seen = []

@@ -105,12 +105,19 @@ def test_a_second_run_does_only_what_is_missing(tmp_path):
 def test_kill_9_half_way_leaves_whole_files_and_a_run_that_goes_on(tmp_path):
     notes, root = tmp_path / "notes", tmp_path / "set"
     script = (
-        "import sys; sys.path[:0] = [sys.argv[3]]\n"
+        "import sys; sys.path[:0] = sys.argv[3:]\n"
         "from test_data_prepare import *\n"
         "if __name__ == '__main__':\n"
         "    prepare(plan(Path(sys.argv[1]), 30, seconds=0.02), sys.argv[2], workers=1)\n"
     )
-    arguments = [sys.executable, "-c", script, str(notes), str(root), str(Path(__file__).parent)]
+    arguments = [
+        sys.executable,
+        "-c",
+        script,
+        str(notes),
+        str(root),
+        *map(str, Path(__file__).parents[:2]),
+    ]
     process = subprocess.Popen(arguments)
     journal = root / "prepared.jsonl"
     while not (journal.exists() and len(journal.read_text().splitlines()) > 8):

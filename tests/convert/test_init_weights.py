@@ -100,7 +100,7 @@ def test_v1_caffemodel_with_fully_connected_layers(tmp_path):
     actions = {step.layer: step.action for step in made.steps}
     assert actions["conv5_3"] == "copied" and actions["fc6"] == actions["fc7"] == "decimated"
     rest = {"transition", "lg_lstm1", "score5_local", "score5_global"}
-    assert {actions[layer] for layer in rest} == {"left at its initialisation"}
+    assert {actions[layer] for layer in rest} == {"left at its initialization"}
     assert set(actions) == set(target_shapes())
 
 
@@ -131,7 +131,7 @@ def as_safetensors(state, folder):
 
 @pytest.mark.parametrize("save", [as_pth, as_safetensors])
 def test_torchvision_state_dict_written_by_hand(save, tmp_path):
-    """conv1_1 on our blob equals torchvision's conv1_1 on its normalised RGB image."""
+    """conv1_1 on our blob equals torchvision's conv1_1 on its normalized RGB image."""
     weights = vgg16(np.random.default_rng(2))
     made = convert_and_check_rest(save(torchvision_state(weights), tmp_path), weights)
     np.testing.assert_array_equal(made.weights["fc7"][0][:, :, 0, 0], weights["fc7"][0][::4, ::4])
@@ -232,10 +232,10 @@ def test_pickles_with_code_in_them_are_not_run(tmp_path):
     assert not (tmp_path / "written_by_the_pickle").exists()
 
 
-def test_batch_normalised_vgg_is_refused(tmp_path):
+def test_batch_normalized_vgg_is_refused(tmp_path):
     state = torchvision_state(vgg16(np.random.default_rng(7)))
     state["features.1.running_mean"] = np.zeros(4, np.float32)
-    refused(as_safetensors(state, tmp_path), "batch normalisation")
+    refused(as_safetensors(state, tmp_path), "batch normalization")
 
 
 # -------------------------------------------------------------------------------- the command

@@ -30,7 +30,7 @@ from lglstm.training.plan import Options, make_plan  # noqa: E402
 from lglstm.training.plot import draw, smooth  # noqa: E402
 from lglstm.training.stop import StopRequest  # noqa: E402
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 # Seconds that a tiny training may take on a machine that is busy with other things.
 PATIENCE = 300
@@ -557,13 +557,13 @@ def test_plot_draws_runs_of_both_kinds(tmp_path):
         (2, 1, 2),
         (4, 16, 1),
     ]
-    assert colours(tmp_path / "c.png") > 50
+    assert colors(tmp_path / "c.png") > 50
     run = log.read(tmp_path / "run.csv")
     draw([run], tmp_path / "one.png")
     assert Image.open(tmp_path / "one.png").width > 1.8 * Image.open(tmp_path / "c.png").width
 
 
-def colours(path: Path) -> int:
+def colors(path: Path) -> int:
     return len(Image.open(path).convert("RGB").getcolors(1 << 20))
 
 

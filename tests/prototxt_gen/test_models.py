@@ -16,7 +16,7 @@ from lglstm.prototxt_gen.nets import build
 from lglstm.prototxt_gen.options import CoCNN, Demo, LargeFOV
 from lglstm.prototxt_gen.registry import MODELS, find
 from lglstm.prototxt_gen.shapes import measure, read_net
-from lglstm.prototxt_gen.summary import PAPER_GPU_BYTES, own_weights, summarise_nets
+from lglstm.prototxt_gen.summary import PAPER_GPU_BYTES, own_weights, summarize_nets
 
 
 def options_of(name):
@@ -154,7 +154,7 @@ def test_totals_match_the_arithmetic_of_the_paper():
 
 
 def summary(name):
-    return summarise_nets(name, net(name), net(name, "test"))
+    return summarize_nets(name, net(name), net(name, "test"))
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -363,7 +363,7 @@ def test_table_5_variants_differ_in_what_they_name_alone(animal, variant):
     assert changed == named[variant]
 
 
-def test_fewer_neighbours_change_one_number_per_layer():
+def test_fewer_neighbors_change_one_number_per_layer():
     full, local = layers(net("horse")), layers(net("horse_local2"))
     for layer in local.values():
         if layer.HasField("lg_lstm_param"):

@@ -99,12 +99,12 @@ def test_groups_are_the_extremes_and_the_middle():
     assert list(few) == ["all"] and len(few["all"]) == 5
 
 
-def test_error_map_marks_wrong_pixels_and_greys_ignored_ones():
+def test_error_map_marks_wrong_pixels_and_grays_ignored_ones():
     truth = np.array([[0, 1, 255]], np.uint8)
     picture = gallery.error_map(truth, np.array([[0, 2, 2]], np.uint8))
     assert picture[0, 0, 3] == 0
-    assert tuple(picture[0, 1]) == (*gallery.ERROR_COLOUR, 255)
-    assert tuple(picture[0, 2]) == (*gallery.IGNORED_COLOUR, 255)
+    assert tuple(picture[0, 1]) == (*gallery.ERROR_COLOR, 255)
+    assert tuple(picture[0, 2]) == (*gallery.IGNORED_COLOR, 255)
 
 
 @pytest.mark.parametrize("bounds", [(0, 1), (0.31, 0.37), (3, 3), (-5, 12_345), (0, 0)])

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 caffe = pytest.importorskip("caffe", reason="needs Caffe: make setup")
 
-from evaluation_help import COLOURS, HORSE, colour_net  # noqa: E402
+from evaluation_help import COLORS, HORSE, color_net  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from lglstm.cli.main import main  # noqa: E402
@@ -26,8 +26,8 @@ from lglstm.evaluation.overlay import overlay  # noqa: E402
 
 
 @pytest.fixture(scope="module")
-def colours(tmp_path_factory):
-    return colour_net(tmp_path_factory.mktemp("net"))
+def colors(tmp_path_factory):
+    return color_net(tmp_path_factory.mktemp("net"))
 
 
 def predict(*arguments):
@@ -35,13 +35,13 @@ def predict(*arguments):
 
 
 def halves(left: int, right: int, height: int = 30, width: int = 50) -> np.ndarray:
-    """A photo whose left half is of one class's colour, the right half of another's."""
+    """A photo whose left half is of one class's color, the right half of another's."""
     ids = np.full((height, width), left)
     ids[:, width // 2 :] = right
-    return COLOURS[ids]
+    return COLORS[ids]
 
 
-def test_a_folder_with_bad_files_gives_all_good_ones(colours, tmp_path):
+def test_a_folder_with_bad_files_gives_all_good_ones(colors, tmp_path):
     photos = tmp_path / "photos"
     (photos / "more").mkdir(parents=True)
     cv2.imwrite(str(photos / "a.png"), halves(1, 3))
@@ -49,7 +49,7 @@ def test_a_folder_with_bad_files_gives_all_good_ones(colours, tmp_path):
     (photos / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut short")
     (photos / "notes.txt").write_text("no photo")
     out = tmp_path / "out"
-    arguments = (colours[0], photos, "--weights", colours[1], "--out", out, "--batch", 2)
+    arguments = (colors[0], photos, "--weights", colors[1], "--out", out, "--batch", 2)
     result = predict(*arguments, "--scores", "--json")
     assert result.exit_code == 1  # one photo could not be read
     assert "not parsed: " in result.stderr and "broken.jpg" in result.stderr
@@ -63,7 +63,7 @@ def test_a_folder_with_bad_files_gives_all_good_ones(colours, tmp_path):
     ids = read_label(out / "labels/a.png")
     assert ids.shape == (30, 50) and (ids[:, :22] == 1).all() and (ids[:, 28:] == 3).all()
     with Image.open(out / "labels/a.png") as image:
-        assert image.mode == "P" and image.getpalette()[3:6] == list(HORSE.colours[1])
+        assert image.mode == "P" and image.getpalette()[3:6] == list(HORSE.colors[1])
     scores = np.load(out / "scores/more/b.npy", allow_pickle=False)
     assert scores.shape == (5, 24, 40) and (scores.argmax(0) == 2).all()
     with Image.open(out / "overlays/more/b.jpg") as drawing:
@@ -73,11 +73,11 @@ def test_a_folder_with_bad_files_gives_all_good_ones(colours, tmp_path):
     assert (rows[1]["width"], rows[1]["height"], rows[1]["body"]) == ("40", "24", "1.000000")
 
 
-def test_photos_are_not_parsed_twice(colours, tmp_path, monkeypatch):
+def test_photos_are_not_parsed_twice(colors, tmp_path, monkeypatch):
     for k in range(3):
         cv2.imwrite(str(tmp_path / f"{k}.png"), halves(k, k + 1))
     out = tmp_path / "out"
-    arguments = (colours[0], *tmp_path.glob("*.png"), "--weights", colours[1], "--out", out)
+    arguments = (colors[0], *tmp_path.glob("*.png"), "--weights", colors[1], "--out", out)
     assert predict(*arguments).exit_code == 0
     first = (out / "areas.csv").read_text()
     (out / "overlays/1.jpg").unlink()
@@ -91,8 +91,8 @@ def test_photos_are_not_parsed_twice(colours, tmp_path, monkeypatch):
     assert (out / "areas.csv").read_text() == first
 
 
-def test_a_long_collection_is_read_only_a_little_ahead(colours):
-    parser = Parser(*colours, batch_size=2)
+def test_a_long_collection_is_read_only_a_little_ahead(colors):
+    parser = Parser(*colors, batch_size=2)
     read = []
 
     def reading(job):
@@ -108,17 +108,17 @@ def test_a_long_collection_is_read_only_a_little_ahead(colours):
     assert sorted(read) == list(range(60))
 
 
-def test_one_class_everywhere_is_warned_of(colours, tmp_path):
-    cv2.imwrite(str(tmp_path / "grey.png"), halves(0, 0))
+def test_one_class_everywhere_is_warned_of(colors, tmp_path):
+    cv2.imwrite(str(tmp_path / "gray.png"), halves(0, 0))
     result = predict(
-        colours[0], tmp_path / "grey.png", "--weights", colours[1], "--out", tmp_path / "out"
+        colors[0], tmp_path / "gray.png", "--weights", colors[1], "--out", tmp_path / "out"
     )
     assert result.exit_code == 0
     assert "warning: 100.0% of all pixels are predicted as background" in result.stderr
 
 
-def test_what_cannot_be_parsed_is_said(colours, tmp_path, monkeypatch):
-    net = (colours[0], "--weights", colours[1], "--out", tmp_path / "out")
+def test_what_cannot_be_parsed_is_said(colors, tmp_path, monkeypatch):
+    net = (colors[0], "--weights", colors[1], "--out", tmp_path / "out")
     empty = predict(*net, tmp_path)
     assert empty.exit_code == 1 and "no photos there" in empty.stderr
     for suffix in ("png", "bmp"):
@@ -130,29 +130,29 @@ def test_what_cannot_be_parsed_is_said(colours, tmp_path, monkeypatch):
     assert nobody.exit_code == 1 and "no Dask scheduler answers there" in nobody.stderr
 
 
-def test_overlay_colours_parts_and_names_them():
+def test_overlay_colors_parts_and_names_them():
     ids = np.zeros((40, 60), np.uint8)
     ids[:, 30:] = 2
     photo = np.full((40, 60, 3), 100, np.uint8)
     drawing = np.asarray(overlay(photo, ids, HORSE))
     height = drawing.shape[0]
     assert (drawing[: height // 2, 10] == 100).all()  # background stays as it is
-    body = 100 + 0.55 * (np.array(HORSE.colours[2]) - 100)
+    body = 100 + 0.55 * (np.array(HORSE.colors[2]) - 100)
     np.testing.assert_allclose(drawing[height // 2, 300], body, atol=1)
     plain = np.asarray(overlay(photo, np.zeros_like(ids), HORSE))
     assert (plain[:, -40:] != 250).any()  # the legend then says "only background"
 
 
 @pytest.mark.slow
-def test_every_photo_is_parsed_once_when_a_worker_is_killed(colours, tmp_path):
+def test_every_photo_is_parsed_once_when_a_worker_is_killed(colors, tmp_path):
     distributed = pytest.importorskip("distributed", reason="needs the package distributed")
     count, photos, out = 160, tmp_path / "photos", tmp_path / "out"
     photos.mkdir()
     for k in range(count):
         cv2.imwrite(str(photos / f"{k:03}.png"), halves(k % 5, (k // 5) % 5, 400, 600))
     command = [
-        sys.executable, "-m", "lglstm.cli.main", "predict", colours[0], photos,
-        "--weights", colours[1], "--out", out, "--cpu", "--json",
+        sys.executable, "-m", "lglstm.cli.main", "predict", colors[0], photos,
+        "--weights", colors[1], "--out", out, "--cpu", "--json",
     ]  # fmt: skip
     with distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None

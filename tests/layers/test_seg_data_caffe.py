@@ -19,7 +19,7 @@ from lglstm.layers.seg_prefetch import Inline
 
 caffe = pytest.importorskip("caffe", reason="needs Caffe: make setup")
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).resolve().parents[1]
 PROGRAM = shutil.which("caffe") or str(Path(sys.executable).with_name("caffe"))
 
 POSITION = "param { lr_mult: 0 decay_mult: 0 }"

@@ -35,7 +35,7 @@ def test_masks_are_disjoint_and_named_as_in_pascal_part():
     assert set(animal.parts) - {"neck"} <= horse_cow.PARTS.keys()
 
 
-def test_colour_does_not_tell_the_parts_apart():
+def test_color_does_not_tell_the_parts_apart():
     """Within an image, parts differ far less from each other than from the ground."""
     between_parts, to_ground = [], []
     for index in range(30):

@@ -14,10 +14,10 @@ from scipy import ndimage
 caffe = pytest.importorskip("caffe", reason="needs Caffe: make setup")
 
 from evaluation_help import (  # noqa: E402
-    COLOURS,
+    COLORS,
     HORSE,
-    colour_list,
-    colour_net,
+    color_list,
+    color_net,
     demo_weights,
     draw_label,
 )
@@ -30,19 +30,19 @@ from lglstm.evaluation.inference import Parser  # noqa: E402
 from lglstm.evaluation.metrics import Metrics  # noqa: E402
 from lglstm.evaluation.scoring import evaluate_list  # noqa: E402
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parents[2]
 DEMO = REPOSITORY / "models/demo"
 
 
 @pytest.fixture(scope="module")
-def colours(tmp_path_factory):
-    """(deploy, weights) of the net that classifies colours."""
-    return colour_net(tmp_path_factory.mktemp("net"))
+def colors(tmp_path_factory):
+    """(deploy, weights) of the net that classifies colors."""
+    return color_net(tmp_path_factory.mktemp("net"))
 
 
 @pytest.fixture
 def listed(tmp_path):
-    return colour_list(tmp_path / "data")
+    return color_list(tmp_path / "data")
 
 
 def lglstm(*arguments):
@@ -66,11 +66,11 @@ def error_of(*arguments):
 # ------------------------------------------------------------------------- right by construction
 
 
-def test_label_maps_have_the_photos_size_and_the_colours_classes(colours):
+def test_label_maps_have_the_photos_size_and_the_colors_classes(colors):
     rng = np.random.default_rng(1)
     labels = [draw_label(rng, *size) for size in ((24, 40), (96, 60), (8, 200), (240, 400))]
-    photos = [COLOURS[ids] for ids in labels]
-    parser = Parser(*colours, batch_size=4)
+    photos = [COLORS[ids] for ids in labels]
+    parser = Parser(*colors, batch_size=4)
     together = parser.parse(photos)
     for ids, found, photo in zip(labels, together, photos, strict=True):
         assert found.dtype == np.uint8 and found.shape == ids.shape
@@ -80,9 +80,9 @@ def test_label_maps_have_the_photos_size_and_the_colours_classes(colours):
         assert (found == parser.parse([photo])[0]).all()  # the batch does not matter
 
 
-def test_perfect_predictions_score_one_and_a_spoiled_truth_by_its_share(colours, listed, tmp_path):
+def test_perfect_predictions_score_one_and_a_spoiled_truth_by_its_share(colors, listed, tmp_path):
     def evaluate(out):
-        return evaluate_list(Parser(*colours, batch_size=2), listed, HORSE, tmp_path / out)
+        return evaluate_list(Parser(*colors, batch_size=2), listed, HORSE, tmp_path / out)
 
     labels = [listed.parent / f"labels/photo{k}.png" for k in range(3)]
     counted = sum((read_label(label) != 255).sum() for label in labels)
@@ -128,7 +128,7 @@ def test_all_layers_are_the_test_nets_scores_scaled_to_full_size(tmp_path):
 # ------------------------------------------------------------------------------------- resuming
 
 
-def test_resuming_parses_only_what_is_missing(colours, listed, tmp_path, monkeypatch):
+def test_resuming_parses_only_what_is_missing(colors, listed, tmp_path, monkeypatch):
     parsed = []
     original = Parser.scores
 
@@ -139,9 +139,9 @@ def test_resuming_parses_only_what_is_missing(colours, listed, tmp_path, monkeyp
     monkeypatch.setattr(Parser, "scores", counting)
     out = tmp_path / "out"
 
-    def evaluate(weights=colours[1]):
+    def evaluate(weights=colors[1]):
         parsed.clear()
-        return evaluate_list(Parser(colours[0], weights), listed, HORSE, out)
+        return evaluate_list(Parser(colors[0], weights), listed, HORSE, out)
 
     first = evaluate()
     assert parsed == [24, 48, 72]
@@ -155,8 +155,8 @@ def test_resuming_parses_only_what_is_missing(colours, listed, tmp_path, monkeyp
     evaluate()
     assert parsed == [72]
     # Other weights: nothing of the old ones is kept.
-    net = caffe.Net(str(colours[0]), caffe.TEST)
-    net.copy_from(str(colours[1]))
+    net = caffe.Net(str(colors[0]), caffe.TEST)
+    net.copy_from(str(colors[1]))
     net.params["nearest"][1].data[0] += 1e9  # all background
     net.save(str(tmp_path / "other.caffemodel"))
     black = evaluate(tmp_path / "other.caffemodel")
@@ -164,20 +164,20 @@ def test_resuming_parses_only_what_is_missing(colours, listed, tmp_path, monkeyp
     assert black.metrics.matrix[:, 1:].sum() == 0
 
 
-def test_foreign_files_are_never_deleted(colours, listed, tmp_path):
+def test_foreign_files_are_never_deleted(colors, listed, tmp_path):
     mine = tmp_path / "out/predictions/mine.png"
     mine.parent.mkdir(parents=True)
     mine.write_bytes(b"mine")
     with pytest.raises(InputError, match="did not write, such as .*mine.png"):
-        evaluate_list(Parser(*colours), listed, HORSE, tmp_path / "out")
+        evaluate_list(Parser(*colors), listed, HORSE, tmp_path / "out")
     assert mine.read_bytes() == b"mine"
 
 
 # ---------------------------------------------------------------------------------- the command
 
 
-def test_command_compares_writes_and_sets_the_exit_code(colours, listed, tmp_path):
-    arguments = ("evaluate", colours[0], "--weights", colours[1], "--list", listed, "--cpu")
+def test_command_compares_writes_and_sets_the_exit_code(colors, listed, tmp_path):
+    arguments = ("evaluate", colors[0], "--weights", colors[1], "--list", listed, "--cpu")
     out = tmp_path / "out"
     far = lglstm(*arguments, "--out", out, "--expect", "horse.lg_lstm")
     assert far.exit_code == 1
@@ -200,14 +200,14 @@ def test_command_compares_writes_and_sets_the_exit_code(colours, listed, tmp_pat
     assert (out / "report.html").stat().st_size > 10_000
 
 
-def test_label_maps_of_other_programs_are_scored_alike(colours, listed, tmp_path):
+def test_label_maps_of_other_programs_are_scored_alike(colors, listed, tmp_path):
     out = tmp_path / "out"
     common = ("--list", listed, "--labels", "horse", "--json")
-    ours = lglstm("evaluate", colours[0], "--weights", colours[1], "--out", out, *common)
+    ours = lglstm("evaluate", colors[0], "--weights", colors[1], "--out", out, *common)
     assert ours.exit_code == 0, ours.output
     theirs = tmp_path / "theirs"
     theirs.mkdir()
-    for k in range(3):  # grey PNGs without a palette, as others write them
+    for k in range(3):  # gray PNGs without a palette, as others write them
         cv2.imwrite(str(theirs / f"photo{k}.png"), read_label(out / f"predictions/photo{k}.png"))
     scored = lglstm("evaluate", "--predictions", theirs, "--out", tmp_path / "scored", *common)
     assert scored.exit_code == 0, scored.output
@@ -225,10 +225,10 @@ def test_a_net_that_says_one_class_everywhere_is_warned_of(listed, tmp_path):
     assert "4 of the 5 classes were never predicted (head, body, leg, tail)" in result.stderr
 
 
-def test_table_puts_results_below_their_rows(colours, listed, tmp_path):
+def test_table_puts_results_below_their_rows(colors, listed, tmp_path):
     for row in ("horse.lg_lstm", "horse.vgg16", "cow.local4"):
         result = lglstm(
-            "evaluate", colours[0], "--weights", colours[1], "--list", listed, "--labels", "horse",
+            "evaluate", colors[0], "--weights", colors[1], "--list", listed, "--labels", "horse",
             "--paper", row, "--out", tmp_path / "runs" / row,
         )  # fmt: skip
         assert result.exit_code == 0, result.output
@@ -246,8 +246,8 @@ def test_table_puts_results_below_their_rows(colours, listed, tmp_path):
 # ------------------------------------------------------------------------------------ bad input
 
 
-def test_weights_of_another_model(colours, listed, tmp_path):
-    deploy, weights = colours
+def test_weights_of_another_model(colors, listed, tmp_path):
+    deploy, weights = colors
     start = ("--list", listed, "--out", tmp_path / "out", "--weights")
     other = tmp_path / "deploy.prototxt"
     other.write_text(deploy.read_text().replace("num_output: 5", "num_output: 4"))
@@ -273,8 +273,8 @@ def test_weights_of_another_model(colours, listed, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_weights_as_caffe_wrote_them_before_2014(colours, tmp_path):
-    new = caffe.proto.caffe_pb2.NetParameter.FromString(colours[1].read_bytes())
+def test_weights_as_caffe_wrote_them_before_2014(colors, tmp_path):
+    new = caffe.proto.caffe_pb2.NetParameter.FromString(colors[1].read_bytes())
     old = caffe.proto.caffe_pb2.NetParameter()
     for layer in new.layer:
         entry = old.layers.add(name=layer.name)
@@ -284,8 +284,8 @@ def test_weights_as_caffe_wrote_them_before_2014(colours, tmp_path):
             entry.blobs.add(**sizes, data=blob.data)
     path = tmp_path / "old.caffemodel"
     path.write_bytes(old.SerializeToString())
-    photo = COLOURS[draw_label(np.random.default_rng(2), 24, 40)]
-    ours, theirs = (Parser(colours[0], weights).parse([photo])[0] for weights in (colours[1], path))
+    photo = COLORS[draw_label(np.random.default_rng(2), 24, 40)]
+    ours, theirs = (Parser(colors[0], weights).parse([photo])[0] for weights in (colors[1], path))
     assert (ours == theirs).all() and ours.max() > 0
 
 
@@ -314,7 +314,7 @@ def test_layers_without_weights_are_named(tmp_path, listed):
         ("twice", "lists photo0 2 times"),
     ],
 )
-def test_lists_that_do_not_fit(colours, listed, tmp_path, spoil, message):
+def test_lists_that_do_not_fit(colors, listed, tmp_path, spoil, message):
     label = listed.parent / "labels/photo1.png"
     lines = listed.read_text().splitlines(keepends=True)
     if spoil == "class":
@@ -329,7 +329,7 @@ def test_lists_that_do_not_fit(colours, listed, tmp_path, spoil, message):
     elif spoil == "twice":
         lines.append(lines[0])
     listed.write_text("".join(lines))
-    arguments = ("evaluate", colours[0], "--weights", colours[1], "--list", listed)
+    arguments = ("evaluate", colors[0], "--weights", colors[1], "--list", listed)
     assert message in error_of(*arguments, "--out", tmp_path / "out")
 
 
@@ -351,22 +351,22 @@ def test_predictions_that_do_not_fit(listed, tmp_path):
     assert "what the labels mean" in error_of(*arguments[:-2])
 
 
-def test_options_that_do_not_fit(colours, listed, tmp_path):
-    net = ("evaluate", colours[0], "--weights", colours[1], "--list", listed)
+def test_options_that_do_not_fit(colors, listed, tmp_path):
+    net = ("evaluate", colors[0], "--weights", colors[1], "--list", listed)
     assert "did you mean horse.lg_lstm" in error_of(*net, "--expect", "horse.lglstm")
     strangers = error_of(*net, "--paper", "atr.co_cnn", "--out", tmp_path / "out")
     assert "row atr.co_cnn has numbers for the classes bag, belt" in strangers
     assert not (tmp_path / "out").exists()  # said before anything is parsed
     assert "scores 5 classes, but the label set atr has 18" in error_of(*net, "--labels", "atr")
     assert "give MODEL and --weights FILE" in error_of("evaluate", "demo")
-    assert "did you mean horse" in error_of("evaluate", "hors", "--weights", colours[1])
+    assert "did you mean horse" in error_of("evaluate", "hors", "--weights", colors[1])
     assert error_of(*net, "--gpu", "999").startswith("error: --gpu 999: ")
     assert "not a deploy net" in error_of("evaluate", DEMO / "test.prototxt", *net[2:])
     broken = tmp_path / "deploy.prototxt"
     broken.write_text("layer {")
     assert "not a net that this Caffe understands" in error_of("evaluate", broken, *net[2:])
-    broken.write_text(colours[0].read_text().replace("Convolution", "Convolutoin"))
+    broken.write_text(colors[0].read_text().replace("Convolution", "Convolutoin"))
     assert "has no layer of type Convolutoin" in error_of("evaluate", broken, *net[2:])
     with pytest.raises(InputError, match="has 0 score map"):
-        net = nets.read_net(colours[0])
-        nets.with_all_scores(net, net, colours[0])
+        net = nets.read_net(colors[0])
+        nets.with_all_scores(net, net, colors[0])

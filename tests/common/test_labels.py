@@ -1,4 +1,4 @@
-"""Label sets and contact sheets: ids, colours, mirror swaps, and pictures that show them."""
+"""Label sets and contact sheets: ids, colors, mirror swaps, and pictures that show them."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from lglstm.common.sheets import Row, contact_sheet, write_sheet
 
 
 @pytest.mark.parametrize("name", LABEL_SETS)
-def test_colours_tell_all_ids_apart(name):
+def test_colors_tell_all_ids_apart(name):
     labels = label_set(name)
     used = np.vstack([labels.palette[: labels.num_classes], labels.palette[IGNORE]]).astype(int)
     distance = np.abs(used[:, None] - used[None]).max(2)
@@ -42,7 +42,7 @@ def test_unknown_names_say_what_there_is():
         label_set("cow").id_of("wing")
 
 
-def test_a_sheet_shows_photos_and_labels_in_their_colours(tmp_path):
+def test_a_sheet_shows_photos_and_labels_in_their_colors(tmp_path):
     labels = label_set("horse")
     photo = np.zeros((30, 20, 3), np.uint8)
     photo[:] = (200, 10, 10)  # BGR: a blue photo

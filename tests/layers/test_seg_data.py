@@ -63,7 +63,7 @@ def test_every_key_has_one_rule():
 
 
 def test_the_tables_of_the_document_are_right():
-    text = (Path(__file__).parents[1] / "docs/data_layer.md").read_text()
+    text = (Path(__file__).parents[2] / "docs/data_layer.md").read_text()
     rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| `")]
     stated = {key: row for row in rows for key in re.findall(r"`(\w+)`", row[0])}
     assert set(stated) == set(seg_options.RULES)
@@ -308,7 +308,7 @@ def test_killing_the_parent_leaves_nothing_behind(list_file):
     parent = subprocess.Popen(
         [sys.executable, "-c", program, settings(list_file), str(list_file)],
         stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
     )
     workers = [int(pid) for pid in parent.stdout.readline().split()]
     assert len(workers) == 2 and all(map(running, workers))

@@ -18,11 +18,11 @@ from lglstm.common.labels import label_set
 RGB = np.zeros((12, 20, 3), np.uint8)
 RGB[:, :10] = (200, 40, 90)
 RGB[5:, 10:] = (20, 180, 60)
-GREY = RGB[:, :, 0]
+GRAY = RGB[:, :, 0]
 PALETTE = label_set("horse").palette
 
 
-def grey_as_bgr(levels: np.ndarray) -> np.ndarray:
+def gray_as_bgr(levels: np.ndarray) -> np.ndarray:
     return np.repeat(levels[:, :, None], 3, 2)
 
 
@@ -33,7 +33,7 @@ def save(path: Path, array: np.ndarray, mode: str | None = None, **how) -> Path:
 
 
 def png(path: Path, values: np.ndarray, depth: int) -> Path:
-    """A grey PNG of 1, 2 or 4 bits, as image optimisers make them; Pillow cannot write it."""
+    """A gray PNG of 1, 2 or 4 bits, as image optimizers make them; Pillow cannot write it."""
     bits = (values[:, :, None] >> np.arange(depth - 1, -1, -1)) & 1
     rows = np.packbits(bits.reshape(len(values), -1).astype(np.uint8), axis=1)
     raw = b"".join(b"\0" + row.tobytes() for row in rows)
@@ -50,18 +50,18 @@ def png(path: Path, values: np.ndarray, depth: int) -> Path:
 
 
 def test_kinds_of_photos(tmp_path):
-    transparent = np.dstack([RGB, np.full(GREY.shape, 7, np.uint8)])
-    sixteen = GREY.astype(np.uint16) * 257
+    transparent = np.dstack([RGB, np.full(GRAY.shape, 7, np.uint8)])
+    sixteen = GRAY.astype(np.uint16) * 257
     exact = {
         "rgb.png": (RGB, None, RGB[:, :, ::-1]),
         "rgba.png": (transparent, None, RGB[:, :, ::-1]),
         "palette.png": (RGB, "P", RGB[:, :, ::-1]),
         "palette.gif": (RGB, "P", RGB[:, :, ::-1]),
-        "grey.png": (GREY, None, grey_as_bgr(GREY)),
-        "grey_alpha.png": (GREY, "LA", grey_as_bgr(GREY)),
-        "sixteen.png": (sixteen, None, grey_as_bgr(GREY)),
-        "sixteen.tif": (sixteen, None, grey_as_bgr(GREY)),
-        "bits.png": (GREY > 100, None, grey_as_bgr((GREY > 100) * np.uint8(255))),
+        "gray.png": (GRAY, None, gray_as_bgr(GRAY)),
+        "gray_alpha.png": (GRAY, "LA", gray_as_bgr(GRAY)),
+        "sixteen.png": (sixteen, None, gray_as_bgr(GRAY)),
+        "sixteen.tif": (sixteen, None, gray_as_bgr(GRAY)),
+        "bits.png": (GRAY > 100, None, gray_as_bgr((GRAY > 100) * np.uint8(255))),
         "rgb.bmp": (RGB, None, RGB[:, :, ::-1]),
     }
     for name, (array, mode, expected) in exact.items():
@@ -91,7 +91,7 @@ def test_exif_orientation_is_applied(tmp_path, orientation):
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4])
-def test_ids_of_grey_pngs_with_few_bits(tmp_path, depth):
+def test_ids_of_gray_pngs_with_few_bits(tmp_path, depth):
     ids = np.arange(5 * 7, dtype=np.uint8).reshape(5, 7) % 2**depth
     np.testing.assert_array_equal(read_label(png(tmp_path / "a.png", ids, depth)), ids)
 
@@ -103,10 +103,10 @@ def test_labels_are_written_and_read_back(tmp_path):
     np.testing.assert_array_equal(read_label(path, 5), ids)
     with Image.open(path) as image:
         assert image.mode == "P"
-        colours = np.asarray(image.convert("RGB"))
-    np.testing.assert_array_equal(colours, PALETTE[ids])
+        colors = np.asarray(image.convert("RGB"))
+    np.testing.assert_array_equal(colors, PALETTE[ids])
     assert [file.name for file in path.parent.iterdir()] == ["a.png"]
-    np.testing.assert_array_equal(read_label(save(tmp_path / "grey.png", ids)), ids)
+    np.testing.assert_array_equal(read_label(save(tmp_path / "gray.png", ids)), ids)
 
 
 def test_ids_outside_the_classes_are_named_and_counted(tmp_path):
@@ -157,7 +157,7 @@ def test_bad_files_say_what_and_what_to_do(tmp_path):
         (read_photo, enormous, "too many pixels, .*; scale it down"),
         (read_photo, save(tmp_path / "f.tif", noise[:, :, 0] / np.float32(255)), "floating-point"),
         (read_label, jpeg, "is not a PNG file"),
-        (read_label, save(tmp_path / "rgb.png", noise), "holds colours .*, not ids; save"),
+        (read_label, save(tmp_path / "rgb.png", noise), "holds colors .*, not ids; save"),
     ]
     for read, path, words in cases:
         with pytest.raises(InputError, match=words) as caught:
@@ -175,6 +175,6 @@ def test_a_pair_must_have_one_size(tmp_path):
     exif[0x0112] = 6
     turned = save(tmp_path / "turned.jpg", RGB, exif=exif)
     assert read_pair(turned, label)[0].shape == (20, 12, 3)
-    flat = save(tmp_path / "flat.png", GREY * 0)
+    flat = save(tmp_path / "flat.png", GRAY * 0)
     with pytest.raises(InputError, match="after its EXIF orientation .* turn the label map"):
         read_pair(turned, flat)

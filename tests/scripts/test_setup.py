@@ -24,7 +24,7 @@ from lglstm.common.errors import InputError
 pytestmark = pytest.mark.skipif(
     not shutil.which("make"), reason="needs make and compilers, which the Docker image has not"
 )
-REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parents[2]
 DOWNLOADS = caffe_build.cache_folder() / "downloads"
 
 

@@ -24,7 +24,7 @@ from lglstm.prototxt_gen.options import (
     with_settings,
 )
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def run(*arguments):
@@ -189,13 +189,13 @@ def test_summary_refuses_a_damaged_net(repository):
 def test_pictures_show_every_part_once(repository, name):
     from lglstm.common.models import find_model
     from lglstm.prototxt_gen.draw import collect, connections, place
-    from lglstm.prototxt_gen.summary import summarise
+    from lglstm.prototxt_gen.summary import summarize
 
     run("generate", name)
     result = run("draw", name)
     assert result.output == f"runs/{name}_net.png\n"
     assert (repository / f"runs/{name}_net.png").read_bytes()[1:4] == b"PNG"
-    blocks = collect(summarise(find_model(name).folder).layers)
+    blocks = collect(summarize(find_model(name).folder).layers)
     links = connections(blocks)
     place(blocks, links)
     boxes = [(b.x, b.y, b.height) for b in blocks.values()]

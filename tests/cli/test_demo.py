@@ -13,7 +13,7 @@ import pytest
 
 caffe = pytest.importorskip("caffe", reason="needs Caffe: make setup")
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = Path(sys.executable).with_name("lglstm")
 
 
