@@ -17,7 +17,7 @@ from lglstm.common.preprocessing import to_blob, to_label_blob, to_picture
 from lglstm.common.sheets import Row, write_sheet
 from lglstm.layers.seg_batches import Batches
 from lglstm.layers.seg_list import read_list
-from lglstm.layers.seg_options import HORSE_COW_AUGMENTATION, Options, parse
+from lglstm.layers.seg_options import HORSE_COW_AUGMENTATION, SegDataOptions, parse
 
 SEG_DATA = r"""layer:\s*"SegData".*?param_str:\s*("(?:[^"\\]|\\.)*"|'[^']*')"""
 """A SegData layer in a prototxt, up to its param_str, which is the group."""
@@ -26,7 +26,9 @@ VERSIONS = 4
 """How many random versions of each example an augmented sheet shows."""
 
 
-def options_for(list_path: Path, labels: LabelSet, size: tuple[int, int], seed: int) -> Options:
+def options_for(
+    list_path: Path, labels: LabelSet, size: tuple[int, int], seed: int
+) -> SegDataOptions:
     """Return the data layer's options for training on a set: the augmentation of the paper.
 
     Horse-Cow sets get the ranges of HORSE_COW_AUGMENTATION, all others the mirror alone.
@@ -46,7 +48,7 @@ def options_for(list_path: Path, labels: LabelSet, size: tuple[int, int], seed: 
     return parse(json.dumps(settings))
 
 
-def options_of_net(prototxt: Path, list_path: Path, seed: int) -> Options:
+def options_of_net(prototxt: Path, list_path: Path, seed: int) -> SegDataOptions:
     """Return the options of the first SegData layer in a net, on the list `list_path`."""
     try:
         text = prototxt.read_text(encoding="utf-8")
@@ -65,7 +67,7 @@ def options_of_net(prototxt: Path, list_path: Path, seed: int) -> Options:
 
 
 def write_examples(
-    path: Path, options: Options, labels: LabelSet, count: int, augmented: bool
+    path: Path, options: SegDataOptions, labels: LabelSet, count: int, augmented: bool
 ) -> None:
     """Draw `count` examples spread over the list; augmented ones in VERSIONS versions each.
 
@@ -99,7 +101,7 @@ def write_examples(
     )
 
 
-def _as_net_sees(pair: tuple[np.ndarray, np.ndarray], options: Options) -> list[np.ndarray]:
+def _as_net_sees(pair: tuple[np.ndarray, np.ndarray], options: SegDataOptions) -> list[np.ndarray]:
     """Return photo (h, w, 3) uint8 and label at the net's stride, through the net's own input."""
     photo = to_picture(to_blob(pair[0], options.input_size, options.mean), options.mean)
     label = to_label_blob(pair[1], options.input_size, options.label_stride)

@@ -11,21 +11,18 @@ layer {
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lglstm.common.errors import InputError
 from lglstm.common.labels import IGNORE
-from lglstm.layers.shown_errors import shown_errors
+from lglstm.common.rules import check, parse_object, whole
+from lglstm.layers.python_layer import Blobs, PythonLayer, reports_errors
 
-try:
-    from caffe import Layer
-except ImportError:  # `image_labels` serves without Caffe
-    Layer = object
-
-KEYS = {"num_classes", "ignore_label"}
+RULES = {"num_classes": whole(1, 256), "ignore_label": whole(0, 255)}
+"""Every key of `param_str`."""
 
 
 def image_labels(
@@ -50,25 +47,21 @@ def image_labels(
     return target
 
 
-@shown_errors
-class ImageLabels(Layer):
+@reports_errors
+class ImageLabels(PythonLayer):
     """Bottom: label (B, 1, h, w). Top: (B, num_classes), see `image_labels`. No gradient."""
 
-    def setup(self, bottom, top) -> None:
-        options = json.loads(self.param_str)
-        if set(options) - KEYS or type(options.get("num_classes")) is not int:
-            raise InputError(
-                f"ImageLabels: param_str is {self.param_str}; give num_classes, a whole number, "
-                "and if it is not 255, ignore_label"
-            )
-        self.num_classes = options["num_classes"]
-        self.ignore_label = options.get("ignore_label", IGNORE)
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
+        options = parse_object("ImageLabels", self.param_str, '{"num_classes": 18}')
+        check("ImageLabels", options, RULES, required=["num_classes"])
+        self.num_classes: int = options["num_classes"]
+        self.ignore_label: int = options.get("ignore_label", IGNORE)
 
-    def reshape(self, bottom, top) -> None:
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         top[0].reshape(bottom[0].shape[0], self.num_classes)
 
-    def forward(self, bottom, top) -> None:
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         top[0].data[...] = image_labels(bottom[0].data, self.num_classes, self.ignore_label)
 
-    def backward(self, top, propagate_down, bottom) -> None:
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         """Labels have no gradient."""

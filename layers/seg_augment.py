@@ -101,13 +101,10 @@ def cut(
     matrix = cv2.getRotationMatrix2D(center, angle, zoom)
     matrix[:, 2] -= (left, top)
     size = (right - left, bottom - top)
-    outside = {"borderMode": cv2.BORDER_CONSTANT}
-    turned = cv2.warpAffine(
-        photo.astype(np.float32), matrix, size, flags=cv2.INTER_LINEAR, borderValue=mean, **outside
+    turned = cv2.warpAffine(  # what comes from outside is constant: the mean, then `ignore`
+        photo.astype(np.float32), matrix, size, flags=cv2.INTER_LINEAR, borderValue=mean
     )
-    ids = cv2.warpAffine(
-        label, matrix, size, flags=cv2.INTER_NEAREST, borderValue=ignore, **outside
-    )
+    ids = cv2.warpAffine(label, matrix, size, flags=cv2.INTER_NEAREST, borderValue=ignore)
     return turned, ids
 
 

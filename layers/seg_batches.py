@@ -22,7 +22,7 @@ from lglstm.common.images import read_pair
 from lglstm.common.preprocessing import to_blob, to_label_blob
 from lglstm.layers.seg_augment import Pair, augment
 from lglstm.layers.seg_list import Example
-from lglstm.layers.seg_options import Options
+from lglstm.layers.seg_options import SegDataOptions
 
 _ORDER, _CHANGES = 0, 1
 """Keys that keep the two kinds of random numbers of one seed apart."""
@@ -31,7 +31,7 @@ _ORDER, _CHANGES = 0, 1
 class Batches:
     """The batches of one rank; `options.rank` and `.world_size` count as 0 of 1 when absent."""
 
-    def __init__(self, options: Options, examples: Sequence[Example]) -> None:
+    def __init__(self, options: SegDataOptions, examples: Sequence[Example]) -> None:
         self.options = options
         self.examples = examples
         self.rank = options.rank or 0

@@ -25,6 +25,7 @@ from __future__ import annotations
 import atexit
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 import caffe
@@ -32,9 +33,9 @@ import numpy as np
 
 from lglstm.common.errors import InputError
 from lglstm.layers import seg_options
+from lglstm.layers.python_layer import Blobs, PythonLayer, reports_errors
 from lglstm.layers.seg_list import read_list
 from lglstm.layers.seg_prefetch import Inline, Prefetcher
-from lglstm.layers.shown_errors import shown_errors
 
 LAST_BATCH = 2**24
 """float32 counts exactly up to here."""
@@ -46,15 +47,15 @@ WORTH_SAYING = 0.05
 """The part of the time spent waiting from which on it is reported."""
 
 
-@shown_errors
-class SegData(caffe.Layer):
+@reports_errors
+class SegData(PythonLayer):
     """See the module. No bottoms; the tops are data and label.
 
     Attributes for whoever trains: `batches`, those served by this object; `waited_s`, the seconds
     that `forward` waited for them, without the first one's start-up.
     """
 
-    def setup(self, bottom, top) -> None:
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
         self.options = self._with_rank(seg_options.parse(self.param_str))
         if len(bottom) or len(top) != 2:
             raise InputError(
@@ -69,11 +70,11 @@ class SegData(caffe.Layer):
             self.blobs.add_blob(1)
             self.blobs[0].data[...] = 0
 
-    def reshape(self, bottom, top) -> None:
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
         top[0].reshape(*self.options.data_shape)
         top[1].reshape(*self.options.label_shape)
 
-    def forward(self, bottom, top) -> None:
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
         started = time.perf_counter()
         top[0].data[...], top[1].data[...] = self._open_source().batch(self._next())
         self._advance()
@@ -82,7 +83,7 @@ class SegData(caffe.Layer):
             self.waited_s += waited
             self._waiting.add(waited)
 
-    def backward(self, top, propagate_down, bottom) -> None:
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         """Photos have no gradient."""
 
     def close(self) -> None:
@@ -96,7 +97,7 @@ class SegData(caffe.Layer):
             atexit.unregister(self._source.close)
             self._source = None
 
-    def _with_rank(self, options: seg_options.Options) -> seg_options.Options:
+    def _with_rank(self, options: seg_options.SegDataOptions) -> seg_options.SegDataOptions:
         """Take this process's share of the training list from Caffe unless it is stated.
 
         Only the first process tests, so a test list is never divided.

@@ -17,7 +17,9 @@ class Example(NamedTuple):
     line: int
 
 
-def read_list(path: str | os.PathLike[str], root: str | os.PathLike[str] | None = None):
+def read_list(
+    path: str | os.PathLike[str], root: str | os.PathLike[str] | None = None
+) -> list[Example]:
     """Return the examples of a list in its order; every file is known to exist.
 
     A line holds two paths apart by white space, or by a tab when they contain blanks; empty lines

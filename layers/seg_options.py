@@ -9,14 +9,23 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from lglstm.common.errors import InputError
 from lglstm.common.labels import IGNORE
 from lglstm.common.preprocessing import MEAN_BGR
-from lglstm.common.suggest import nearest
+from lglstm.common.rules import (
+    TRUTH,
+    Rule,
+    check,
+    interval,
+    is_list,
+    is_number,
+    list_of,
+    parse_object,
+    whole,
+)
 
 Range = tuple[float, float]
 
@@ -67,7 +76,7 @@ moderate: a hoof or tail may be cut off now and then, an animal never stands on 
 
 
 @dataclass(frozen=True)
-class Options:
+class SegDataOptions:
     """What `param_str` says, complete with defaults; see docs/data_layer.md."""
 
     list: str
@@ -105,128 +114,78 @@ class Options:
         return json.dumps({key: value for key, value in settings.items() if value is not None})
 
 
-@dataclass(frozen=True)
-class Rule:
-    """What a key may hold: a test, and the words that say it."""
-
-    allows: Callable[[Any], bool]
-    words: str
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
-
-
-def _is_list(value: Any, length: int, test: Callable[[Any], bool]) -> bool:
-    return type(value) is list and len(value) == length and all(map(test, value))
-
-
-def _whole(low: int, high: int) -> Rule:
-    return Rule(
-        lambda value: type(value) is int and low <= value <= high,
-        f"a whole number from {low:,} to {high:,}",
-    )
-
-
-def _range(low: float, high: float) -> Rule:
-    return Rule(
-        lambda value: _is_list(value, 2, _is_number) and low <= value[0] <= value[1] <= high,
-        f"[low, high] with {low} ≤ low ≤ high ≤ {high}",
-    )
-
-
 def _is_swaps(value: Any) -> bool:
-    if type(value) is not list or not all(
-        _is_list(pair, 2, lambda id_: type(id_) is int and 0 <= id_ <= 255) for pair in value
-    ):
+    if not is_list(value, lambda pair: is_list(pair, whole(0, 255).allows, 2)):
         return False
     ids = [id_ for pair in value for id_ in pair]
     return len(set(ids)) == len(ids)
 
 
-_TRUTH = Rule(lambda value: type(value) is bool, "true or false")
-_TEXT = Rule(lambda value: type(value) is str and value != "", "a path in quotes")
+_PATH = Rule(lambda value: type(value) is str and value != "", "a path in quotes")
 
 RULES: dict[str, Rule] = {
-    "list": _TEXT,
-    "root": _TEXT,
-    "batch_size": _whole(1, 65_536),
-    "input_size": Rule(
-        lambda value: _is_list(value, 2, lambda side: type(side) is int and 1 <= side <= 16_384),
-        "[height, width] in pixels, each from 1 to 16,384",
+    "list": _PATH,
+    "root": _PATH,
+    "batch_size": whole(1, 65_536),
+    "input_size": list_of(
+        whole(1, 16_384).allows, "[height, width] in pixels, each from 1 to 16,384", length=2
     ),
-    "label_stride": _whole(1, 1_024),
-    "num_classes": _whole(1, 256),
-    "ignore_label": _whole(0, 255),
-    "mean": Rule(
-        lambda value: _is_list(value, 3, lambda part: _is_number(part) and 0 <= part <= 255),
+    "label_stride": whole(1, 1_024),
+    "num_classes": whole(1, 256),
+    "ignore_label": whole(0, 255),
+    "mean": list_of(
+        lambda part: is_number(part) and 0 <= part <= 255,
         "[blue, green, red], each from 0 to 255",
+        length=3,
     ),
-    "box_jitter": _range(0, 1),
-    "crop": _range(0.1, 1),
-    "scale": _range(0.1, 10),
-    "rotation": _range(-180, 180),
-    "color": _range(0, 10),
-    "mirror": _TRUTH,
+    "box_jitter": interval(0, 1),
+    "crop": interval(0.1, 1),
+    "scale": interval(0.1, 10),
+    "rotation": interval(-180, 180),
+    "color": interval(0, 10),
+    "mirror": TRUTH,
     "mirror_swaps": Rule(_is_swaps, "pairs of ids such as [[9, 10], [12, 13]], each id once"),
-    "train": _TRUTH,
-    "shuffle": _TRUTH,
-    "seed": _whole(0, 2**63 - 1),
-    "prefetch": _whole(1, 1_024),
-    "workers": _whole(0, 256),
-    "rank": _whole(0, 65_535),
-    "world_size": _whole(1, 65_536),
+    "train": TRUTH,
+    "shuffle": TRUTH,
+    "seed": whole(0, 2**63 - 1),
+    "prefetch": whole(1, 1_024),
+    "workers": whole(0, 256),
+    "rank": whole(0, 65_535),
+    "world_size": whole(1, 65_536),
 }
-"""Every key of `param_str`; Options and Augmentation hold the defaults."""
+"""Every key of `param_str`; SegDataOptions and Augmentation hold the defaults."""
 
-_REQUIRED = ("list", "batch_size", "input_size", "num_classes")
+REQUIRED = ("list", "batch_size", "input_size", "num_classes")
+
+EXAMPLE = '{"list": "data/horse/train.txt", "batch_size": 2, …}'
 
 
-def parse(text: str) -> Options:
+def parse(text: str) -> SegDataOptions:
     """Return the options that a `param_str` states.
 
     Raises InputError that names the layer by its list, the key, what was given and what is allowed.
     """
-    try:
-        given = json.loads(text or "{}")
-    except ValueError as error:
-        raise InputError(
-            f"SegData layer: param_str is not JSON ({error}); write an object such as "
-            '{"list": "data/horse/train.txt", "batch_size": 2, …}'
-        ) from error
-    if not isinstance(given, dict):
-        raise InputError(f"SegData layer: param_str is {text}; it must be a JSON object {{…}}")
+    given = parse_object("SegData layer", text, EXAMPLE)
     where = f"SegData layer of {given.get('list', 'no list')}"
-    for key, value in given.items():
-        _check_key(where, key, value)
-    for key in _REQUIRED:
-        if key not in given:
-            raise InputError(f"{where}: {key} is missing; it must be {RULES[key].words}")
+    check(where, given, RULES, REQUIRED)
     options = _build(given)
     _check_together(where, options)
     return options
 
 
-def _check_key(where: str, key: str, value: Any) -> None:
-    if key not in RULES:
-        raise InputError(f"{where}: unknown key {key}; {nearest(key, RULES)}")
-    if not RULES[key].allows(value):
-        raise InputError(f"{where}: {key} is {json.dumps(value)}; it must be {RULES[key].words}")
-
-
-def _build(given: dict[str, Any]) -> Options:
+def _build(given: dict[str, Any]) -> SegDataOptions:
     frozen = {key: _frozen(value) for key, value in given.items()}
     names = {field.name for field in dataclasses.fields(Augmentation)}
     augmentation = Augmentation(**{key: frozen.pop(key) for key in names & frozen.keys()})
     frozen.setdefault("shuffle", frozen.get("train", False))
-    return Options(augmentation=augmentation, **frozen)
+    return SegDataOptions(augmentation=augmentation, **frozen)
 
 
 def _frozen(value: Any) -> Any:
     return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
-def _check_together(where: str, options: Options) -> None:
+def _check_together(where: str, options: SegDataOptions) -> None:
     """Refuse keys that are fine alone but contradict each other."""
     beyond = [
         id_ for pair in options.augmentation.mirror_swaps for id_ in pair
@@ -239,7 +198,9 @@ def _check_together(where: str, options: Options) -> None:
         )
     if (options.rank is None) != (options.world_size is None):
         raise InputError(f"{where}: rank and world_size belong together; give both or neither")
-    if options.rank is not None and options.rank >= options.world_size:
+    if options.rank is None or options.world_size is None:
+        return
+    if options.rank >= options.world_size:
         raise InputError(
             f"{where}: rank is {options.rank}; it must be below world_size, {options.world_size}"
         )

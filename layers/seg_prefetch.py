@@ -21,6 +21,7 @@ import os
 import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +29,7 @@ from lglstm.common import child
 from lglstm.common.errors import InputError
 from lglstm.layers.seg_batches import Batches
 from lglstm.layers.seg_list import Example
-from lglstm.layers.seg_options import Options
+from lglstm.layers.seg_options import SegDataOptions
 from lglstm.layers.seg_worker import slot_arrays, slot_bytes
 
 Batch = tuple[np.ndarray, np.ndarray]
@@ -38,7 +39,7 @@ Batch = tuple[np.ndarray, np.ndarray]
 class Inline:
     """Decodes each batch when it is asked for, in this process: `workers: 0`."""
 
-    def __init__(self, options: Options, examples: Sequence[Example]) -> None:
+    def __init__(self, options: SegDataOptions, examples: Sequence[Example]) -> None:
         self._batches = Batches(options, examples)
         self._batch = (
             np.empty(options.data_shape, np.float32),
@@ -61,7 +62,7 @@ class Prefetcher:
     worker is faster. Batches are the same as without workers, bit for bit.
     """
 
-    def __init__(self, options: Options, examples: Sequence[Example]) -> None:
+    def __init__(self, options: SegDataOptions, examples: Sequence[Example]) -> None:
         self._options = options
         self._slots = options.prefetch + 1  # one more: the batch that the caller still reads
         self._wanted = range(0)  # numbers of the batches asked for and not yet handed out
@@ -75,7 +76,7 @@ class Prefetcher:
                 "memory": descriptor,
             }
             count = min(options.workers, options.prefetch)
-            self._workers = [_Worker(job, descriptor) for _ in range(count)]
+            self._workers = [_DecodingProcess(job, descriptor) for _ in range(count)]
         finally:
             os.close(descriptor)
 
@@ -98,7 +99,7 @@ class Prefetcher:
         for worker in self._workers:
             worker.close()
 
-    def _worker(self, number: int) -> _Worker:
+    def _worker(self, number: int) -> _DecodingProcess:
         return self._workers[number % len(self._workers)]
 
     def _ask(self, stop: int) -> None:
@@ -114,10 +115,10 @@ class Prefetcher:
                 self._worker(number).answer()
 
 
-class _Worker:
+class _DecodingProcess:
     """One decoding process; see layers/seg_worker.py for what is said over its pipes."""
 
-    def __init__(self, job: dict, descriptor: int) -> None:
+    def __init__(self, job: dict[str, Any], descriptor: int) -> None:
         self._process = subprocess.Popen(
             child.module_command("lglstm.layers.seg_worker"),
             stdin=subprocess.PIPE,
@@ -127,6 +128,8 @@ class _Worker:
             text=True,
             start_new_session=True,  # Ctrl-C reaches the training alone
         )
+        assert self._process.stdin and self._process.stdout  # both are pipes
+        self._requests, self._answers = self._process.stdin, self._process.stdout
         self._send(json.dumps(job))
 
     def ask(self, slot: int, number: int) -> None:
@@ -134,7 +137,7 @@ class _Worker:
 
     def answer(self) -> None:
         """Wait until the oldest batch asked for is in its slot; raise InputError if it failed."""
-        kind, _, rest = self._process.stdout.readline().partition(" ")
+        kind, _, rest = self._answers.readline().partition(" ")
         if kind == "error":
             raise InputError(json.loads(rest))
         if kind != "ok":
@@ -144,13 +147,13 @@ class _Worker:
         """End the process, whatever it is doing."""
         self._process.kill()
         self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
+        for pipe in (self._requests, self._answers):
             with suppress(BrokenPipeError):
                 pipe.close()
 
     def _send(self, line: str) -> None:
         try:
-            print(line, file=self._process.stdin, flush=True)
+            print(line, file=self._requests, flush=True)
         except BrokenPipeError as error:
             raise self._died() from error
 

@@ -21,15 +21,17 @@ from lglstm.common.errors import InputError
 from lglstm.layers import seg_options
 from lglstm.layers.seg_batches import Batches
 from lglstm.layers.seg_list import Example
-from lglstm.layers.seg_options import Options
+from lglstm.layers.seg_options import SegDataOptions
 
 
-def slot_bytes(options: Options) -> int:
+def slot_bytes(options: SegDataOptions) -> int:
     """Bytes of one batch: data, then label, float32."""
     return 4 * (int(np.prod(options.data_shape)) + int(np.prod(options.label_shape)))
 
 
-def slot_arrays(memory: mmap.mmap, options: Options, slot: int) -> tuple[np.ndarray, np.ndarray]:
+def slot_arrays(
+    memory: mmap.mmap, options: SegDataOptions, slot: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Data (B, 3, H, W) and label (B, 1, h, w), float32, as they lie in a slot of the memory."""
     values = np.frombuffer(memory, np.float32, slot_bytes(options) // 4, slot * slot_bytes(options))
     data, label = np.split(values, [int(np.prod(options.data_shape))])

@@ -32,7 +32,7 @@ from lglstm.layers import seg_options
 from lglstm.layers.image_labels import image_labels
 from lglstm.layers.seg_batches import Batches
 from lglstm.layers.seg_list import read_list
-from lglstm.layers.seg_options import Options
+from lglstm.layers.seg_options import SegDataOptions
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 BATCHES = 4  # of pictures for each net; Caffe begins again after the last
@@ -75,7 +75,7 @@ def _training(source: Path, place: Path, photos: Path | None) -> None:
     _describe(source / "train.prototxt", "TRAIN", place / "train.json")
 
 
-def data_options(net: caffe_pb2.NetParameter, source: Path) -> Options:
+def data_options(net: caffe_pb2.NetParameter, source: Path) -> SegDataOptions:
     """The options of a training net's SegData layer."""
     layers = [layer for layer in net.layer if layer.python_param.layer == "SegData"]
     if len(layers) != 1:
@@ -83,7 +83,7 @@ def data_options(net: caffe_pb2.NetParameter, source: Path) -> Options:
     return seg_options.parse(layers[0].python_param.param_str)
 
 
-def pictures(options: Options, count: int, photos: Path | None) -> dict[str, np.ndarray]:
+def pictures(options: SegDataOptions, count: int, photos: Path | None) -> dict[str, np.ndarray]:
     """`count` inputs of a net, `data` (n, 3, H, W) and `label` (n, 1, h, w), float32."""
     data = np.empty((count, *options.data_shape[1:]), np.float32)
     label = np.empty((count, *options.label_shape[1:]), np.float32)

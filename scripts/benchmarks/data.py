@@ -20,7 +20,7 @@ from lglstm.common.files import write_text
 from lglstm.common.images import write_label
 from lglstm.common.labels import label_set
 from lglstm.data_prep.synthetic import draw_example
-from lglstm.layers.seg_options import Options, parse
+from lglstm.layers.seg_options import SegDataOptions, parse
 
 DRAWN = 24
 """Pictures that are drawn where there is no data set."""
@@ -97,7 +97,7 @@ def _row(
     }
 
 
-def data_options(net_file: Path) -> Options:
+def data_options(net_file: Path) -> SegDataOptions:
     """The options of the training net's data layer."""
     net, _ = read_prototxt(net_file, "TRAIN")
     return parse(data_layer(net, net_file).python_param.param_str)

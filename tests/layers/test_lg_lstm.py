@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import reference
 
-from lglstm.layers import lg_lstm
+from lglstm.layers import equations
 
 caffe = pytest.importorskip("caffe", reason="needs Caffe: make setup")
 
@@ -159,13 +159,14 @@ def test_python_functions_are_exact_in_double_precision():
     """Without the rounding of float32 the formulas themselves must agree to 1e-12."""
     case = Case(8, 3)
     bottoms, weights, top_diffs = arrays_of("LGLSTM", case)
-    options = lg_lstm.LGLSTMOptions(**asdict(case))
-    forward = lg_lstm.lg_lstm_forward(options, *bottoms, *weights)
+    options = equations.LGLSTMOptions(**asdict(case))
+    forward = equations.lg_lstm_forward(options, *bottoms, *weights)
     function = reference_function("LGLSTM", case)
     for top, expected in zip(forward[:3], function(bottoms + weights), strict=True):
         np.testing.assert_allclose(top, expected, rtol=0, atol=1e-13)
-    diffs = lg_lstm.lg_lstm_backward(options, forward, bottoms[0], bottoms[2], *weights, *top_diffs)
-    gradients = [diffs[name] for name in ("local", "memory", "global_", "spatial", "depth")]
+    gradients = equations.lg_lstm_backward(
+        options, forward, bottoms[0], bottoms[2], *weights, *top_diffs
+    )[:5]
     reference.assert_gradients(
         function, bottoms + weights, top_diffs, gradients, relative=1e-12, samples=10
     )
@@ -222,7 +223,7 @@ def permuted(array: np.ndarray, order: list[int]) -> np.ndarray:
 
 def order_under(neighbors: int, move) -> list[int]:
     """Which LSTM takes the place of each when the picture is moved: offsets go along."""
-    offsets = lg_lstm.DIRECTIONS[neighbors]
+    offsets = equations.DIRECTIONS[neighbors]
     return [offsets.index(move(*offset)) for offset in offsets] + [neighbors]
 
 
@@ -237,7 +238,7 @@ def order_under(neighbors: int, move) -> list[int]:
 )
 def test_flipping_or_rotating_the_maps_does_so_to_the_tops(neighbors, flip, move):
     """With shared weights, and directions permuted alike, picture and parsing turn together."""
-    options = lg_lstm.LGLSTMOptions(num_output=2, neighbors=neighbors, global_grid=3)
+    options = equations.LGLSTMOptions(num_output=2, neighbors=neighbors, global_grid=3)
     rng = np.random.default_rng(3)
     local, memory = rng.normal(size=(2, 2, 18, 7, 7))
     weight_columns = 9 * 2 + 18
@@ -254,8 +255,8 @@ def test_flipping_or_rotating_the_maps_does_so_to_the_tops(neighbors, flip, move
         )
         return weight[..., columns]
 
-    plain = lg_lstm.lg_lstm_forward(options, local, memory, global_, spatial, depth)
-    turned = lg_lstm.lg_lstm_forward(
+    plain = equations.lg_lstm_forward(options, local, memory, global_, spatial, depth)
+    turned = equations.lg_lstm_forward(
         options,
         flip(permuted(local, order)),
         flip(permuted(memory, order)),
@@ -270,9 +271,9 @@ def test_flipping_or_rotating_the_maps_does_so_to_the_tops(neighbors, flip, move
 
 
 def test_grid_is_symmetric_and_covers_the_axis():
-    assert lg_lstm.grid_bounds(41, 3) == [0, 14, 27, 41]
+    assert equations.grid_bounds(41, 3) == [0, 14, 27, 41]
     for length, grid in itertools.product(range(3, 60), (1, 2, 3)):
-        bounds = np.array(lg_lstm.grid_bounds(length, grid))
+        bounds = np.array(equations.grid_bounds(length, grid))
         sizes = np.diff(bounds)
         assert bounds[0] == 0 and bounds[-1] == length and sizes.min() >= 1
         if grid == 3:
@@ -284,7 +285,7 @@ def reachable(neighbors: int, layers: int, start: tuple[int, int], size: int) ->
     reached = {start}
     for _ in range(layers):
         reached |= {
-            (y - dy, x - dx) for y, x in reached for dy, dx in lg_lstm.DIRECTIONS[neighbors]
+            (y - dy, x - dx) for y, x in reached for dy, dx in equations.DIRECTIONS[neighbors]
         }
     mask = np.zeros((size, size), bool)
     for y, x in reached:
@@ -293,16 +294,16 @@ def reachable(neighbors: int, layers: int, start: tuple[int, int], size: int) ->
     return mask
 
 
-def stack(options: lg_lstm.LGLSTMOptions, x: np.ndarray, layers: int) -> np.ndarray:
+def stack(options: equations.LGLSTMOptions, x: np.ndarray, layers: int) -> np.ndarray:
     """Transition and `layers` LG-LSTM layers with shared weights: the last local cells."""
     rng = np.random.default_rng(5)
     d, lstms = options.num_output, options.lstms
     columns = (options.global_grid**2 + lstms) * d
     transition = rng.normal(size=(lstms, 3 * d, x.shape[1]))
     spatial, depth = rng.normal(size=(1, 4 * d, columns)), rng.normal(size=(4 * d, columns))
-    state = lg_lstm.transition_forward(options, x, transition)
+    state = equations.transition_forward(options, x, transition)
     for _ in range(layers):
-        state = lg_lstm.lg_lstm_forward(options, *state[:3], spatial, depth)
+        state = equations.lg_lstm_forward(options, *state[:3], spatial, depth)
     return state.local
 
 
@@ -314,14 +315,14 @@ def test_a_pixel_reaches_exactly_where_the_directions_lead(neighbors, layers):
     x = np.random.default_rng(6).normal(size=(1, 3, size, size))
     changed = x.copy()
     changed[:, :, start[0], start[1]] += 1
-    local = lg_lstm.LGLSTMOptions(num_output=3, neighbors=neighbors, global_grid=0)
+    local = equations.LGLSTMOptions(num_output=3, neighbors=neighbors, global_grid=0)
     moved = (stack(local, x, layers) != stack(local, changed, layers)).any(axis=(0, 1))
     np.testing.assert_array_equal(moved, reachable(neighbors, layers + 1, start, size))
 
 
 def test_with_global_cells_a_pixel_can_reach_everything():
     """A change at a pixel with the largest depth cells of its grid cell is seen all over."""
-    options = lg_lstm.LGLSTMOptions(num_output=3, neighbors=2, global_grid=3)
+    options = equations.LGLSTMOptions(num_output=3, neighbors=2, global_grid=3)
     x = np.random.default_rng(6).normal(size=(1, 3, 9, 9))
     x[:, :, 4, 3] *= 10
     changed = x.copy()
@@ -377,12 +378,12 @@ def test_a_broken_cell_does_not_pass():
     """The comparison itself: moving the tanh, or swapping two directions, must be seen."""
     case = Case(8, 3)
     bottoms, weights, _ = arrays_of("LGLSTM", case)
-    options = lg_lstm.LGLSTMOptions(**asdict(case))
+    options = equations.LGLSTMOptions(**asdict(case))
     expected = reference_function("LGLSTM", case)(bottoms + weights)[0]
-    right = lg_lstm.lg_lstm_forward(options, *bottoms, *weights)
+    right = equations.lg_lstm_forward(options, *bottoms, *weights)
     wrong_tanh = np.concatenate(
         [
-            lg_lstm.shift(c.o * np.tanh(c.next_memory), offset)
+            equations.shift(c.o * np.tanh(c.next_memory), offset)
             for c, offset in zip(right.cells, options.offsets, strict=True)
         ],
         axis=1,

@@ -77,10 +77,13 @@ def test_cpp_layer_says_what_is_wrong(tmp_path, name):
     [
         ("{", "is not JSON"),
         ("[1]", "must be a JSON object"),
-        ('{"hidden": 3}', "unknown key hidden; allowed are num_output"),
-        ('{"neighbors": "8"}', "it must be of type int"),
-        ('{"share_spatial": 1}', "it must be of type bool"),
-        ('{"global_grid": -1}', "it must be 0 or more"),
+        ('{"hidden": 3}', "unknown key hidden; choose one of num_output, neighbors"),
+        ('{"neighbors": "8"}', "it must be 2, 4 or 8"),
+        ('{"neighbor": 8}', "unknown key neighbor; did you mean neighbors"),
+        ('{"num_output": 4, "num_output": 8}', "gives num_output twice; give every key once"),
+        ('{"weight_filler": "xavier"}', "it must be a filler such as"),
+        ('{"share_spatial": 1}', "it must be true or false"),
+        ('{"global_grid": -1}', "it must be a whole number, at least 0"),
     ],
 )
 def test_param_str_is_checked(text, message):

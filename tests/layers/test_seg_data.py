@@ -1,4 +1,4 @@
-"""Options, lists, the order of examples and the decoding processes; no Caffe needed."""
+"""SegDataOptions, lists, the order of examples and the decoding processes; no Caffe needed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from lglstm.common.preprocessing import to_blob
 from lglstm.layers import seg_options
 from lglstm.layers.seg_batches import Batches
 from lglstm.layers.seg_list import read_list
-from lglstm.layers.seg_options import HORSE_COW_AUGMENTATION, Augmentation, Options
+from lglstm.layers.seg_options import HORSE_COW_AUGMENTATION, Augmentation, SegDataOptions
 from lglstm.layers.seg_prefetch import Inline, Prefetcher
 
 
@@ -58,7 +58,9 @@ def test_options_survive_json(list_file):
 
 
 def test_every_key_has_one_rule():
-    keys = {*Options.__dataclass_fields__, *Augmentation.__dataclass_fields__} - {"augmentation"}
+    keys = {*SegDataOptions.__dataclass_fields__, *Augmentation.__dataclass_fields__} - {
+        "augmentation"
+    }
     assert set(seg_options.RULES) == keys
 
 
@@ -72,7 +74,7 @@ def test_the_tables_of_the_document_are_right():
         assert json.loads(stated[key][1].strip("`")) == default
         assert json.loads(stated[key][2].strip("`")) == HORSE_COW_AUGMENTATION.get(key, default)
     for key in ("label_stride", "ignore_label", "seed", "workers", "prefetch", "train"):
-        assert json.loads(stated[key][1]) == Options.__dataclass_fields__[key].default
+        assert json.loads(stated[key][1]) == SegDataOptions.__dataclass_fields__[key].default
 
 
 def test_changes_are_off_by_default_and_stated_for_horse_and_cow(list_file):

@@ -19,7 +19,7 @@ from benchmarks.memory import MIB
 from benchmarks.worker import Worker, WorkerError
 from lglstm.cli.main import main
 from lglstm.common.errors import InputError
-from lglstm.layers import lg_lstm
+from lglstm.layers import equations
 
 SIZE = StackSize(
     batch=2, height=5, width=4, channels=7, hidden=3, neighbors=4, grid=2, classes=3, layers=2
@@ -84,28 +84,30 @@ def test_operations_are_those_of_the_python_layers(monkeypatch: pytest.MonkeyPat
 
     maps = lambda w, x: 2 * w.size * x.shape[0] * math.prod(x.shape[2:])  # noqa: E731
     outer = lambda d, x: 2 * d.shape[0] * d.shape[1] * x.shape[1] * math.prod(x.shape[2:])  # noqa: E731
-    monkeypatch.setattr(lg_lstm, "matmul_maps", counting(lg_lstm.matmul_maps, maps))
-    monkeypatch.setattr(lg_lstm, "outer_maps", counting(lg_lstm.outer_maps, outer))
+    monkeypatch.setattr(equations, "matmul_maps", counting(equations.matmul_maps, maps))
+    monkeypatch.setattr(equations, "outer_maps", counting(equations.outer_maps, outer))
     s, rng = SIZE, np.random.default_rng(0)
-    options = lg_lstm.LGLSTMOptions(
+    options = equations.LGLSTMOptions(
         num_output=s.hidden, neighbors=s.neighbors, global_grid=s.grid, share_spatial=True
     )
     x = rng.standard_normal((s.batch, s.channels, s.height, s.width))
     weight = rng.standard_normal((s.lstms, 3 * s.hidden, s.channels))
-    first = lg_lstm.transition_forward(options, x, weight)
+    first = equations.transition_forward(options, x, weight)
     assert done == counts.transition_flop(s).forward
     done = 0
-    lg_lstm.transition_backward(options, first, x, weight, first.local, first.memory, first.global_)
+    equations.transition_backward(
+        options, first, x, weight, first.local, first.memory, first.global_
+    )
     assert done == counts.transition_flop(s).backward
 
     # The products with the global vectors are plain ones there: counted apart.
     of_global = 2 * s.batch * 2 * 4 * s.hidden * s.global_
     spatial, depth = rng.standard_normal((2, 4 * s.hidden, s.global_ + s.local))
     bottoms, done = (first.local, first.memory, first.global_), 0
-    second = lg_lstm.lg_lstm_forward(options, *bottoms, spatial[None], depth)
+    second = equations.lg_lstm_forward(options, *bottoms, spatial[None], depth)
     assert done + of_global == counts.layer_flop(s).forward
     done = 0
-    lg_lstm.lg_lstm_backward(
+    equations.lg_lstm_backward(
         options, second, first.local, first.global_, spatial[None], depth,
         second.local, second.memory, second.global_,
     )  # fmt: skip
