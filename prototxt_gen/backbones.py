@@ -34,46 +34,62 @@ class Features:
 
 def backbone(n: NetSpec, options: ModelOptions) -> Features:
     """Add the convolutional part of the family of `options`."""
-    build = {LargeFOV: largefov, CoCNN: co_cnn, Demo: small}
-    return build[type(options)](n, options)
+    match options:
+        case LargeFOV():
+            return largefov(n, options)
+        case CoCNN():
+            return co_cnn(n, options)
+        case Demo():
+            return small(n, options)
+    raise TypeError(f"no backbone for {type(options).__name__}")
 
 
 # ---------------------------------------------------------------------------------- LargeFOV
 
 
 def largefov(n: NetSpec, options: LargeFOV) -> Features:
-    """DeepLab-LargeFOV: VGG-16 without the strides of pool4 and pool5, wide fc6 (facts of [3])."""
+    """DeepLab-LargeFOV: VGG-16 without the strides of pool4 and pool5, and a wide fc6 ([3])."""
     lr = options.pretrained_lr_mult
-    scale = lambda channels: max(1, round(channels * options.width))  # noqa: E731
-    top = n.data
-    # (stage, convolutions, filters, dilation, stride of its pooling)
-    for stage, convs, filters, dilation, stride in (
-        (1, 2, 64, 1, 2),
-        (2, 2, 128, 1, 2),
-        (3, 3, 256, 1, 2),
-        (4, 3, 512, 1, 1),
-        (5, 3, 512, 2, 1),
-    ):
-        for i in range(1, convs + 1):
-            top = conv_relu(
-                n, f"{stage}_{i}", top, scale(filters), 3, options, dilation=dilation, lr=lr
-            )
-        n[f"pool{stage}"] = top = L.Pooling(
-            top, pool=P.Pooling.MAX, kernel_size=3, stride=stride, pad=1
-        )
+    scaled = lambda filters: max(1, round(filters * options.width))  # noqa: E731
+
+    def conv(bottom: Top, filters: int, dilation: int = 1) -> tuple[Top, Top]:
+        return conv_relu(bottom, scaled(filters), 3, options, dilation=dilation, lr=lr)
+
+    def fc(bottom: Top, kernel: int, dilation: int = 1) -> tuple[Top, Top]:
+        new = dict(lr=1.0, filler=options.fc_filler, std=options.fc_std)
+        start = dict(lr=lr) if options.fc_pretrained else new
+        filters = scaled(options.fc_channels)
+        return conv_relu(bottom, filters, kernel, options, dilation=dilation, **start)
+
+    n.conv1_1, n.relu1_1 = conv(n.data, 64)
+    n.conv1_2, n.relu1_2 = conv(n.relu1_1, 64)
+    n.pool1 = max_pool(n.relu1_2, stride=2, pad=1)
+    n.conv2_1, n.relu2_1 = conv(n.pool1, 128)
+    n.conv2_2, n.relu2_2 = conv(n.relu2_1, 128)
+    n.pool2 = max_pool(n.relu2_2, stride=2, pad=1)
+    n.conv3_1, n.relu3_1 = conv(n.pool2, 256)
+    n.conv3_2, n.relu3_2 = conv(n.relu3_1, 256)
+    n.conv3_3, n.relu3_3 = conv(n.relu3_2, 256)
+    n.pool3 = max_pool(n.relu3_3, stride=2, pad=1)
+    n.conv4_1, n.relu4_1 = conv(n.pool3, 512)
+    n.conv4_2, n.relu4_2 = conv(n.relu4_1, 512)
+    n.conv4_3, n.relu4_3 = conv(n.relu4_2, 512)
+    n.pool4 = max_pool(n.relu4_3, stride=1, pad=1)
+    n.conv5_1, n.relu5_1 = conv(n.pool4, 512, dilation=2)
+    n.conv5_2, n.relu5_2 = conv(n.relu5_1, 512, dilation=2)
+    n.conv5_3, n.relu5_3 = conv(n.relu5_2, 512, dilation=2)
+    n.pool5 = max_pool(n.relu5_3, stride=1, pad=1)
     if options.lg_lstm_after == "pool5":
-        return Features(top, scale(512))
+        return Features(n.pool5, scaled(512))
     if options.pool5a:
-        n.pool5a = top = L.Pooling(top, pool=P.Pooling.AVE, kernel_size=3, stride=1, pad=1)
-    new = dict(lr=1.0, filler=options.fc_filler, std=options.fc_std)
-    fc = dict(lr=lr) if options.fc_pretrained else new
-    filters = scale(options.fc_channels)
-    for i, kernel, dilation in ((6, 3, options.fc6_dilation), (7, 1, 1)):
-        top = conv_relu(n, i, top, filters, kernel, options, prefix="fc", dilation=dilation, **fc)
-        n[f"drop{i}"] = top = L.Dropout(top, dropout_ratio=options.dropout, in_place=True)
-        if options.lg_lstm_after == f"fc{i}":
-            break
-    return Features(top, filters)
+        n.pool5a = L.Pooling(n.pool5, pool=P.Pooling.AVE, kernel_size=3, stride=1, pad=1)
+    n.fc6, n.relu_fc6 = fc(n.pool5a if options.pool5a else n.pool5, 3, options.fc6_dilation)
+    n.drop6 = L.Dropout(n.relu_fc6, dropout_ratio=options.dropout, in_place=True)
+    if options.lg_lstm_after == "fc6":
+        return Features(n.drop6, scaled(options.fc_channels))
+    n.fc7, n.relu_fc7 = fc(n.drop6, 1)
+    n.drop7 = L.Dropout(n.relu_fc7, dropout_ratio=options.dropout, in_place=True)
+    return Features(n.drop7, scaled(options.fc_channels))
 
 
 # ------------------------------------------------------------------------------------ Co-CNN
@@ -85,21 +101,12 @@ def co_cnn(n: NetSpec, options: CoCNN) -> Features:
     Every convolution has stride 1 and keeps its map's size; the image's label probabilities, when
     that branch is there, are concatenated to the map of every resolution on the way up.
     """
-    channels, kernel = options.channels, options.kernel
+    channels = options.channels
     sizes = co_cnn_sizes(options.input_size)
-    encoder = []  # the last map of each resolution but the coarsest, for the cross-layer sums
-    image = top = scaled_image(n, options)
-    for stage in (1, 2, 3, 4):
-        if stage > 1:
-            encoder.append(top)
-            n[f"pool{stage - 1}"] = top = L.Pooling(
-                top, pool=P.Pooling.MAX, kernel_size=3, stride=2
-            )
-        first = options.first_channels if stage == 1 else channels
-        top = conv_relu(n, f"{stage}_1", top, first, kernel, options)
-        top = conv_relu(n, f"{stage}_2", top, channels, kernel, options)
+    probabilities: Top | None = None
 
-    probabilities = image_label(n, top, options) if options.image_label else None
+    def conv(bottom: Top, filters: int = channels) -> tuple[Top, Top]:
+        return conv_relu(bottom, filters, options.kernel, options)
 
     def with_labels(name: str, top: Top, size: tuple[int, int]) -> Top:
         if probabilities is None:
@@ -107,38 +114,60 @@ def co_cnn(n: NetSpec, options: CoCNN) -> Features:
         n[f"{name}_labels"] = L.Concat(top, tiled(n, probabilities, size))
         return n[f"{name}_labels"]
 
-    top = conv_relu(n, "4_3", with_labels("conv4_2", top, sizes[3]), channels, kernel, options)
-    for stage in (3, 2, 1):
-        size = sizes[stage - 1]
-        top = upsampled(n, f"up{stage}", top, encoder[stage - 1], options)
-        top = conv_relu(n, f"{stage}_1", top, channels, kernel, options, prefix="decoder")
-        n[f"sum{stage}"] = L.Eltwise(top, encoder[stage - 1], operation=P.Eltwise.SUM)
-        top = with_labels(f"sum{stage}", n[f"sum{stage}"], size)
-        top = conv_relu(n, f"{stage}_2", top, channels, kernel, options, prefix="decoder")
+    image = scaled_image(n, options)
+    n.conv1_1, n.relu1_1 = conv(image, options.first_channels)
+    n.conv1_2, n.relu1_2 = conv(n.relu1_1)
+    n.pool1 = max_pool(n.relu1_2, stride=2)
+    n.conv2_1, n.relu2_1 = conv(n.pool1)
+    n.conv2_2, n.relu2_2 = conv(n.relu2_1)
+    n.pool2 = max_pool(n.relu2_2, stride=2)
+    n.conv3_1, n.relu3_1 = conv(n.pool2)
+    n.conv3_2, n.relu3_2 = conv(n.relu3_1)
+    n.pool3 = max_pool(n.relu3_2, stride=2)
+    n.conv4_1, n.relu4_1 = conv(n.pool3)
+    n.conv4_2, n.relu4_2 = conv(n.relu4_1)
+    if options.image_label:
+        probabilities = image_label(n, n.relu4_2, options)
+    n.conv4_3, n.relu4_3 = conv(with_labels("conv4_2", n.relu4_2, sizes[3]))
+
+    n.up3 = upsampled(n, "up3", n.relu4_3, n.relu3_2, options)
+    n.decoder3_1, n.relu_decoder3_1 = conv(n.up3)
+    n.sum3 = L.Eltwise(n.relu_decoder3_1, n.relu3_2, operation=P.Eltwise.SUM)
+    n.decoder3_2, n.relu_decoder3_2 = conv(with_labels("sum3", n.sum3, sizes[2]))
+    n.up2 = upsampled(n, "up2", n.relu_decoder3_2, n.relu2_2, options)
+    n.decoder2_1, n.relu_decoder2_1 = conv(n.up2)
+    n.sum2 = L.Eltwise(n.relu_decoder2_1, n.relu2_2, operation=P.Eltwise.SUM)
+    n.decoder2_2, n.relu_decoder2_2 = conv(with_labels("sum2", n.sum2, sizes[1]))
+    n.up1 = upsampled(n, "up1", n.relu_decoder2_2, n.relu1_2, options)
+    n.decoder1_1, n.relu_decoder1_1 = conv(n.up1)
+    n.sum1 = L.Eltwise(n.relu_decoder1_1, n.relu1_2, operation=P.Eltwise.SUM)
+    n.decoder1_2, n.relu_decoder1_2 = conv(with_labels("sum1", n.sum1, sizes[0]))
+    top = n.relu_decoder1_2
 
     label_scores = tiled(n, probabilities, sizes[0]) if probabilities else None
     if options.lg_lstm_after == "decoder1":
         return Features(top, channels, label_scores, probabilities)
     if options.image_skip:
-        skip = conv_relu(n, "_image", image, channels, kernel, options)
-        n.sum_image = L.Eltwise(top, skip, operation=P.Eltwise.SUM)
+        n.conv_image, n.relu_image = conv(image)
+        n.sum_image = L.Eltwise(top, n.relu_image, operation=P.Eltwise.SUM)
         top = with_labels("sum_image", n.sum_image, sizes[0])
-    top = conv_relu(n, "_last", top, options.last_channels, 3, options)
-    return Features(top, options.last_channels, label_scores, probabilities)
+    n.conv_last, n.relu_last = conv_relu(top, options.last_channels, 3, options)
+    return Features(n.relu_last, options.last_channels, label_scores, probabilities)
 
 
 def co_cnn_sizes(size: tuple[int, int]) -> list[tuple[int, int]]:
     """The four resolutions: Caffe rounds up what a 3×3 pooling of stride 2 leaves."""
     sizes = [size]
     for _ in range(3):
-        size = tuple(-(-(length - 3) // 2) + 1 for length in size)
+        height, width = (-(-(length - 3) // 2) + 1 for length in size)
+        size = height, width
         sizes.append(size)
     return sizes
 
 
 def image_label(n: NetSpec, top: Top, options: CoCNN) -> Top:
     """Predict which labels the image shows: (B, classes) probabilities."""
-    conv_relu(n, "_labels", top, options.image_label_conv, 1, options)
+    n.conv_labels, n.relu_labels = conv_relu(top, options.image_label_conv, 1, options)
     n.fc_labels = L.InnerProduct(
         n.conv_labels,
         num_output=options.image_label_fc,
@@ -171,7 +200,7 @@ def tiled(n: NetSpec, probabilities: Top, size: tuple[int, int]) -> Top:
 
 
 def upsampled(n: NetSpec, name: str, top: Top, like: Top, options: CoCNN) -> Top:
-    """Double a map's size and cut it to the size of `like`.
+    """Double a map's size and cut it to the size of `like`: `<name>_whole` and its cut.
 
     Kernel 3, stride 2, no padding is the pooling turned round: position i of the coarse map lands
     on the center 2i + 1 of the window that it was pooled from.
@@ -189,8 +218,7 @@ def upsampled(n: NetSpec, name: str, top: Top, like: Top, options: CoCNN) -> Top
         ),
         param=[dict(lr_mult=0, decay_mult=0) if fixed else dict(lr_mult=1, decay_mult=1)],
     )
-    n[name] = L.Crop(n[f"{name}_whole"], like, axis=2)
-    return n[name]
+    return L.Crop(n[f"{name}_whole"], like, axis=2)
 
 
 # -------------------------------------------------------------------------------------- demo
@@ -200,9 +228,10 @@ def small(n: NetSpec, options: Demo) -> Features:
     """The demo's net: 3×3 convolutions; the first ones are followed by a pooling by 2."""
     top = scaled_image(n, options)
     for i, filters in enumerate(options.widths, start=1):
-        top = conv_relu(n, i, top, filters, 3, options)
+        n[f"conv{i}"], top = conv_relu(top, filters, 3, options)
+        n[f"relu{i}"] = top
         if i <= options.poolings:
-            n[f"pool{i}"] = top = L.Pooling(top, pool=P.Pooling.MAX, kernel_size=3, stride=2, pad=1)
+            n[f"pool{i}"] = top = max_pool(top, stride=2, pad=1)
     return Features(top, options.widths[-1])
 
 
@@ -212,7 +241,8 @@ def extra_convolutions(n: NetSpec, features: Features, options: ModelOptions) ->
     outputs = []
     top = features.top
     for i in range(1, options.extra_convs + 1):
-        top = conv_relu(n, i, top, filters, 3, options, prefix="extra")
+        n[f"extra{i}"], top = conv_relu(top, filters, 3, options)
+        n[f"relu_extra{i}"] = top
         outputs.append(Features(top, filters, features.label_scores, features.label_probabilities))
     return outputs
 
@@ -229,23 +259,19 @@ def scaled_image(n: NetSpec, options: CoCNN | Demo) -> Top:
 
 
 def conv_relu(
-    n: NetSpec,
-    suffix: object,
     bottom: Top,
     filters: int,
     kernel: int,
     options: ModelOptions,
     *,
-    prefix: str = "conv",
     dilation: int = 1,
     lr: float = 1.0,
     filler: str = "",
     std: float | None = None,
-) -> Top:
-    """Add `conv<suffix>` and its ReLU; the padding keeps the map's size."""
-    name = f"{prefix}{suffix}"
+) -> tuple[Top, Top]:
+    """A convolution whose padding keeps the map's size, and its ReLU in place."""
     dilated: dict[str, Any] = dict(dilation=dilation) if dilation > 1 and kernel > 1 else {}
-    n[name] = L.Convolution(
+    conv = L.Convolution(
         bottom,
         num_output=filters,
         kernel_size=kernel,
@@ -256,10 +282,12 @@ def conv_relu(
         param=learning_rates(options, lr),
         **dilated,
     )
-    n[f"relu{suffix}" if prefix == "conv" else f"relu_{name}"] = top = L.ReLU(
-        n[name], in_place=True
-    )
-    return top
+    return conv, L.ReLU(conv, in_place=True)
+
+
+def max_pool(bottom: Top, **stride_and_pad: int) -> Top:
+    """The largest of every 3×3 values."""
+    return L.Pooling(bottom, pool=P.Pooling.MAX, kernel_size=3, **stride_and_pad)
 
 
 def filler(options: ModelOptions) -> dict[str, Any]:

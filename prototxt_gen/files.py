@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from google.protobuf import text_format
 
-from lglstm.common.errors import InputError
 from lglstm.common.models import FOLDER
 from lglstm.prototxt_gen.index import index
 from lglstm.prototxt_gen.nets import FORMS, build
 from lglstm.prototxt_gen.options import ModelOptions
+from lglstm.prototxt_gen.registry import check_name
 from lglstm.prototxt_gen.solvers import derivation, solver
 
 
@@ -37,9 +36,3 @@ def index_text() -> dict[Path, str]:
 def stale(texts: dict[Path, str]) -> list[Path]:
     """Return the files that are missing or differ from their text."""
     return [p for p, text in texts.items() if not p.is_file() or p.read_text("utf-8") != text]
-
-
-def check_name(name: str) -> None:
-    """Refuse a name that would not be a plain folder of its own under models/."""
-    if not re.fullmatch(r"[a-z0-9][a-z0-9_]*", name):
-        raise InputError(f"model name '{name}': use small letters, digits and underscores")

@@ -19,7 +19,7 @@ from lglstm.prototxt_gen.options import ModelOptions
 
 
 @dataclass(frozen=True)
-class Cells:
+class CellTops:
     """The tops of a transition or LG-LSTM layer; `global_` is None without global cells."""
 
     local: Top
@@ -27,14 +27,14 @@ class Cells:
     global_: Top | None
 
 
-def transition(n: NetSpec, features: Features, options: ModelOptions) -> Cells:
+def transition(n: NetSpec, features: Features, options: ModelOptions) -> CellTops:
     """N + 1 LSTMs with weights of their own turn features (B, C, h, w) into the first cells."""
     kinds = ["weight", "bias"] if options.bias_term else ["weight"]
     params = [param("", kind == "bias", options) for kind in kinds]
     return lstm_layer(n, "transition", "LGLSTMTransition", [features.top], params, options)
 
 
-def lg_lstm(n: NetSpec, i: int, cells: Cells, options: ModelOptions) -> Cells:
+def lg_lstm(n: NetSpec, i: int, cells: CellTops, options: ModelOptions) -> CellTops:
     """LG-LSTM layer i, Eq. (4); `share_layers` names its weights, so that all layers use them."""
     kinds = ["spatial", "spatial_bias", "depth", "depth_bias"]
     kinds = kinds if options.bias_term else kinds[::2]
@@ -53,7 +53,7 @@ def lstm_layer(
     bottoms: list[Top],
     params: list[dict[str, Any]],
     options: ModelOptions,
-) -> Cells:
+) -> CellTops:
     """Add a layer in the chosen engine and name its tops `<name>_local`, `_memory`, `_global`."""
     settings = lstm_settings(layer_type, options)
     ntop = 3 if options.global_grid else 2
@@ -67,7 +67,7 @@ def lstm_layer(
     tops = getattr(L, layer_type)(*bottoms, ntop=ntop, name=name, param=params, **arguments)
     for top, kind in zip(tops, ("local", "memory", "global"), strict=False):
         n[f"{name}_{kind}"] = top
-    return Cells(tops[0], tops[1], tops[2] if ntop == 3 else None)
+    return CellTops(tops[0], tops[1], tops[2] if ntop == 3 else None)
 
 
 def lstm_settings(layer_type: str, options: ModelOptions) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from lglstm.prototxt_gen.backbones import (
     learning_rates,
 )
 from lglstm.prototxt_gen.lg_lstm import classifier, lg_lstm, transition
-from lglstm.prototxt_gen.options import ModelOptions
+from lglstm.prototxt_gen.options import CoCNN, ModelOptions
 
 FORMS = ("train", "test", "deploy")
 
@@ -121,7 +121,7 @@ def score(
     """Add classifier i; Co-CNN's prediction also sums the image's label probabilities onto it."""
     # A net at the size of its input needs no up-sampling: its last score is the output itself.
     blob = "score" if form == "deploy" and options.stride == 1 else f"score{i}"
-    if not getattr(options, "sum_label_scores", False):
+    if not (isinstance(options, CoCNN) and options.sum_label_scores):
         return classifier(n, i, local, global_, blob, options)
     raw = classifier(n, i, local, global_, f"raw_score{i}", options)
     n[f"score{i}_sum"] = L.Eltwise(raw, features.label_scores)
@@ -145,7 +145,7 @@ def losses(
         n[f"loss{i}"] = L.SoftmaxWithLoss(
             top, n.label, loss_weight=weight, loss_param=dict(ignore_label=IGNORE)
         )
-    if features.label_probabilities:
+    if isinstance(options, CoCNN) and features.label_probabilities:
         n.label_target = L.Python(
             n.label,
             module="lglstm.layers.image_labels",

@@ -11,92 +11,105 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar, NoReturn
 
 from lglstm.common.errors import InputError
 from lglstm.common.labels import LABEL_SETS, LabelSet
+from lglstm.common.rules import TEXT, TRUTH, Rule, is_number, list_of, number, one_of, whole
 from lglstm.common.suggest import nearest
+from lglstm.layers.seg_options import RULES as DATA_RULES
 
-RANGE = "tuple[float, float]"
-FILLERS = ("gaussian", "msra", "xavier")
+FILLER = one_of("gaussian", "msra", "xavier")
+LABEL_SET = one_of(*LABEL_SETS)
+FRACTION = Rule(lambda value: is_number(value) and 0 < value <= 1, "a number above 0, at most 1")
+ODD = Rule(lambda value: type(value) is int and value > 0 and value % 2 == 1, "an odd number")
 
 
-def option(default: Any, help: str, *, choices: tuple = (), low: float | None = None) -> Any:
-    """A dataclass field with its sentence for `--help`, its allowed values and its minimum."""
-    metadata = {"help": help, "choices": choices, "low": low}
-    return dataclasses.field(default=default, metadata=metadata)
+def option(default: Any, help: str, rule: Rule | None = None) -> Any:
+    """A dataclass field with its sentence for `--help` and the rule of its values."""
+    if rule is None:
+        rule = TRUTH if isinstance(default, bool) else TEXT
+    return dataclasses.field(default=default, metadata={"help": help, "rule": rule})
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
     """What every family of nets shares: LG-LSTM layers, data, augmentation and training."""
 
+    solver_mode: ClassVar[str] = "GPU"
+    """Where `caffe train` runs; without a GPU our Caffe warns and takes the CPU."""
+
     # The LG-LSTM layers
-    engine: str = option("caffe", "LG-LSTM layers in C++ or in Python", choices=("caffe", "python"))
-    lg_lstm_layers: int = option(5, "stacked LG-LSTM layers; 0 leaves them out", low=0)
-    hidden: int = option(64, "hidden cells d of each LSTM", low=1)
-    neighbors: int = option(8, "local neighbors N of a position", choices=(2, 4, 8))
-    global_grid: int = option(3, "grid G of the global hidden cells, G×G; 0 is without", low=0)
+    engine: str = option("caffe", "LG-LSTM layers in C++ or in Python", one_of("caffe", "python"))
+    lg_lstm_layers: int = option(5, "stacked LG-LSTM layers; 0 leaves them out", whole(0))
+    hidden: int = option(64, "hidden cells d of each LSTM", whole(1))
+    neighbors: int = option(8, "local neighbors N of a position", one_of(2, 4, 8))
+    global_grid: int = option(3, "grid G of the global hidden cells, G×G; 0 is without", whole(0))
     share_spatial: bool = option(True, "one weight matrix for the N spatial LSTMs")
     share_layers: bool = option(True, "one set of weights for all LG-LSTM layers")
     bias_term: bool = option(False, "biases in the gates of the LSTMs")
-    lstm_range: float = option(0.1, "LSTM weights start uniform in ± this", low=0)
+    lstm_range: float = option(0.1, "LSTM weights start uniform in ± this", number(0))
     loss_weight: float = option(
-        1.0, "weight of the losses before the last layer's, which is 1", low=0
+        1.0, "weight of the losses before the last layer's, which is 1", number(0)
     )
 
     # Convolutions in place of LG-LSTM layers
-    extra_convs: int = option(0, "3×3 convolutions before the prediction, for comparison", low=0)
-    extra_conv_filters: int = option(0, "their filters; 0 derives (N + 1)·d", low=0)
+    extra_convs: int = option(0, "3×3 convolutions before the prediction, for comparison", whole(0))
+    extra_conv_filters: int = option(0, "their filters; 0 derives (N + 1)·d", whole(0))
     extra_conv_losses: bool = option(False, "a prediction and loss after each of them")
 
     # Initial weights
     weights: str = option("", "initial caffemodel; empty trains from scratch")
-    conv_filler: str = option("gaussian", "how new convolutions start", choices=FILLERS)
-    conv_std: float = option(0.001, "standard deviation of the gaussian filler", low=0)
+    conv_filler: str = option("gaussian", "how new convolutions start", FILLER)
+    conv_std: float = option(0.001, "standard deviation of the gaussian filler", number(0))
 
     # Data
-    label_set: str = option("horse", "classes and mirror swaps", choices=tuple(LABEL_SETS))
+    label_set: str = option("horse", "classes and mirror swaps", LABEL_SET)
     train_list: str = option("data/horse/train.txt", "list of training images and labels")
     test_list: str = option("data/horse/test.txt", "list of test images and labels")
-    train_images: int = option(294, "lines of the training list", low=1)
-    test_images: int = option(227, "lines of the test list", low=1)
-    input_size: tuple[int, int] = option((321, 321), "height and width the images are resized to")
+    train_images: int = option(294, "lines of the training list", whole(1))
+    test_images: int = option(227, "lines of the test list", whole(1))
+    input_size: tuple[int, int] = option(
+        (321, 321), "height and width the images are resized to", DATA_RULES["input_size"]
+    )
 
     # Augmentation of the training images: ranges [low, high] as layers/seg_options.py explains
     mirror: bool = option(True, "flip half of the images, left and right labels swapped")
-    box_jitter: tuple[float, float] = option((0, 0), "box drawn around the object, 0 is the photo")
-    crop: tuple[float, float] = option((1, 1), "part of each side that an additional crop keeps")
-    scale: tuple[float, float] = option((1, 1), "zoom")
-    rotation: tuple[float, float] = option((0, 0), "degrees, counter-clockwise")
-    color: tuple[float, float] = option((1, 1), "factor on each color channel")
+    box_jitter: tuple[float, float] = option(
+        (0, 0), "box drawn around the object, 0 is the photo", DATA_RULES["box_jitter"]
+    )
+    crop: tuple[float, float] = option(
+        (1, 1), "part of each side that an additional crop keeps", DATA_RULES["crop"]
+    )
+    scale: tuple[float, float] = option((1, 1), "zoom", DATA_RULES["scale"])
+    rotation: tuple[float, float] = option(
+        (0, 0), "degrees, counter-clockwise", DATA_RULES["rotation"]
+    )
+    color: tuple[float, float] = option((1, 1), "factor on each color channel", DATA_RULES["color"])
 
     # Training
-    batch_size: int = option(2, "images in a training iteration", low=1)
-    test_batch: int = option(1, "images in a test iteration; divides test_images", low=1)
-    epochs: float = option(60, "passes over the training images", low=0)
-    iterations: int = option(0, "training iterations; 0 derives them from epochs", low=0)
-    base_lr: float = option(0.001, "learning rate of new layers", low=0)
-    bias_lr_mult: float = option(2.0, "learning rate of biases, relative to their weights'", low=0)
-    bias_decay_mult: float = option(0.0, "weight decay of biases, relative to weights'", low=0)
-    lr_policy: str = option("step", "learning-rate policy", choices=("fixed", "step", "poly"))
-    lr_gamma: float = option(0.1, "factor on the learning rate at a step", low=0)
-    lr_step: float = option(2 / 3, "step after this part of the iterations", low=0)
-    lr_power: float = option(0.9, "exponent of the poly policy", low=0)
-    solver_type: str = option("SGD", "how gradients become steps", choices=("SGD", "Adam"))
-    solver_mode: str = option(
-        "GPU", "where caffe train runs: a GPU if there is one, or the CPU", choices=("GPU", "CPU")
+    batch_size: int = option(2, "images in a training iteration", whole(1))
+    test_batch: int = option(1, "images in a test iteration; divides test_images", whole(1))
+    epochs: float = option(60, "passes over the training images", number(0))
+    iterations: int = option(0, "training iterations; 0 derives them from epochs", whole(0))
+    base_lr: float = option(0.001, "learning rate of new layers", number(0))
+    bias_lr_mult: float = option(
+        2.0, "learning rate of biases, relative to their weights'", number(0)
     )
-    momentum: float = option(0.9, "momentum of gradient descent", low=0)
-    weight_decay: float = option(0.0005, "weight decay", low=0)
-    clip_gradients: float = option(0.0, "largest norm of the gradient; 0 is no limit", low=0)
-    test_epochs: float = option(5, "epochs between two tests", low=0)
-    snapshots: int = option(10, "snapshots in a whole training run", low=1)
-    seed: int = option(1, "seed of weights, dropout and data order", low=0)
+    bias_decay_mult: float = option(0.0, "weight decay of biases, relative to weights'", number(0))
+    lr_gamma: float = option(0.1, "factor on the learning rate at a step", number(0))
+    lr_step: float = option(2 / 3, "step after this part of the iterations", FRACTION)
+    solver_type: str = option("SGD", "how gradients become steps", one_of("SGD", "Adam"))
+    momentum: float = option(0.9, "momentum of gradient descent", number(0))
+    weight_decay: float = option(0.0005, "weight decay", number(0))
+    test_epochs: float = option(5, "epochs between two tests", number(0))
+    seed: int = option(1, "seed of weights, dropout and data order", whole(0))
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            check_value(field, getattr(self, field.name))
+            value, rule = getattr(self, field.name), field.metadata["rule"]
+            if not rule.allows(value):
+                refuse(field.name, value, rule.words)
         self.check()
 
     def check(self) -> None:
@@ -108,8 +121,6 @@ class ModelOptions:
         smallest = min(self.map_size)
         if self.lg_lstm_layers and self.global_grid > smallest:
             refuse("global_grid", self.global_grid, f"at most the map's smaller side, {smallest}")
-        if not 0 < self.lr_step <= 1:
-            refuse("lr_step", self.lr_step, "above 0, at most 1")
 
     @property
     def labels(self) -> LabelSet:
@@ -156,25 +167,25 @@ class LargeFOV(ModelOptions):
     """DeepLab-LargeFOV on VGG-16 (Horse-Cow models): score maps at an eighth of the input."""
 
     weights: str = option("data/init/vgg16_largefov.caffemodel", "initial caffemodel")
-    pretrained_lr_mult: float = option(0.1, "learning rate of pre-trained layers, × base_lr", low=0)
-    fc_pretrained: bool = option(True, "fc6 and fc7 come with the initial weights too")
-    fc_filler: str = option(
-        "gaussian", "how fc6 and fc7 start without initial weights", choices=FILLERS
+    pretrained_lr_mult: float = option(
+        0.1, "learning rate of pre-trained layers, × base_lr", number(0)
     )
+    fc_pretrained: bool = option(True, "fc6 and fc7 come with the initial weights too")
+    fc_filler: str = option("gaussian", "how fc6 and fc7 start without initial weights", FILLER)
     fc_std: float = option(
         0.005,
         "standard deviation of their gaussian filler: VGG's features are in the tens, and fc7 must "
         "not saturate the gates of the transition",
-        low=0,
+        number(0),
     )
-    fc_channels: int = option(1024, "filters of fc6 and of fc7", low=1)
-    fc6_dilation: int = option(12, "dilation of fc6, the field of view", low=1)
+    fc_channels: int = option(1024, "filters of fc6 and of fc7", whole(1))
+    fc6_dilation: int = option(12, "dilation of fc6, the field of view", whole(1))
     pool5a: bool = option(True, "the 3×3 average pooling before fc6")
-    dropout: float = option(0.5, "dropped part of fc6 and fc7", low=0)
+    dropout: float = option(0.5, "dropped part of fc6 and fc7", number(0))
     lg_lstm_after: str = option(
-        "fc7", "the layer that feeds the transition", choices=("fc7", "fc6", "pool5")
+        "fc7", "the layer that feeds the transition", one_of("fc7", "fc6", "pool5")
     )
-    width: float = option(1.0, "factor on the channels of conv1 to fc7, for quick tests", low=0)
+    width: float = option(1.0, "factor on the channels of conv1 to fc7, for quick tests", number(0))
 
     @property
     def stride(self) -> int:
@@ -189,35 +200,39 @@ class LargeFOV(ModelOptions):
 class CoCNN(ModelOptions):
     """Co-CNN (human-parsing models): score maps at the size of the input, image-label branch."""
 
-    label_set: str = option("atr", "classes and mirror swaps", choices=tuple(LABEL_SETS))
+    label_set: str = option("atr", "classes and mirror swaps", LABEL_SET)
     train_list: str = option("data/atr/train.txt", "list of training images and labels")
     test_list: str = option("data/atr/test.txt", "list of test images and labels")
-    train_images: int = option(6000, "lines of the training list", low=1)
-    test_images: int = option(1000, "lines of the test list", low=1)
-    input_size: tuple[int, int] = option((150, 100), "height and width the images are resized to")
-    epochs: float = option(90, "passes over the training images", low=0)
-    lr_step: float = option(1 / 3, "step after this part of the iterations", low=0)
-    first_channels: int = option(128, "filters of the first convolution", low=1)
-    channels: int = option(192, "filters of the other convolutions", low=1)
-    last_channels: int = option(256, "filters of the last convolution before the prediction", low=1)
-    input_scale: float = option(1.0, "factor on the image, pixels minus mean", low=0)
-    kernel: int = option(5, "kernel of the convolutions of encoder and decoder", low=1)
+    train_images: int = option(6000, "lines of the training list", whole(1))
+    test_images: int = option(1000, "lines of the test list", whole(1))
+    input_size: tuple[int, int] = option(
+        (150, 100), "height and width the images are resized to", DATA_RULES["input_size"]
+    )
+    epochs: float = option(90, "passes over the training images", number(0))
+    lr_step: float = option(1 / 3, "step after this part of the iterations", FRACTION)
+    first_channels: int = option(128, "filters of the first convolution", whole(1))
+    channels: int = option(192, "filters of the other convolutions", whole(1))
+    last_channels: int = option(
+        256, "filters of the last convolution before the prediction", whole(1)
+    )
+    input_scale: float = option(1.0, "factor on the image, pixels minus mean", number(0))
+    kernel: int = option(5, "kernel of the convolutions of encoder and decoder", ODD)
     upsampling: str = option(
         "bilinear",
         "×2 in the decoder: fixed weights, or learned ones",
-        choices=("bilinear", "learned"),
+        one_of("bilinear", "learned"),
     )
     image_skip: bool = option(True, "add the image, filtered once, after the decoder")
     image_label: bool = option(True, "the image-label branch and its probabilities")
-    image_label_conv: int = option(96, "filters of the 1×1 convolution of that branch", low=1)
-    image_label_fc: int = option(1024, "outputs of its fully connected layer", low=1)
-    image_label_dropout: float = option(0.3, "dropped part of that layer", low=0)
-    image_label_weight: float = option(0.3, "weight of its squared loss", low=0)
+    image_label_conv: int = option(96, "filters of the 1×1 convolution of that branch", whole(1))
+    image_label_fc: int = option(1024, "outputs of its fully connected layer", whole(1))
+    image_label_dropout: float = option(0.3, "dropped part of that layer", number(0))
+    image_label_weight: float = option(0.3, "weight of its squared loss", number(0))
     sum_label_scores: bool = option(
         False, "sum the image's label probabilities onto the scores, then a 1×1 convolution"
     )
     lg_lstm_after: str = option(
-        "image_skip", "the map that feeds the transition", choices=("image_skip", "decoder1")
+        "image_skip", "the map that feeds the transition", one_of("image_skip", "decoder1")
     )
 
     @property
@@ -227,8 +242,6 @@ class CoCNN(ModelOptions):
     def check(self) -> None:
         if self.sum_label_scores and not self.image_label:
             refuse("sum_label_scores", True, "false when image_label is false")
-        if self.kernel % 2 == 0:
-            refuse("kernel", self.kernel, "an odd number")
         super().check()
 
 
@@ -236,26 +249,31 @@ class CoCNN(ModelOptions):
 class Demo(ModelOptions):
     """The small net of `make demo`: a few convolutions from scratch, then LG-LSTM layers."""
 
-    lg_lstm_layers: int = option(4, "stacked LG-LSTM layers; 0 leaves them out", low=0)
-    hidden: int = option(16, "hidden cells d of each LSTM", low=1)
-    lstm_range: float = option(0.2, "LSTM weights start uniform in ± this", low=0)
-    conv_filler: str = option("msra", "how new convolutions start", choices=FILLERS)
+    solver_mode: ClassVar[str] = "CPU"
+
+    lg_lstm_layers: int = option(4, "stacked LG-LSTM layers; 0 leaves them out", whole(0))
+    hidden: int = option(16, "hidden cells d of each LSTM", whole(1))
+    lstm_range: float = option(0.2, "LSTM weights start uniform in ± this", number(0))
+    conv_filler: str = option("msra", "how new convolutions start", FILLER)
     train_list: str = option("data/demo/train.txt", "list of training images and labels")
     test_list: str = option("data/demo/test.txt", "list of test images and labels")
-    train_images: int = option(600, "lines of the training list", low=1)
-    test_images: int = option(100, "lines of the test list", low=1)
-    input_size: tuple[int, int] = option((97, 97), "height and width the images are resized to")
-    batch_size: int = option(8, "images in a training iteration", low=1)
-    test_batch: int = option(10, "images in a test iteration; divides test_images", low=1)
-    iterations: int = option(1000, "training iterations; 0 derives them from epochs", low=0)
-    solver_type: str = option("Adam", "how gradients become steps", choices=("SGD", "Adam"))
-    solver_mode: str = option(
-        "CPU", "where caffe train runs: a GPU if there is one, or the CPU", choices=("GPU", "CPU")
+    train_images: int = option(600, "lines of the training list", whole(1))
+    test_images: int = option(100, "lines of the test list", whole(1))
+    input_size: tuple[int, int] = option(
+        (97, 97), "height and width the images are resized to", DATA_RULES["input_size"]
     )
-    base_lr: float = option(0.008, "learning rate of new layers", low=0)
-    widths: tuple[int, ...] = option((16, 32, 48), "filters of the 3×3 convolutions, in order")
-    input_scale: float = option(1 / 64, "factor on the image, pixels minus mean", low=0)
-    poolings: int = option(2, "poolings by 2, after the first convolutions", low=1)
+    batch_size: int = option(8, "images in a training iteration", whole(1))
+    test_batch: int = option(10, "images in a test iteration; divides test_images", whole(1))
+    iterations: int = option(1000, "training iterations; 0 derives them from epochs", whole(0))
+    solver_type: str = option("Adam", "how gradients become steps", one_of("SGD", "Adam"))
+    base_lr: float = option(0.008, "learning rate of new layers", number(0))
+    widths: tuple[int, ...] = option(
+        (16, 32, 48),
+        "filters of the 3×3 convolutions, in order",
+        list_of(whole(1).allows, "whole numbers above 0, such as 16,32,48"),
+    )
+    input_scale: float = option(1 / 64, "factor on the image, pixels minus mean", number(0))
+    poolings: int = option(2, "poolings by 2, after the first convolutions", whole(1))
 
     @property
     def stride(self) -> int:
@@ -268,10 +286,7 @@ class Demo(ModelOptions):
         super().check()
 
 
-FAMILIES: dict[str, type[ModelOptions]] = {"LargeFOV": LargeFOV, "CoCNN": CoCNN, "Demo": Demo}
-
-
-def refuse(name: str, given: object, allowed: str) -> None:
+def refuse(name: str, given: object, allowed: str) -> NoReturn:
     """Raise InputError: the option, what was given, what is allowed."""
     raise InputError(f"option {name}: {given!r} is not allowed; use {allowed}")
 
@@ -284,31 +299,14 @@ def check_aligned(options: ModelOptions) -> None:
         refuse("input_size", options.input_size, f"sizes {stride}·m + 1, such as {example}")
 
 
-def check_value(field: dataclasses.Field, value: Any) -> None:
-    """Refuse a value outside the field's type, choices or range."""
-    choices, low = field.metadata["choices"], field.metadata["low"]
-    if field.type == RANGE:
-        if len(value) != 2 or not value[0] <= value[1]:
-            refuse(field.name, value, "low,high with low not above high")
-    elif isinstance(value, tuple):
-        if not value or any(type(item) is not int or item < 1 for item in value):
-            refuse(field.name, value, "whole numbers above 0, such as 65,97")
-        if field.name == "input_size" and len(value) != 2:
-            refuse(field.name, value, "height,width")
-    elif choices and value not in choices:
-        refuse(field.name, value, "one of " + ", ".join(map(str, choices)))
-    elif low is not None and not (value >= low and math.isfinite(value)):
-        refuse(field.name, value, f"{low} or more")
-
-
 def with_settings(options: ModelOptions, settings: list[str]) -> ModelOptions:
     """Return the options changed by `key=value` strings, as `--set` gives them.
 
-    Tuples are written with commas (`input_size=65,97`). Raises InputError for an unknown key, with
-    the nearest one, and for a value of the wrong kind, with what is allowed.
+    Lists are written with commas, with or without brackets (`input_size=65,97`). Raises InputError
+    for an unknown key, with the nearest one, and for a wrong value, with what is allowed.
     """
     fields = {field.name: field for field in dataclasses.fields(options)}
-    changes = {}
+    changes: dict[str, Any] = {}
     for setting in settings:
         key, separator, text = setting.partition("=")
         if not separator:
@@ -320,46 +318,41 @@ def with_settings(options: ModelOptions, settings: list[str]) -> ModelOptions:
     return dataclasses.replace(options, **changes)
 
 
-def parse_value(field: dataclasses.Field, text: str) -> Any:
+def parse_value(field: dataclasses.Field[Any], text: str) -> Any:
     """Turn the text of a setting into a value of the field's type."""
-    parse, example = PARSERS[field.type]
     try:
-        return parse(text)
+        return PARSERS[str(field.type)](text)
     except (KeyError, ValueError):
-        refuse(field.name, text, example)
+        refuse(field.name, text, field.metadata["rule"].words)
 
 
-def parse_tuple(kind: type, text: str) -> tuple:
-    return tuple(kind(part) for part in text.split(","))
+def parse_tuple(kind: type[int] | type[float], text: str) -> tuple[float, ...]:
+    return tuple(kind(part) for part in text.strip("[]").split(","))
 
 
-# What a setting's text becomes, and what to write instead of a wrong one; by the field's type.
-PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
-    "bool": (lambda text: {"true": True, "false": False}[text.lower()], "true or false"),
-    "int": (int, "a whole number"),
-    "float": (float, "a number"),
-    "str": (str, "text"),
-    "tuple[int, int]": (partial(parse_tuple, int), "height,width such as 65,97"),
-    "tuple[int, ...]": (partial(parse_tuple, int), "whole numbers such as 16,32,48"),
-    RANGE: (partial(parse_tuple, float), "low,high such as 0.8,1.2"),
+# What a setting's text becomes, by the field's type.
+PARSERS: dict[str, Callable[[str], Any]] = {
+    "bool": lambda text: {"true": True, "false": False}[text.lower()],
+    "int": int,
+    "float": float,
+    "str": str,
+    "tuple[int, int]": partial(parse_tuple, int),
+    "tuple[int, ...]": partial(parse_tuple, int),
+    "tuple[float, float]": partial(parse_tuple, float),
 }
 
 
 def describe(options: ModelOptions) -> list[tuple[str, str, str, str]]:
     """List (name, value, meaning, allowed values) of every option."""
     return [
-        (field.name, show(getattr(options, field.name)), field.metadata["help"], allowed(field))
+        (
+            field.name,
+            show(getattr(options, field.name)),
+            field.metadata["help"],
+            field.metadata["rule"].words,
+        )
         for field in dataclasses.fields(options)
     ]
-
-
-def allowed(field: dataclasses.Field) -> str:
-    """Say which values an option takes."""
-    choices, low = field.metadata["choices"], field.metadata["low"]
-    if choices:
-        return ", ".join(map(show, choices))
-    example = PARSERS[field.type][1]
-    return example if low is None else f"{example}, {low} or more"
 
 
 def show(value: Any) -> str:

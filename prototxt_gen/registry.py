@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass
+from typing import Any
 
 from lglstm.common.errors import InputError
 from lglstm.common.suggest import nearest
 from lglstm.layers.seg_options import HORSE_COW_AUGMENTATION
-from lglstm.prototxt_gen.matching import conv_twin
+from lglstm.prototxt_gen.conv_baseline import conv_baseline
 from lglstm.prototxt_gen.options import CoCNN, Demo, LargeFOV, ModelOptions
 
 ATR_TRAIN, ATR_TEST = 6000, 1000  # of the 7,700 images of the ATR set; 700 more validate
@@ -27,7 +29,7 @@ class Model:
 
 def horse_cow(animal: str) -> dict[str, Model]:
     """The rows of Table 5, and with the first one Table 1, for one animal."""
-    ranges = {
+    ranges: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value
         for key, value in HORSE_COW_AUGMENTATION.items()
     }
@@ -99,15 +101,15 @@ def real_photo_checks() -> dict[str, Model]:
 
 
 def demo() -> dict[str, Model]:
-    """The small net of `make demo` and its twin of convolutions."""
+    """The small net of `make demo` and its baseline of convolutions."""
     options = Demo()
     what = f"small net + {options.lg_lstm_layers} LG-LSTM layers, drawn animals"
-    twin = conv_twin(options)
+    baseline = conv_baseline(options)
     return {
         "demo": Model(options, what, "not in the paper"),
         "demo_conv": Model(
-            twin,
-            f"the same with {twin.extra_convs} convolutions of as many weights in their place",
+            baseline,
+            f"the same with {baseline.extra_convs} convolutions of as many weights in their place",
             "not in the paper",
         ),
     }
@@ -123,3 +125,9 @@ def find(name: str) -> Model:
     if name in MODELS:
         return MODELS[name]
     raise InputError(f"there is no model '{name}'; {nearest(name, MODELS)}")
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that would not be a plain folder of its own under models/."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_]*", name):
+        raise InputError(f"model name '{name}': use small letters, digits and underscores")

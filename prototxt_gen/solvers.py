@@ -8,6 +8,9 @@ from caffe.proto import caffe_pb2
 
 from lglstm.prototxt_gen.options import ModelOptions
 
+SNAPSHOTS = 10
+"""In a whole training run."""
+
 
 def solver(options: ModelOptions, name: str) -> caffe_pb2.SolverParameter:
     """Return the solver; its paths hold in the repository root, where `caffe train` is run."""
@@ -20,25 +23,20 @@ def solver(options: ModelOptions, name: str) -> caffe_pb2.SolverParameter:
         test_interval=min(test_every, iterations),
         test_initialization=False,
         base_lr=options.base_lr,
-        lr_policy=options.lr_policy,
+        lr_policy="step",
+        gamma=options.lr_gamma,
+        stepsize=max(1, round(iterations * options.lr_step)),
         momentum=options.momentum,
         weight_decay=options.weight_decay,
         max_iter=iterations,
         display=20,
         average_loss=20,
-        snapshot=math.ceil(iterations / options.snapshots),
+        snapshot=math.ceil(iterations / SNAPSHOTS),
         snapshot_prefix=f"runs/{name}",
         solver_mode=caffe_pb2.SolverParameter.SolverMode.Value(options.solver_mode),
         random_seed=options.seed,
         type=options.solver_type,
     )
-    if options.lr_policy == "step":
-        s.gamma = options.lr_gamma
-        s.stepsize = max(1, round(iterations * options.lr_step))
-    elif options.lr_policy == "poly":
-        s.power = options.lr_power
-    if options.clip_gradients:
-        s.clip_gradients = options.clip_gradients
     if options.weights:
         s.weights.append(options.weights)
     return s

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from pathlib import Path
+from types import ModuleType
 
 import click
 from rich.console import Console
@@ -60,31 +61,65 @@ def generate(
       lglstm models generate horse --set share_spatial=false --name horse_distinct
       lglstm models generate demo --engine python --name demo_python
     """
-    from lglstm.prototxt_gen import files
-    from lglstm.prototxt_gen.options import with_settings
-    from lglstm.prototxt_gen.registry import MODELS, find
-
     changes = [*settings, *([f"engine={engine}"] if engine else [])]
     if changes or new_name:
-        if len(names) != 1 or not new_name or new_name in MODELS:
-            raise InputError(
-                "--set and --engine make a variant of one model under a new name; write: "
-                "lglstm models generate MODEL --set option=value --name NEW"
-            )
-        options = with_settings(find(names[0]).options, changes)
-        texts = files.texts(options, new_name, origin(names[0], changes, new_name))
+        texts = variant_texts(names, changes, new_name)
     else:
-        texts = {}
-        for name in names or MODELS:
-            texts |= files.texts(find(name).options, name, origin(name))
-        if not names:
-            texts |= files.index_text()
+        texts = model_texts(names)
     if check:
         check_texts(texts)
         return
     for path, text in texts.items():
         write_text(path, text)
         click.echo(path)
+
+
+def variant_texts(
+    names: tuple[str, ...], changes: list[str], new_name: str | None
+) -> dict[Path, str]:
+    """Return path → text of a variant of one model; wrong options are usage errors."""
+    from lglstm.prototxt_gen.options import with_settings
+    from lglstm.prototxt_gen.registry import MODELS, check_name, find
+
+    if len(names) != 1 or not new_name or new_name in MODELS:
+        raise click.UsageError(
+            "--set and --engine make a variant of one model under a new name; write: "
+            "lglstm models generate MODEL --set option=value --name NEW"
+        )
+    model = find(names[0])
+    try:
+        check_name(new_name)
+        options = with_settings(model.options, changes)
+    except InputError as error:
+        raise click.UsageError(str(error)) from error
+    return generator().texts(options, new_name, origin(names[0], changes, new_name))
+
+
+def model_texts(names: tuple[str, ...]) -> dict[Path, str]:
+    """Return path → text of the named models, or of all of them and their index."""
+    from lglstm.prototxt_gen.registry import MODELS, find
+
+    models = {name: find(name) for name in names or MODELS}
+    files = generator()
+    texts: dict[Path, str] = {}
+    for name, model in models.items():
+        texts |= files.texts(model.options, name, origin(name))
+    return texts if names else texts | files.index_text()
+
+
+def generator() -> ModuleType:
+    """Import `lglstm.prototxt_gen.files`, which writes the nets with pycaffe's NetSpec."""
+    try:
+        from lglstm.prototxt_gen import files
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != "caffe":
+            raise
+        raise InputError(
+            "generating models needs Caffe's Python interface, which is not installed here; the "
+            "models of the paper are generated already (lglstm models list), and docs/install.md "
+            "tells how to install Caffe"
+        ) from error
+    return files
 
 
 def check_texts(texts: dict[Path, str]) -> None:
@@ -151,6 +186,7 @@ def summary(name: str, as_json: bool) -> None:
 @command.command("draw")
 @click.argument("name")
 @click.option(
+    "-o",
     "--output",
     type=click.Path(path_type=Path),
     help="File ending in .png, .svg or .pdf.  [default: runs/NAME_net.png]",
@@ -161,14 +197,14 @@ def draw_model(name: str, output: Path | None) -> None:
     \b
     Examples:
       lglstm models draw horse
-      lglstm models draw atr --output atr.svg
+      lglstm models draw atr -o atr.svg
     """
     from lglstm.prototxt_gen.draw import draw
     from lglstm.prototxt_gen.summary import summarize
 
     output = output or Path("runs") / f"{name}_net.png"
     if output.suffix not in (".png", ".svg", ".pdf"):
-        raise InputError(f"{output}: give a file that ends in .png, .svg or .pdf")
+        raise click.UsageError(f"--output {output}: give a file that ends in .png, .svg or .pdf")
     draw(summarize(find_model(name, "train").folder), output)
     click.echo(output)
 

@@ -15,6 +15,7 @@ from benchmarks.blas_clock import Clock, Product
 from benchmarks.counts import StackSize
 from benchmarks.machine import caffe_version
 from benchmarks.memory import PeakMemory
+from lglstm.common.rules import whole
 from lglstm.prototxt_gen.backbones import Features
 from lglstm.prototxt_gen.lg_lstm import classifier, lg_lstm, transition
 from lglstm.prototxt_gen.options import ModelOptions, option
@@ -145,7 +146,7 @@ class CaffeStacks:
 class _Options(ModelOptions):
     """Options of a stack by itself: one position for each input, any number of classes."""
 
-    classes: int = option(5, "classes of each classifier", low=1)
+    classes: int = option(5, "classes of each classifier", whole(1))
     stride = 1
 
     @property

@@ -9,9 +9,13 @@ import numpy as np
 import pytest
 from models_help import layers, load, tiny, tiny_solver
 
+from lglstm.prototxt_gen.conv_baseline import (
+    conv_baseline,
+    convolution_weights,
+    lg_lstm_weights,
+)
 from lglstm.prototxt_gen.files import stale, texts
 from lglstm.prototxt_gen.index import index
-from lglstm.prototxt_gen.matching import conv_twin, convolution_weights, lg_lstm_weights
 from lglstm.prototxt_gen.nets import build
 from lglstm.prototxt_gen.options import CoCNN, Demo, LargeFOV
 from lglstm.prototxt_gen.registry import MODELS, find
@@ -320,14 +324,17 @@ def test_biases_and_distinct_spatial_weights(tmp_path):
     assert [blob.data.shape for blob in solver.net.params["transition"]] == [(5, 12, 32), (5, 12)]
 
 
-def test_twin_of_convolutions_has_as_many_weights():
+def test_baseline_of_convolutions_has_as_many_weights():
     for options in (Demo(), Demo(hidden=24, lg_lstm_layers=3), Demo(widths=(8, 16), hidden=9)):
-        twin = conv_twin(options)
+        baseline = conv_baseline(options)
         ours = learned_weights(options)
-        assert abs(learned_weights(twin) - ours) < 0.05 * ours
-        # The closed forms that choose the twin are the arithmetic of the nets.
-        heads = (lg_lstm_weights(options), convolution_weights(options, twin.extra_conv_filters))
-        assert heads[0] - heads[1] == ours - learned_weights(twin)
+        assert abs(learned_weights(baseline) - ours) < 0.05 * ours
+        # The closed forms that choose the baseline are the arithmetic of the nets.
+        heads = (
+            lg_lstm_weights(options),
+            convolution_weights(options, baseline.extra_conv_filters),
+        )
+        assert heads[0] - heads[1] == ours - learned_weights(baseline)
 
 
 def learned_weights(options):

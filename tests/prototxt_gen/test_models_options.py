@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,6 @@ from lglstm.cli.main import main
 from lglstm.common.errors import InputError
 from lglstm.prototxt_gen.nets import build
 from lglstm.prototxt_gen.options import (
-    FAMILIES,
     CoCNN,
     Demo,
     LargeFOV,
@@ -24,6 +25,7 @@ from lglstm.prototxt_gen.options import (
     with_settings,
 )
 
+FAMILIES = (LargeFOV, CoCNN, Demo)
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -56,13 +58,13 @@ def default_cell(name):
 
 
 def test_every_option_stands_in_the_table_of_differences_and_the_reverse():
-    names = {field.name for family in FAMILIES.values() for field in dataclasses.fields(family)}
+    names = {field.name for family in FAMILIES for field in dataclasses.fields(family)}
     assert set(documented()) == names
     assert documented() == {name: default_cell(name) for name in documented()}
 
 
 def test_every_option_has_a_sentence_and_a_value_that_set_takes_back():
-    for family in FAMILIES.values():
+    for family in FAMILIES:
         for field in dataclasses.fields(family):
             assert field.metadata["help"]
             value = parse_value(field, show(field.default))
@@ -76,26 +78,28 @@ def test_every_option_has_a_sentence_and_a_value_that_set_takes_back():
     ("options", "setting", "words"),
     [
         (LargeFOV(), "neighbours=2", "neighbours is unknown to LargeFOV nets; did you mean neigh"),
-        (LargeFOV(), "neighbors=3", "neighbors: 3 is not allowed; use one of 2, 4, 8"),
-        (LargeFOV(), "neighbors=many", "neighbors: 'many' is not allowed; use a whole number"),
+        (LargeFOV(), "neighbors=3", "neighbors: 3 is not allowed; use 2, 4 or 8"),
+        (LargeFOV(), "neighbors=many", "neighbors: 'many' is not allowed; use 2, 4 or 8"),
         (LargeFOV(), "share_spatial=1", "use true or false"),
         (LargeFOV(), "input_size=320,320", r"use sizes 8·m \+ 1, such as 65, 97, 321"),
-        (LargeFOV(), "input_size=321", "use height,width"),
-        (LargeFOV(), "hidden=0", "hidden: 0 is not allowed; use 1 or more"),
+        (LargeFOV(), "input_size=321", r"use \[height, width\] in pixels"),
+        (LargeFOV(), "hidden=0", "hidden: 0 is not allowed; use a whole number, at least 1"),
         (LargeFOV(), "base_lr=nan", "base_lr: nan is not allowed"),
         (LargeFOV(), "global_grid=42", "at most the map's smaller side, 41"),
         (LargeFOV(), "extra_convs=5", "extra_convs: 5 is not allowed; use 0 with lg_lstm_layers"),
         (LargeFOV(), "test_batch=2", r"a divisor of test_images \(227\)"),
-        (LargeFOV(), "engine=torch", "use one of caffe, python"),
-        (LargeFOV(), "lg_lstm_after=conv5", "use one of fc7, fc6, pool5"),
-        (LargeFOV(), "crop=1,0.5", "use low,high"),
+        (LargeFOV(), "engine=torch", "use caffe or python"),
+        (LargeFOV(), "lg_lstm_after=conv5", "use fc7, fc6 or pool5"),
+        (LargeFOV(), "crop=1,0.5", r"use \[low, high\] with 0.1 ≤ low ≤ high ≤ 1"),
+        (LargeFOV(), "rotation=-200,10", r"use \[low, high\] with -180 ≤ low"),
+        (LargeFOV(), "input_size=65.5,97", r"use \[height, width\] in pixels"),
         (LargeFOV(), "lr_step=0", "above 0, at most 1"),
         (LargeFOV(), "neighbors", "write it as option=value"),
         (CoCNN(), "kernel=4", "kernel: 4 is not allowed; use an odd number"),
-        (CoCNN(), "upsampling=nearest", "use one of bilinear, learned"),
+        (CoCNN(), "upsampling=nearest", "use bilinear or learned"),
         (CoCNN(), "width=2", "width is unknown to CoCNN nets"),
         (Demo(), "poolings=9", "at most one per convolution"),
-        (Demo(), "widths=8,x", "use whole numbers such as 16,32,48"),
+        (Demo(), "widths=8,x", "use whole numbers above 0, such as 16,32,48"),
     ],
 )
 def test_wrong_options_are_refused_by_name_with_what_is_allowed(options, setting, words):
@@ -150,10 +154,24 @@ def test_variant_names_the_command_that_makes_it(repository):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["generate", "hors"], "there is no model 'hors'; did you mean horse"),
         (["generate", "demo", "--set", "hidden=8"], "--set option=value --name NEW"),
         (["generate", "demo", "--name", "horse"], "--set option=value --name NEW"),
         (["generate", "demo", "--name", "../x"], "use small letters, digits and underscores"),
+        (["generate", "demo", "--name", "x", "--set", "hidden=0"], "use a whole number, at least"),
+        (["draw", "demo", "-o", "demo.txt"], ".png, .svg or .pdf"),
+    ],
+)
+def test_usage_errors_exit_with_2(repository, arguments, words):
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert words in result.stderr and "Usage: " in result.stderr
+    assert list(repository.rglob("*.prototxt")) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["generate", "hors"], "there is no model 'hors'; did you mean horse"),
         (["summary", "nothing"], "there is no model 'nothing'"),
         (["draw", "../../etc"], "../../etc: there is no such file"),
         (["options", "nothing"], "there is no model 'nothing'"),
@@ -207,13 +225,33 @@ def test_pictures_show_every_part_once(repository, name):
     assert read == set(blocks) - {"data"}
 
 
-def test_draw_refuses_other_formats(repository):
-    run("generate", "demo")
-    result = run("draw", "demo", "--output", "demo.txt")
-    assert result.exit_code == 1 and ".png, .svg or .pdf" in result.stderr
-
-
 def test_list_and_options(repository):
     listed = run("list").output
     assert "horse_wo_global" in listed and "Tables 1, 5" in listed
     assert "neighbors" in run("options", "horse").output
+
+
+def without_caffe(*arguments):
+    """Run a command in a process of its own in which `import caffe` fails."""
+    program = (
+        "import sys; sys.modules['caffe'] = None\n"
+        "from lglstm.cli.main import main; main(['models', *sys.argv[1:]])"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=60
+    )
+
+
+def test_models_are_listed_without_caffe():
+    listed = without_caffe("list")
+    assert listed.returncode == 0 and "horse_wo_global" in listed.stdout
+    options = without_caffe("options", "horse")
+    assert options.returncode == 0 and "neighbors" in options.stdout
+
+
+def test_generate_without_caffe_says_so_in_one_sentence(repository):
+    for arguments in (["generate", "horse"], ["generate", "--check"]):
+        result = without_caffe(*arguments)
+        assert result.returncode == 1 and result.stderr.count("\n") == 1
+        assert "error: generating models needs Caffe's Python interface" in result.stderr
+    assert without_caffe("generate", "hors").stderr.startswith("error: there is no model 'hors'")

@@ -1,4 +1,4 @@
-"""Weights that LG-LSTM layers and their convolutional stand-ins have, and how to match the two."""
+"""The baseline of the demo: 3×3 convolutions with as many weights as the LG-LSTM layers have."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def convolution_weights(options: Demo, filters: int) -> int:
 
 
 # The convolutions' own best of 0.002, 0.004 and 0.008; LG-LSTM's is 0.008.
-TWIN_BASE_LR = 0.004
+CONV_BASE_LR = 0.004
 
 
-def conv_twin(options: Demo) -> Demo:
+def conv_baseline(options: Demo) -> Demo:
     """Return the net whose extra convolutions have the number of weights nearest to LG-LSTM's."""
     wanted = lg_lstm_weights(options)
     filters = min(range(1, 1025), key=lambda f: abs(convolution_weights(options, f) - wanted))
@@ -42,5 +42,5 @@ def conv_twin(options: Demo) -> Demo:
         extra_convs=options.lg_lstm_layers,
         extra_conv_filters=filters,
         extra_conv_losses=True,
-        base_lr=TWIN_BASE_LR,
+        base_lr=CONV_BASE_LR,
     )
