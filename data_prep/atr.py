@@ -15,7 +15,7 @@ from pathlib import Path
 
 from lglstm.common.images import read_pair
 from lglstm.common.labels import label_set
-from lglstm.data_prep.prepare import Converted, Example, Plan, Task
+from lglstm.data_prep.prepare import Converted, DataSet, LabeledImage, Task
 from lglstm.data_prep.sources import (
     PathLike,
     files_by_stem,
@@ -44,14 +44,16 @@ FASHIONISTA = "fash"
 
 
 @dataclass(frozen=True)
-class Request:
+class LabelFile:
     """One label map and the folder of its photo."""
 
-    label: Path
+    path: Path
     photos: Path
 
 
-def plan(source: PathLike, more: bool = False, lists: Mapping[str, PathLike] | None = None) -> Plan:
+def data_set(
+    source: PathLike, more: bool = False, lists: Mapping[str, PathLike] | None = None
+) -> DataSet:
     """Describe the set in the folder `source`, which has JPEGImages and SegmentationClassAug in it.
 
     more: add the `dataset10k_` photos to the training part.
@@ -64,9 +66,9 @@ def plan(source: PathLike, more: bool = False, lists: Mapping[str, PathLike] | N
     splits = read_splits(lists, known, folder) if lists else split(list(labels), more)
 
     def tasks() -> Iterator[Task]:
-        return (Task(name, Request(labels[name], photos)) for name in splits)
+        return (Task(name, LabelFile(labels[name], photos)) for name in splits)
 
-    return Plan(
+    return DataSet(
         name="atr",
         labels=label_set("atr"),
         splits=splits,
@@ -78,12 +80,12 @@ def plan(source: PathLike, more: bool = False, lists: Mapping[str, PathLike] | N
     )
 
 
-def convert(request: Request) -> Converted:
+def convert(label_file: LabelFile) -> Converted:
     """Check one pair and give it on; a JPEG is kept as it is."""
-    path = find_photo(request.photos, request.label.stem)
-    photo, label = read_pair(path, request.label, label_set("atr").num_classes)
+    path = find_photo(label_file.photos, label_file.path.stem)
+    photo, label = read_pair(path, label_file.path, label_set("atr").num_classes)
     image = path.read_bytes() if path.suffix.lower() in (".jpg", ".jpeg") else photo
-    return Converted([Example(request.label.stem, image, label)])
+    return Converted([LabeledImage(label_file.path.stem, image, label)])
 
 
 def split(names: list[str], more: bool) -> dict[str, str]:

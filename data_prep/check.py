@@ -29,8 +29,8 @@ SAMPLES = 12
 
 
 @dataclass(frozen=True)
-class Looked:
-    """What one example gave: pixels per id (256,), a hash of the photo's pixels, or an error."""
+class ExampleCheck:
+    """What one example has: pixels per id (256,), a hash of the photo's pixels, or an error."""
 
     pixels: np.ndarray
     photo: str
@@ -56,16 +56,16 @@ def check(
         raise InputError(f"{root}: has no train.txt, val.txt or test.txt; prepare the set again")
     problems: list[str] = []
     examples = {split: _listed(path, problems) for split, path in lists.items()}
-    looked = _look(examples, labels, workers, on_progress)
-    problems += [result.error for result in looked.values() if result.error]
-    problems += _twice(examples, looked) + _unlisted(root, examples)
+    checked = _check_examples(examples, labels, workers, on_progress)
+    problems += [result.error for result in checked.values() if result.error]
+    problems += _twice(examples, checked) + _unlisted(root, examples)
     return {
         "set": str(root),
         "label_set": labels.name,
         "ok": not problems,
         "problems": problems,
         "lists": {split: _describe(path, examples[split]) for split, path in lists.items()},
-        "classes": _per_class(examples, looked, labels),
+        "classes": _per_class(examples, checked, labels),
     }
 
 
@@ -103,39 +103,39 @@ def _listed(path: Path, problems: list[str]) -> list[Example]:
         return []
 
 
-def _look(
+def _check_examples(
     examples: dict[str, list[Example]],
     labels: LabelSet,
     workers: int | None,
     on_progress: Callable[[int, int], None],
-) -> dict[Example, Looked]:
+) -> dict[Example, ExampleCheck]:
     """Read every example once, in parallel."""
     items = [example for listed in examples.values() for example in listed]
-    looked = {}
-    work = functools.partial(look, num_classes=labels.num_classes)
+    checked = {}
+    work = functools.partial(check_example, num_classes=labels.num_classes)
     for example, result in stream(work, items, workers=workers):
-        died = Looked(np.zeros(256, int), "", f"{example.photo}: the process that read it died")
-        looked[example] = result or died
-        on_progress(len(looked), len(items))
-    return looked
+        died = f"{example.photo}: the process that read it died"
+        checked[example] = result or ExampleCheck(np.zeros(256, int), "", died)
+        on_progress(len(checked), len(items))
+    return checked
 
 
-def look(example: Example, num_classes: int) -> Looked:
+def check_example(example: Example, num_classes: int) -> ExampleCheck:
     """Read one example; the function that runs in every worker."""
     try:
         photo, label = read_pair(example.photo, example.label, num_classes)
     except InputError as error:
-        return Looked(np.zeros(256, int), "", str(error))
+        return ExampleCheck(np.zeros(256, int), "", str(error))
     content = hashlib.sha256(str(photo.shape).encode() + photo.tobytes()).hexdigest()
-    return Looked(np.bincount(label.ravel(), minlength=256), content)
+    return ExampleCheck(np.bincount(label.ravel(), minlength=256), content)
 
 
-def _twice(examples: dict[str, list[Example]], looked: dict[Example, Looked]) -> list[str]:
+def _twice(examples: dict[str, list[Example]], checked: dict[Example, ExampleCheck]) -> list[str]:
     """Name the photos that stand in two lists, or twice in one, under any name."""
     places: dict[str, list[tuple[str, Example]]] = defaultdict(list)
     for split, listed in examples.items():
         for example in listed:
-            places[looked[example].photo or example.photo].append((split, example))
+            places[checked[example].photo or example.photo].append((split, example))
     problems = []
     for (first, one), *others in places.values():
         for second, other in others:
@@ -166,11 +166,12 @@ def _describe(path: Path, examples: list[Example]) -> dict[str, Any]:
 
 
 def _per_class(
-    examples: dict[str, list[Example]], looked: dict[Example, Looked], labels: LabelSet
+    examples: dict[str, list[Example]], checked: dict[Example, ExampleCheck], labels: LabelSet
 ) -> list[dict[str, Any]]:
     """Return pixels and images per class and split, `ignore` last."""
-    pixels = {split: _total(looked[e].pixels for e in some) for split, some in examples.items()}
-    images = {split: _total(looked[e].pixels > 0 for e in some) for split, some in examples.items()}
+    counts = {split: [checked[e].pixels for e in some] for split, some in examples.items()}
+    pixels = {split: _total(of_each) for split, of_each in counts.items()}
+    images = {split: _total(count > 0 for count in of_each) for split, of_each in counts.items()}
     named = [*enumerate(labels.names), (IGNORE, "ignore")]
     return [
         {

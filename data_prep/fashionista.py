@@ -27,7 +27,7 @@ from lglstm.common.errors import InputError
 from lglstm.common.images import MAX_PIXELS
 from lglstm.common.labels import IGNORE, label_set
 from lglstm.data_prep.matfiles import count_structs, field, load_mat, stream_structs, structs
-from lglstm.data_prep.prepare import Converted, Example, Plan, Task
+from lglstm.data_prep.prepare import Converted, DataSet, LabeledImage, Task
 
 PUBLISHED = {"train": 456, "test": 229}
 
@@ -80,7 +80,7 @@ FARTHEST = 1e6
 
 
 @dataclass(frozen=True)
-class Sample:
+class AnnotatedPhoto:
     """One element of `truths`, as far as it is needed; still encoded."""
 
     where: str
@@ -93,7 +93,7 @@ class Sample:
     keep_56: bool
 
 
-def plan(source: str | os.PathLike[str], labels: int = 18) -> Plan:
+def data_set(source: str | os.PathLike[str], labels: int = 18) -> DataSet:
     """Describe the set in the file `source`, with 18 (ATR's) or all 56 labels."""
     if labels not in (18, 56):
         raise InputError(f"{labels} labels: choose 18 (those of the ATR set) or 56 (the original)")
@@ -109,7 +109,7 @@ def plan(source: str | os.PathLike[str], labels: int = 18) -> Plan:
         for k, record in enumerate(stream_structs(source, "truths"), start=1):
             yield Task(_name(k), (str(source), k, record, labels == 56))
 
-    return Plan(
+    return DataSet(
         name="fashionista",
         labels=label_set("fashionista56" if labels == 56 else "atr"),
         splits=splits,
@@ -123,30 +123,30 @@ def plan(source: str | os.PathLike[str], labels: int = 18) -> Plan:
 
 def convert(payload: tuple[str, int, dict, bool]) -> Converted:
     """Turn one element of `truths` into its photo, unchanged, and its label map."""
-    sample = _sample(*payload)
-    width, height = _decode(sample.image, "JPEG", "image", sample.where).size
-    superpixels = _superpixels(sample)
+    photo = _annotated_photo(*payload)
+    width, height = _decode(photo.image, "JPEG", "image", photo.where).size
+    superpixels = _superpixels(photo)
     if superpixels.shape != (height, width):
         raise InputError(
-            f"{sample.where}: the photo is {width} × {height} and its super-pixel map "
+            f"{photo.where}: the photo is {width} × {height} and its super-pixel map "
             f"{superpixels.shape[1]} × {superpixels.shape[0]} pixels; fetch the file again"
         )
-    label = labels_56(sample, superpixels) if sample.keep_56 else labels_18(sample, superpixels)
-    return Converted([Example(sample.name, sample.image, label)])
+    label = labels_56(photo, superpixels) if photo.keep_56 else labels_18(photo, superpixels)
+    return Converted([LabeledImage(photo.name, photo.image, label)])
 
 
-def labels_56(sample: Sample, superpixels: np.ndarray) -> np.ndarray:
+def labels_56(photo: AnnotatedPhoto, superpixels: np.ndarray) -> np.ndarray:
     """Return the original labels, (H, W) uint8, in the order of the label set `fashionista56`."""
-    ids = np.array([label_set("fashionista56").id_of(name) for name in sample.names], np.uint8)
-    return ids[sample.superpixel_labels - 1][superpixels]
+    ids = np.array([label_set("fashionista56").id_of(name) for name in photo.names], np.uint8)
+    return ids[photo.superpixel_labels - 1][superpixels]
 
 
-def labels_18(sample: Sample, superpixels: np.ndarray) -> np.ndarray:
+def labels_18(photo: AnnotatedPhoto, superpixels: np.ndarray) -> np.ndarray:
     """Return ATR's labels, (H, W) uint8; superpixels (H, W) counts from 0."""
     atr = label_set("atr")
-    groups = [_GROUP_OF[sample.names[k - 1]] for k in sample.superpixel_labels]
+    groups = [_GROUP_OF[photo.names[k - 1]] for k in photo.superpixel_labels]
     posed = np.array([group in _LIMBS_FOR for group in groups])
-    distances = _limb_distances(sample.pose, superpixels, posed)
+    distances = _limb_distances(photo.pose, superpixels, posed)
     classes = [_class(group, near) for group, near in zip(groups, distances, strict=True)]
     ids = [IGNORE if name == "surroundings" else atr.id_of(name) for name in classes]
     return _filled(np.array(ids, np.uint8)[superpixels])
@@ -229,7 +229,7 @@ def _numbers(value: object, what: str, where: str | os.PathLike[str]) -> list[in
     return [int(v) for v in flat]
 
 
-def _sample(path: str, number: int, record: dict, keep_56: bool) -> Sample:
+def _annotated_photo(path: str, number: int, record: dict, keep_56: bool) -> AnnotatedPhoto:
     """Check one element of `truths` and take what is needed from it."""
     where = f"{path}, photo {number}"
     pose = structs(field(record, "pose", where), "pose", where)
@@ -250,7 +250,7 @@ def _sample(path: str, number: int, record: dict, keep_56: bool) -> Sample:
     labels = _numbers(field(annotation[0], "superpixel_labels", where), "superpixel_labels", where)
     if not labels or not 1 <= min(labels) <= max(labels) <= len(names):
         raise InputError(f"{where}: 'superpixel_labels' point beyond the {len(names)} labels")
-    return Sample(
+    return AnnotatedPhoto(
         where=where,
         name=_name(number),
         image=_bytes(record, "image", where),
@@ -270,13 +270,13 @@ def _bytes(record: dict, name: str, where: str) -> bytes:
     return value.tobytes()
 
 
-def _superpixels(sample: Sample) -> np.ndarray:
+def _superpixels(photo: AnnotatedPhoto) -> np.ndarray:
     """Decode the super-pixel map, (H, W) int, counting from 0."""
-    picture = _decode(sample.superpixel_map, "PNG", "superpixel_map", sample.where)
+    picture = _decode(photo.superpixel_map, "PNG", "superpixel_map", photo.where)
     numbers = np.asarray(picture).astype(np.int64) - 1
-    count = len(sample.superpixel_labels)
+    count = len(photo.superpixel_labels)
     if numbers.ndim != 2 or numbers.min() < 0 or numbers.max() >= count:
-        raise InputError(f"{sample.where}: 'superpixel_map' points beyond its {count} labels")
+        raise InputError(f"{photo.where}: 'superpixel_map' points beyond its {count} labels")
     return numbers
 
 

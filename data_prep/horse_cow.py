@@ -21,7 +21,7 @@ from lglstm.common.errors import InputError
 from lglstm.common.images import read_label, read_photo
 from lglstm.common.labels import IGNORE, label_set
 from lglstm.data_prep.matfiles import field, load_mat, structs, text
-from lglstm.data_prep.prepare import Converted, Example, Plan, Task
+from lglstm.data_prep.prepare import Converted, DataSet, LabeledImage, Task
 from lglstm.data_prep.sources import (
     PathLike,
     files_by_stem,
@@ -43,14 +43,14 @@ PARTS = {
     "tail": TAIL,
     **dict.fromkeys(["head", "muzzle", "leye", "reye", "lear", "rear", "lhorn", "rhorn"], HEAD),
 }
-"""The class of each of PASCAL-Part's names, but for the neck: see Options."""
+"""The class of each of PASCAL-Part's names, but for the neck: see HorseCowOptions."""
 
 PAINTING_ORDER = (BODY, LEG, TAIL, HEAD)
 """PASCAL-Part's masks may overlap; a later class covers an earlier one."""
 
 
 @dataclass(frozen=True)
-class Options:
+class HorseCowOptions:
     """What shapes the examples.
 
     animal: "horse" or "cow".
@@ -69,22 +69,22 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Request:
+class Annotation:
     """One annotation to read; `instance` names one animal in it (from 1), None all of them."""
 
     name: str
-    annotation: Path
+    path: Path
     photos: Path
-    options: Options
+    options: HorseCowOptions
     instance: int | None = None
 
 
-def plan(
+def data_set(
     source: PathLike,
-    options: Options = Options(),
+    options: HorseCowOptions = HorseCowOptions(),
     annotations: PathLike | None = None,
     lists: Mapping[str, PathLike] | None = None,
-) -> Plan:
+) -> DataSet:
     """Describe the set of one kind of animal below the folder `source`.
 
     source: has JPEGImages and Annotations_Part somewhere in it.
@@ -94,19 +94,19 @@ def plan(
     photos = find_folder(source, "JPEGImages")
     folder = annotations or find_folder(source, "Annotations_Part")
     files = files_by_stem(folder, (".mat", ".png"))
-    requests = {name: Request(name, path, photos, options) for name, path in files.items()}
+    annotated = {name: Annotation(name, path, photos, options) for name, path in files.items()}
     if lists:
-        options = Options(**{**asdict(options), "smallest": 0})
+        options = HorseCowOptions(**{**asdict(options), "smallest": 0})
         splits = read_splits(lists, lambda name: _find(name, files)[0] in files, folder)
-        requests = {name: _listed(name, files, photos, options) for name in splits}
+        annotated = {name: _listed(name, files, photos, options) for name in splits}
     else:
         share = PUBLISHED["train"] / sum(PUBLISHED.values())
         splits = {name: "train" if name_hash(name) < share else "test" for name in files}
 
     def tasks() -> Iterator[Task]:
-        return (Task(name, request) for name, request in requests.items())
+        return (Task(name, annotation) for name, annotation in annotated.items())
 
-    return Plan(
+    return DataSet(
         name="horse-cow",
         labels=label_set(options.animal),
         splits=splits,
@@ -127,27 +127,29 @@ def _find(name: str, files: Mapping[str, Path]) -> tuple[str, int | None]:
     return name, None
 
 
-def _listed(name: str, files: Mapping[str, Path], photos: Path, options: Options) -> Request:
+def _listed(
+    name: str, files: Mapping[str, Path], photos: Path, options: HorseCowOptions
+) -> Annotation:
     stem, instance = _find(name, files)
-    return Request(stem, files[stem], photos, options, instance)
+    return Annotation(stem, files[stem], photos, options, instance)
 
 
-def convert(request: Request) -> Converted:
+def convert(annotation: Annotation) -> Converted:
     """Turn one annotation into an example per animal of the wanted kind."""
     counts: Counter[str] = Counter()
     examples = []
     photo = None
-    for name, label in _label_maps(request, counts):
+    for name, label in _label_maps(annotation, counts):
         box = _box(label.own)
-        smallest = max(request.options.smallest, 1)
+        smallest = max(annotation.options.smallest, 1)
         if box is None or max(box[2] - box[0], box[3] - box[1]) < smallest:
             counts[f"animals smaller than {smallest} pixels, left out"] += 1
             continue
         if photo is None:
-            photo = read_photo(find_photo(request.photos, request.name))
-        _check_size(request, label.full.shape, photo.shape[:2])
-        window = _window(box, label.full.shape, request.options.context)
-        examples.append(Example(name, photo[window], label.full[window]))
+            photo = read_photo(find_photo(annotation.photos, annotation.name))
+        _check_size(annotation, label.full.shape, photo.shape[:2])
+        window = _window(box, label.full.shape, annotation.options.context)
+        examples.append(LabeledImage(name, photo[window], label.full[window]))
     return Converted(examples, counts)
 
 
@@ -162,34 +164,36 @@ class LabelMaps:
     full: np.ndarray
 
 
-def _label_maps(request: Request, counts: Counter[str]) -> Iterator[tuple[str, LabelMaps]]:
+def _label_maps(annotation: Annotation, counts: Counter[str]) -> Iterator[tuple[str, LabelMaps]]:
     """Yield name and label maps of every wanted animal in an annotation."""
-    path = request.annotation
+    path = annotation.path
     if path.suffix == ".png":
-        label = read_label(path, label_set(request.options.animal).num_classes)
-        yield request.name, LabelMaps(label, label)
+        label = read_label(path, label_set(annotation.options.animal).num_classes)
+        yield annotation.name, LabelMaps(label, label)
         return
     content = load_mat(path)
     if "anno" not in content:
-        label = _merged(content, path, label_set(request.options.animal).num_classes)
-        yield request.name, LabelMaps(label, label)
+        label = _merged(content, path, label_set(annotation.options.animal).num_classes)
+        yield annotation.name, LabelMaps(label, label)
         return
-    yield from _animals(request, structs(content["anno"], "anno", path), counts)
+    yield from _animals(annotation, structs(content["anno"], "anno", path), counts)
 
 
 def _animals(
-    request: Request, anno: list[dict[str, Any]], counts: Counter[str]
+    annotation: Annotation, anno: list[dict[str, Any]], counts: Counter[str]
 ) -> Iterator[tuple[str, LabelMaps]]:
     """Yield the wanted animals of PASCAL-Part's `anno` struct."""
-    path, options = request.annotation, request.options
+    path, options = annotation.path, annotation.options
     if not anno:
         raise InputError(f"{path}: 'anno' is empty; fetch the file again")
     objects = structs(field(anno[0], "objects", path), "anno.objects", path)
-    if request.instance is not None and not 1 <= request.instance <= len(objects):
-        raise InputError(f"{path}: has {len(objects)} objects, so there is no {request.instance}")
+    if annotation.instance is not None and not 1 <= annotation.instance <= len(objects):
+        raise InputError(
+            f"{path}: has {len(objects)} objects, so there is no {annotation.instance}"
+        )
     masks = [_mask(field(thing, "mask", path), path) for thing in objects]
     for k, thing in enumerate(objects):
-        if request.instance not in (None, k + 1) or text(thing, "class", path) != options.animal:
+        if annotation.instance not in (None, k + 1) or text(thing, "class", path) != options.animal:
             continue
         parts = structs(field(thing, "parts", path), "anno.objects.parts", path)
         if not parts:
@@ -201,7 +205,7 @@ def _animals(
             for other in masks[:k] + masks[k + 1 :]:
                 _check_masks(other, own, path)
                 full[other & (own == 0)] = IGNORE
-        yield f"{request.name}_{k + 1}", LabelMaps(own, full)
+        yield f"{annotation.name}_{k + 1}", LabelMaps(own, full)
 
 
 def _merge(parts: list[dict[str, Any]], whole: np.ndarray, neck: str, path: Path) -> np.ndarray:
@@ -245,10 +249,10 @@ def _check_masks(mask: np.ndarray, other: np.ndarray, path: Path) -> None:
         raise InputError(f"{path}: its masks differ in size; fetch the file again")
 
 
-def _check_size(request: Request, label: tuple[int, ...], photo: tuple[int, ...]) -> None:
+def _check_size(annotation: Annotation, label: tuple[int, ...], photo: tuple[int, ...]) -> None:
     if label != photo:
         raise InputError(
-            f"{request.annotation}: is {label[1]} × {label[0]} pixels, its photo "
+            f"{annotation.path}: is {label[1]} × {label[0]} pixels, its photo "
             f"{photo[1]} × {photo[0]}; check that both are of the same release"
         )
 

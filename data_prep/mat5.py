@@ -78,7 +78,7 @@ def variables(file: io.BufferedReader) -> Iterator[Variable]:
     header = _exactly(file, HEADER)
     order = {b"IM": "<", b"MI": ">"}[header[126:]]
     outer = Elements(file, order)
-    while (tag := outer.next_tag(may_end=True)) is not None:
+    while (tag := outer.next_tag_or_end()) is not None:
         kind, size = tag
         following = file.tell() + size
         if kind == COMPRESSED:
@@ -165,21 +165,27 @@ class Elements:
     def __init__(self, stream: Stream, order: str) -> None:
         self.stream, self.order = stream, order
 
-    def next_tag(self, may_end: bool = False) -> tuple[int, int] | None:
-        """Read a full tag, (type, size); None at the end, where that is allowed."""
+    def next_tag(self) -> tuple[int, int]:
+        """Read a full tag, (type, size)."""
+        tag = self.next_tag_or_end()
+        if tag is None:
+            raise EOFError("the file ends too early")
+        return tag
+
+    def next_tag_or_end(self) -> tuple[int, int] | None:
+        """Read a full tag; None at the end of the stream."""
         tag = self.stream.read(8)
-        if not tag and may_end:
+        if not tag:
             return None
         if len(tag) < 8:
             raise EOFError("the file ends too early")
-        return struct.unpack(self.order + "II", tag)
+        kind, size = struct.unpack(self.order + "II", tag)
+        return kind, size
 
     def next(self) -> tuple[int, bytes]:
         """Read an element: its type and its bytes."""
         first, second = tag = self.next_tag()
-        if (
-            first >> 16
-        ):  # a small element: size and type share the first word, the data is the second
+        if first >> 16:  # a small element: size and type in the first word, its data the second
             return first & 0xFFFF, struct.pack(self.order + "I", second)[: first >> 16]
         kind, size = tag
         if size > LARGEST:

@@ -1,7 +1,7 @@
 """The one way every data set is prepared: tasks in parallel, a journal, lists at the end.
 
-A reader (`fashionista.py`, `horse_cow.py`, `atr.py`) describes its set as a `Plan`: the names and
-splits of its tasks, a stream of those tasks, and a function that turns one task into examples.
+A reader (`fashionista.py`, `horse_cow.py`, `atr.py`) describes its set as a `DataSet`: the names
+and splits of its tasks, a stream of those tasks, and a function that turns one task into examples.
 `prepare` does the rest: it runs that function on all cores or on a Dask cluster, writes
 
     DEST/images/<name>.jpg|.png    DEST/labels/<name>.png    DEST/<split>.txt    DEST/dataset.json
@@ -41,14 +41,14 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Task:
-    """One unit of work; `payload` is what `Plan.convert` takes, and travels between processes."""
+    """One unit of work; `payload`, what `DataSet.convert` takes, travels between processes."""
 
     name: str
     payload: Any
 
 
 @dataclass(frozen=True)
-class Example:
+class LabeledImage:
     """One image with its label map.
 
     image: (H, W, 3) uint8 BGR, written as PNG; or the bytes of a JPEG file, kept as they are.
@@ -64,12 +64,12 @@ class Example:
 class Converted:
     """What a task gave: its examples, and counts of what was met or left out, by description."""
 
-    examples: list[Example]
+    examples: list[LabeledImage]
     counts: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Plan:
+class DataSet:
     """A data set that can be prepared.
 
     splits: split ("train", "val", "test") of every task by task name, in the order of the lists.
@@ -91,7 +91,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class JournalEntry:
     """One line of the journal: a finished task, or, with `error`, one that was bad."""
 
     task: str
@@ -101,7 +101,7 @@ class Outcome:
 
 
 def prepare(
-    plan: Plan,
+    data_set: DataSet,
     destination: str | os.PathLike[str],
     *,
     workers: int | None = None,
@@ -109,7 +109,7 @@ def prepare(
     skip_bad: bool = False,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Prepare `plan` in the folder `destination`; return what `dataset.json` then holds.
+    """Prepare `data_set` in the folder `destination`; return what `dataset.json` then holds.
 
     workers: processes, by default one per core; 1 works within this process.
     scheduler: address of a Dask scheduler whose workers see `destination` under the same path.
@@ -118,29 +118,29 @@ def prepare(
     Raises InputError for a bad input or folder. What was finished stays, and is not done again.
     """
     root = Path(destination)
-    journal = _Journal(root, plan)
-    done = {name: outcome for name, outcome in journal.read().items() if not outcome.error}
-    pending = (t for t in plan.tasks() if t.name in plan.splits and t.name not in done)
-    total = len(plan.splits)
+    journal = _Journal(root, data_set)
+    done = {name: entry for name, entry in journal.read().items() if not entry.error}
+    pending = (t for t in data_set.tasks() if t.name in data_set.splits and t.name not in done)
+    total = len(data_set.splits)
     on_progress(len(done), total)
-    work = functools.partial(run_task, plan.convert, plan.labels, root)
+    work = functools.partial(run_task, data_set.convert, data_set.labels, root)
     results = stream(work, pending, workers=workers, scheduler=scheduler)
     with contextlib.closing(results), journal:
         for task, result in results:
-            outcome = result or _crashed(task)
-            if outcome.error and not skip_bad:
-                raise InputError(outcome.error)
-            journal.add(outcome)
-            done[outcome.task] = outcome
+            entry = result or _crashed(task)
+            if entry.error and not skip_bad:
+                raise InputError(entry.error)
+            journal.add(entry)
+            done[entry.task] = entry
             on_progress(len(done), total)
-    missing = [name for name in plan.splits if name not in done]
+    missing = [name for name in data_set.splits if name not in done]
     if missing:
         raise InputError(
-            f"{plan.name}: {len(missing)} of {total} examples were not found in the source, first "
-            f"'{missing[0]}'; check that the source is complete"
+            f"{data_set.name}: {len(missing)} of {total} examples were not found in the source, "
+            f"first '{missing[0]}'; check that the source is complete"
         )
     _sweep(root)
-    return _write_summary(plan, root, done)
+    return _write_summary(data_set, root, done)
 
 
 # ---------------------------------------------------------------- one task
@@ -148,28 +148,28 @@ def prepare(
 
 def run_task(
     convert: Callable[[Any], Converted], labels: LabelSet, root: Path, task: Task
-) -> Outcome:
+) -> JournalEntry:
     """Convert one task and write its files: the function that runs in every worker."""
     cv2.setNumThreads(1)  # the processes are the parallelism
     try:
         converted = convert(task.payload)
     except InputError as error:
-        return Outcome(task.name, error=str(error))
+        return JournalEntry(task.name, error=str(error))
     except OSError as error:
-        return Outcome(task.name, error=f"{error.filename}: cannot be read ({error.strerror})")
+        return JournalEntry(task.name, error=f"{error.filename}: cannot be read ({error.strerror})")
     files = [_write_example(root, example, labels) for example in converted.examples]
-    return Outcome(task.name, files, dict(converted.counts))
+    return JournalEntry(task.name, files, dict(converted.counts))
 
 
-def _crashed(task: Task) -> Outcome:
+def _crashed(task: Task) -> JournalEntry:
     error = (
         f"{task.name}: the process that read it was killed or ran out of memory; fetch its files "
         "again, or use fewer --workers"
     )
-    return Outcome(task.name, error=error)
+    return JournalEntry(task.name, error=error)
 
 
-def _write_example(root: Path, example: Example, labels: LabelSet) -> tuple[str, str]:
+def _write_example(root: Path, example: LabeledImage, labels: LabelSet) -> tuple[str, str]:
     """Write image and label; return their paths relative to `root`."""
     if not re.fullmatch(r"[\w-][\w.-]*", example.name, re.ASCII):
         raise InputError(
@@ -190,21 +190,21 @@ def _write_example(root: Path, example: Example, labels: LabelSet) -> tuple[str,
 
 
 class _Journal:
-    """DEST/prepared.jsonl: a first line that identifies the plan, then a line per finished task."""
+    """DEST/prepared.jsonl: a first line that identifies the set, then a line per finished task."""
 
-    def __init__(self, root: Path, plan: Plan) -> None:
+    def __init__(self, root: Path, data_set: DataSet) -> None:
         self.path = root / JOURNAL
         self.root = root
-        names = "".join(f"{name} {split}\n" for name, split in plan.splits.items())
+        names = "".join(f"{name} {split}\n" for name, split in data_set.splits.items())
         head = {
-            "set": plan.name,
-            "settings": dict(plan.settings),
+            "set": data_set.name,
+            "settings": dict(data_set.settings),
             "tasks": hashlib.sha256(names.encode()).hexdigest(),
         }
         self.head = json.loads(json.dumps(head))  # as it reads back: tuples are lists
 
-    def read(self) -> dict[str, Outcome]:
-        """Return the outcomes of an earlier run whose files are all there."""
+    def read(self) -> dict[str, JournalEntry]:
+        """Return the entries of an earlier run whose files are all there."""
         try:
             if not self.path.exists():
                 self._start()
@@ -221,13 +221,13 @@ class _Journal:
                 f"{self.root}: was prepared from another source or with other options; choose "
                 "another folder, or remove this one"
             )
-        outcomes = {}
+        entries = {}
         for record in records[1:]:
             with contextlib.suppress(TypeError, ValueError):  # a line that was cut short
-                outcome = Outcome(**record)
-                if all(_is_whole(self.root / name) for pair in outcome.files for name in pair):
-                    outcomes[outcome.task] = outcome
-        return outcomes
+                entry = JournalEntry(**record)
+                if all(_is_whole(self.root / name) for pair in entry.files for name in pair):
+                    entries[entry.task] = entry
+        return entries
 
     def _start(self) -> None:
         if self.root.exists() and not self.root.is_dir():
@@ -244,9 +244,9 @@ class _Journal:
             raise _not_written(self.path, error) from error
         return self
 
-    def add(self, outcome: Outcome) -> None:
+    def add(self, entry: JournalEntry) -> None:
         try:
-            self.file.write(json.dumps(outcome.__dict__) + "\n")
+            self.file.write(json.dumps(entry.__dict__) + "\n")
             self.file.flush()
         except OSError as error:
             raise _not_written(self.path, error) from error
@@ -281,31 +281,34 @@ def _sweep(root: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _write_summary(plan: Plan, root: Path, done: Mapping[str, Outcome]) -> dict[str, Any]:
+def _write_summary(
+    data_set: DataSet, root: Path, done: Mapping[str, JournalEntry]
+) -> dict[str, Any]:
     """Write the lists, skipped.txt if needed, and last dataset.json."""
-    lists: dict[str, list[str]] = {split: [] for split in SPLITS if split in plan.splits.values()}
+    used = set(data_set.splits.values())
+    lists: dict[str, list[str]] = {split: [] for split in SPLITS if split in used}
     counts: Counter[str] = Counter()
     skipped = []
-    for name, split in plan.splits.items():
-        outcome = done[name]
-        counts.update(outcome.counts)
-        lists[split] += [f"{image} {label}\n" for image, label in outcome.files]
-        if outcome.error:
-            skipped.append(f"{name}\t{outcome.error}\n")
+    for name, split in data_set.splits.items():
+        entry = done[name]
+        counts.update(entry.counts)
+        lists[split] += [f"{image} {label}\n" for image, label in entry.files]
+        if entry.error:
+            skipped.append(f"{name}\t{entry.error}\n")
     for split, lines in lists.items():
         write_text(root / f"{split}.txt", "".join(lines))
     (root / SKIPPED).unlink(missing_ok=True)
     if skipped:
         write_text(root / SKIPPED, "".join(skipped))
     summary = {
-        "set": plan.name,
-        "label_set": plan.labels.name,
-        "settings": dict(plan.settings),
+        "set": data_set.name,
+        "label_set": data_set.labels.name,
+        "settings": dict(data_set.settings),
         "examples": {split: len(lines) for split, lines in lists.items()},
-        "published": dict(plan.published),
+        "published": dict(data_set.published),
         "skipped": len(skipped),
         "counts": dict(sorted(counts.items())),
-        "notes": list(plan.notes),
+        "notes": list(data_set.notes),
     }
     write_text(root / SUMMARY, json.dumps(summary, indent=2) + "\n")
     return summary

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from lglstm.caffe_files.prototxt import read_prototxt
 from lglstm.common.errors import InputError
 from lglstm.common.images import read_pair
 from lglstm.common.labels import LabelSet
@@ -18,9 +18,6 @@ from lglstm.common.sheets import Row, write_sheet
 from lglstm.layers.seg_batches import Batches
 from lglstm.layers.seg_list import read_list
 from lglstm.layers.seg_options import HORSE_COW_AUGMENTATION, SegDataOptions, parse
-
-SEG_DATA = r"""layer:\s*"SegData".*?param_str:\s*("(?:[^"\\]|\\.)*"|'[^']*')"""
-"""A SegData layer in a prototxt, up to its param_str, which is the group."""
 
 VERSIONS = 4
 """How many random versions of each example an augmented sheet shows."""
@@ -50,20 +47,12 @@ def options_for(
 
 def options_of_net(prototxt: Path, list_path: Path, seed: int) -> SegDataOptions:
     """Return the options of the first SegData layer in a net, on the list `list_path`."""
-    try:
-        text = prototxt.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{prototxt}: cannot be read; name the train.prototxt of a model"
-        ) from error
-    layer = re.search(
-        r'layer:\s*"SegData".*?param_str:\s*("(?:[^"\\]|\\.)*"|\'[^\']*\')', text, re.S
-    )
-    if not layer:
-        raise InputError(f"{prototxt}: has no SegData layer; name the train.prototxt of a model")
-    quoted = layer[1]
-    parameters = json.loads(quoted) if quoted[0] == '"' else quoted[1:-1]
-    return replace(parse(parameters), list=str(list_path), root=None, seed=seed)
+    net: Any = read_prototxt(prototxt, "TRAIN")[0]
+    for layer in net.layer:
+        if layer.python_param.layer == "SegData":
+            options = parse(layer.python_param.param_str)
+            return replace(options, list=str(list_path), root=None, seed=seed)
+    raise InputError(f"{prototxt}: has no SegData layer; name the train.prototxt of a model")
 
 
 def write_examples(

@@ -153,7 +153,9 @@ def _figure(rng: np.random.Generator) -> Iterator[Stroke]:
     yield from _neck_and_head(rng, shoulder + (0.6 * depth, 0.0), depth, limb, width)
 
 
-def _tail(rng, anchor, depth, limb, width) -> Iterator[Stroke]:
+def _tail(
+    rng: np.random.Generator, anchor: np.ndarray, depth: float, limb: float, width: float
+) -> Iterator[Stroke]:
     """Yield a tail that is raised, level or hanging like a leg, some with a tuft at the end."""
     rise = rng.uniform(*RISES[rng.choice(3, p=[0.3, 0.25, 0.45])])
     start = anchor + (0, -0.45 * depth)
@@ -165,7 +167,9 @@ def _tail(rng, anchor, depth, limb, width) -> Iterator[Stroke]:
         yield Stroke("tail", tail.points[-3:], tuft)
 
 
-def _neck_and_head(rng, anchor, depth, limb, width) -> Iterator[Stroke]:
+def _neck_and_head(
+    rng: np.random.Generator, anchor: np.ndarray, depth: float, limb: float, width: float
+) -> Iterator[Stroke]:
     """Yield the neck, that is raised, level or lowered to graze, and the head at its end."""
     rise = rng.uniform(*RISES[rng.choice(3, p=[0.5, 0.2, 0.3])])
     start = anchor + (0, -0.45 * depth)
@@ -195,7 +199,15 @@ def _head(rng: np.random.Generator, neck: Stroke, width: float) -> Iterator[Stro
     yield Stroke("head", tip + reach * 1.7 * size * forward, size * np.linspace(1.05, 0.62, 12))
 
 
-def _limb(rng, part, start, angle, bend, length, width) -> Stroke:
+def _limb(
+    rng: np.random.Generator,
+    part: str,
+    start: np.ndarray | tuple[float, float],
+    angle: float,
+    bend: float,
+    length: float,
+    width: float,
+) -> Stroke:
     """Return a tapered stroke that leaves `start` at `angle` degrees and turns by `bend`."""
     turn = np.radians(angle + np.linspace(0, bend, 17))
     steps = np.stack([np.cos(turn), np.sin(turn)], 1) * length / 16

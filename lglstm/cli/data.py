@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from lglstm.common.errors import InputError
-from lglstm.data_prep.prepare import Plan, prepare
+from lglstm.data_prep.prepare import DataSet, prepare
 
 SOURCE = click.argument("source", type=click.Path(path_type=Path))
 DESTINATION = click.argument("dest", type=click.Path(path_type=Path))
@@ -34,8 +34,8 @@ def command() -> None:
     """
 
 
-def preparing(function: Callable[..., Plan]) -> Callable[..., None]:
-    """Give a command that returns a Plan the options and the run that all sets share."""
+def preparing(function: Callable[..., DataSet]) -> Callable[..., None]:
+    """Give a command that returns a DataSet the options and the run that all sets share."""
 
     @SOURCE
     @DESTINATION
@@ -47,15 +47,15 @@ def preparing(function: Callable[..., Plan]) -> Callable[..., None]:
     @AS_JSON
     def run(source, dest, workers, scheduler, skip_bad, as_json, **options: Any) -> None:
         try:
-            plan = function(source, **options)
+            data_set = function(source, **options)
         except OSError as error:
             raise InputError(
                 f"{error.filename}: cannot be read ({error.strerror}); check the path and its "
                 "permissions"
             ) from error
-        with _progress(plan.name) as on_progress:
+        with _progress(data_set.name) as on_progress:
             summary = prepare(
-                plan,
+                data_set,
                 dest,
                 workers=workers,
                 scheduler=scheduler,
@@ -106,7 +106,7 @@ def _told(summary: dict[str, Any], dest: Path) -> str:
 @command.command(short_help="685 street photos, labels from the pose.")
 @click.option("--labels", type=click.Choice(["18", "56"]), default="18", show_default=True)
 @preparing
-def fashionista(source: Path, labels: str) -> Plan:
+def fashionista(source: Path, labels: str) -> DataSet:
     """SOURCE is fashionista_v0.2.mat: 685 photos, 456 to train and 229 to test.
 
     The 18 labels are those of the ATR set, with left/right and face derived from the annotated
@@ -117,7 +117,7 @@ def fashionista(source: Path, labels: str) -> Plan:
     """
     from lglstm.data_prep import fashionista as reader
 
-    return reader.plan(source, int(labels))
+    return reader.data_set(source, int(labels))
 
 
 def _lists(*splits: str) -> Callable[[Callable], Callable]:
@@ -137,7 +137,7 @@ def _given(**lists: Path | None) -> dict[str, Path]:
     """Return the lists that were given; a training list alone would leave nothing to test on."""
     given = {name: path for name, path in lists.items() if path}
     if given and not {"train", "test"} <= given.keys():
-        raise InputError("give --train and --test together: a set needs both lists")
+        raise click.UsageError("give --train and --test together: a set needs both lists")
     return given
 
 
@@ -169,7 +169,7 @@ def _given(**lists: Path | None) -> dict[str, Path]:
     help="Without lists: leave out animals whose longer side has fewer pixels.",
 )
 @preparing
-def horse_cow(source: Path, annotations, train, test, context, whole, **options: Any) -> Plan:
+def horse_cow(source: Path, annotations, train, test, context, whole, **options: Any) -> DataSet:
     """SOURCE has VOC 2010's JPEGImages and PASCAL-Part's Annotations_Part in it.
 
     One example per animal, with the labels background, head, body, leg, tail. A folder of merged
@@ -181,15 +181,15 @@ def horse_cow(source: Path, annotations, train, test, context, whole, **options:
     """
     from lglstm.data_prep import horse_cow as reader
 
-    chosen = reader.Options(context=None if whole else context, **options)
-    return reader.plan(source, chosen, annotations, _given(train=train, test=test))
+    chosen = reader.HorseCowOptions(context=None if whole else context, **options)
+    return reader.data_set(source, chosen, annotations, _given(train=train, test=test))
 
 
 @command.command(short_help="Human parsing, 7,700 photos or 10,000 more.")
 @click.option("--more", is_flag=True, help="Add the dataset10k_ photos to the training part.")
 @_lists("train", "val", "test")
 @preparing
-def atr(source: Path, more: bool, **lists: Path | None) -> Plan:
+def atr(source: Path, more: bool, **lists: Path | None) -> DataSet:
     """SOURCE is the folder `humanparsing` with JPEGImages and SegmentationClassAug.
 
     \b
@@ -198,7 +198,7 @@ def atr(source: Path, more: bool, **lists: Path | None) -> Plan:
     """
     from lglstm.data_prep import atr as reader
 
-    return reader.plan(source, more, _given(**lists))
+    return reader.data_set(source, more, _given(**lists))
 
 
 @command.command(short_help="Draw animals to try everything with.")
@@ -293,7 +293,14 @@ def _pixels(found: dict[str, Any], split: str) -> int:
 @click.option("--count", type=click.IntRange(1, 200), default=12, show_default=True)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--label-set", help="Name of the label set, when dataset.json is missing.")
-@click.option("--output", type=click.Path(path_type=Path), default=Path("examples.png"))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("runs/examples.png"),
+    show_default=True,
+    help="The sheet to draw.",
+)
 def show(list_file: Path, augmented, net, size, count, seed, label_set, output: Path) -> None:
     """Draw examples of a list as the net sees them, photo and labels side by side.
 

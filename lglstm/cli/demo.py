@@ -119,9 +119,9 @@ def prepare_data() -> None:
     with progress_bar("drawing animals") as progress:
         make_synthetic(DRAWN, options.train_images, options.test_images, on_progress=progress)
     lists = {split: DRAWN / "ImageSets" / f"{split}.txt" for split in ("train", "test")}
-    plan = horse_cow.plan(DRAWN, horse_cow.Options(context=None), lists=lists)
+    data_set = horse_cow.data_set(DRAWN, horse_cow.HorseCowOptions(context=None), lists=lists)
     with progress_bar("preparing data/demo") as progress:
-        prepare(plan, DATA, on_progress=progress)
+        prepare(data_set, DATA, on_progress=progress)
 
 
 def run(name: str, seed: int, console: Console) -> Result:

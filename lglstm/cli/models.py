@@ -62,10 +62,8 @@ def generate(
       lglstm models generate demo --engine python --name demo_python
     """
     changes = [*settings, *([f"engine={engine}"] if engine else [])]
-    if changes or new_name:
-        texts = variant_texts(names, changes, new_name)
-    else:
-        texts = model_texts(names)
+    is_variant = changes or new_name
+    texts = variant_texts(names, changes, new_name) if is_variant else model_texts(names)
     if check:
         check_texts(texts)
         return

@@ -14,7 +14,7 @@ import os
 import signal
 import socket
 import urllib.parse
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
@@ -39,7 +39,7 @@ def stream(
     *,
     workers: int | None = None,
     scheduler: str | None = None,
-) -> Iterator[tuple[Item, Result | None]]:
+) -> Generator[tuple[Item, Result | None]]:
     """Yield (item, function(item)) in the order in which they finish.
 
     function: module-level, or a `functools.partial` of one, since it travels to other processes.

@@ -8,7 +8,7 @@ from data_help import photo_bytes, save_label
 
 from lglstm.common.errors import InputError
 from lglstm.common.images import read_pair
-from lglstm.data_prep.atr import PREFIXES, plan, split
+from lglstm.data_prep.atr import PREFIXES, data_set, split
 from lglstm.data_prep.prepare import prepare
 
 SHAPE = (24, 16)
@@ -30,7 +30,7 @@ def archive(root, names=NAMES):
 
 def test_pairs_are_kept_as_they_are(tmp_path):
     source = archive(tmp_path)
-    summary = prepare(plan(source, more=True), tmp_path / "set", workers=1)
+    summary = prepare(data_set(source, more=True), tmp_path / "set", workers=1)
     assert sum(summary["examples"].values()) == len(NAMES)
     for k, name in enumerate(NAMES):
         photo, label = read_pair(
@@ -68,7 +68,7 @@ def test_lists_decide_when_given(tmp_path):
     for part, names in {"train": "2500_10\n2500_2", "test": "fash_1.jpg"}.items():
         lists[part] = tmp_path / part
         lists[part].write_text(names)
-    assert plan(source, lists=lists).splits == {
+    assert data_set(source, lists=lists).splits == {
         "2500_10": "train",
         "2500_2": "train",
         "fash_1": "test",
@@ -77,7 +77,7 @@ def test_lists_decide_when_given(tmp_path):
     with pytest.raises(
         InputError, match="1 of 1 names are not in .*SegmentationClassAug.*nobody_1"
     ):
-        plan(source, lists=lists)
+        data_set(source, lists=lists)
 
 
 BROKEN = {
@@ -99,7 +99,7 @@ def test_a_bad_pair_stops_or_is_left_out_with_a_report(tmp_path, case):
     folder = source / "humanparsing"
     spoil(folder / "JPEGImages/2500_2.jpg", folder / "SegmentationClassAug/2500_2.png")
     with pytest.raises(InputError, match=message):
-        prepare(plan(source), tmp_path / "set", workers=1)
-    summary = prepare(plan(source), tmp_path / "set", workers=1, skip_bad=True)
+        prepare(data_set(source), tmp_path / "set", workers=1)
+    summary = prepare(data_set(source), tmp_path / "set", workers=1, skip_bad=True)
     assert summary["skipped"] == 1 and sum(summary["examples"].values()) == 5
     assert (tmp_path / "set/skipped.txt").read_text().startswith("2500_2\t")

@@ -14,7 +14,7 @@ from lglstm.cli.main import main
 from lglstm.common.labels import label_set
 from lglstm.data_prep import show
 from lglstm.data_prep.check import check
-from lglstm.data_prep.horse_cow import Options, plan
+from lglstm.data_prep.horse_cow import HorseCowOptions, data_set
 from lglstm.data_prep.prepare import prepare
 
 
@@ -30,7 +30,7 @@ def sound(tmp_path_factory):
     for split, names in (("train", "a\nb\n"), ("test", "c\nd\n")):
         (folder / split).write_text(names)
     lists = {split: folder / split for split in ("train", "test")}
-    prepare(plan(source, Options(context=None), lists=lists), folder / "set", workers=1)
+    prepare(data_set(source, HorseCowOptions(context=None), lists=lists), folder / "set", workers=1)
     return folder / "set"
 
 
@@ -148,7 +148,7 @@ def test_sets_are_prepared_from_the_command_line(tmp_path):
     result = lglstm(*arguments, "--neck", "head")
     assert result.exit_code == 1 and "with other options" in result.stderr
     result = lglstm("horse-cow", tmp_path / "drawn", tmp_path / "other", lists[0])
-    assert result.exit_code == 1 and "give --train and --test together" in result.stderr
+    assert result.exit_code == 2 and "give --train and --test together" in result.stderr
 
 
 def test_show_draws_what_the_net_sees(data, tmp_path):

@@ -43,9 +43,9 @@ def mutated(data: bytes, rng: np.random.Generator) -> bytes:
     return bytes(changed)
 
 
-def converted(plan, task, destination):
+def converted(data_set, task, destination):
     """Run a task as a worker does, and raise what it reports."""
-    outcome = run_task(plan.convert, plan.labels, destination, task)
+    outcome = run_task(data_set.convert, data_set.labels, destination, task)
     if outcome.error:
         raise InputError(outcome.error)
 
@@ -54,9 +54,9 @@ def horse_annotation(save):
     def build(folder):
         voc(folder, {"a": [horse()]}, save)
         path = folder / "VOC2010/Annotations_Part/a.mat"
-        plan = horse_cow.plan(folder, horse_cow.Options(smallest=1))
-        (task,) = plan.tasks()
-        return path, lambda destination: converted(plan, task, destination)
+        data_set = horse_cow.data_set(folder, horse_cow.HorseCowOptions(smallest=1))
+        (task,) = data_set.tasks()
+        return path, lambda destination: converted(data_set, task, destination)
 
     return build
 
@@ -67,9 +67,9 @@ def merged_png(folder):
     path.unlink()
     path = path.with_suffix(".png")
     save_label(path, np.eye(*SHAPE))
-    plan = horse_cow.plan(folder, horse_cow.Options(smallest=1))
-    (task,) = plan.tasks()
-    return path, lambda destination: converted(plan, task, destination)
+    data_set = horse_cow.data_set(folder, horse_cow.HorseCowOptions(smallest=1))
+    (task,) = data_set.tasks()
+    return path, lambda destination: converted(data_set, task, destination)
 
 
 def fashionista_file(save):
@@ -77,9 +77,9 @@ def fashionista_file(save):
         path = mat(folder / "f.mat", [sample([("coat", 4, 4, 9, 9)], shape=(24, 16))], save=save)
 
         def read(destination):
-            plan = fashionista.plan(path)
-            for task in plan.tasks():
-                converted(plan, task, destination)
+            data_set = fashionista.data_set(path)
+            for task in data_set.tasks():
+                converted(data_set, task, destination)
 
         return path, read
 

@@ -17,7 +17,7 @@ from lglstm.common.errors import InputError
 from lglstm.common.images import read_label
 from lglstm.common.labels import label_set
 from lglstm.common.parallel import stream
-from lglstm.data_prep.prepare import Converted, Example, Plan, Task, prepare
+from lglstm.data_prep.prepare import Converted, DataSet, LabeledImage, Task, prepare
 
 SHAPE = (7, 9)
 
@@ -42,14 +42,16 @@ def convert(job: Job) -> Converted:
     if job.fault == "kills" or (job.fault == "kills once" and ran == 1):
         os.kill(os.getpid(), signal.SIGKILL)
     image = np.full((*SHAPE, 3), job.number, np.uint8)
-    return Converted([Example(f"e_{job.number}", image, np.full(SHAPE, 1, np.uint8))], {"seen": 1})
+    return Converted(
+        [LabeledImage(f"e_{job.number}", image, np.full(SHAPE, 1, np.uint8))], {"seen": 1}
+    )
 
 
-def plan(notes: Path, count: int = 8, seconds: float = 0.0, **faults: list[int]) -> Plan:
+def data_set(notes: Path, count: int = 8, seconds: float = 0.0, **faults: list[int]) -> DataSet:
     notes.mkdir(exist_ok=True)
     fault = {k: name.replace("_", " ") for name, listed in faults.items() for k in listed}
     jobs = [Job(k, notes, seconds, fault.get(k, "")) for k in range(count)]
-    return Plan(
+    return DataSet(
         name="jobs",
         labels=label_set("horse"),
         splits={str(k): "train" if k % 2 else "test" for k in range(count)},
@@ -80,7 +82,7 @@ def assert_whole(root: Path, numbers) -> None:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_lists_are_in_the_order_of_the_plan_whatever_finishes_first(tmp_path, workers):
-    summary = prepare(plan(tmp_path / "notes", 9), tmp_path / "set", workers=workers)
+    summary = prepare(data_set(tmp_path / "notes", 9), tmp_path / "set", workers=workers)
     assert summary["examples"] == {"train": 4, "test": 5} and summary["counts"] == {"seen": 9}
     lines = [f"images/e_{k}.png labels/e_{k}.png\n" for k in range(9)]
     assert (tmp_path / "set/test.txt").read_text() == "".join(lines[0::2])
@@ -91,14 +93,14 @@ def test_lists_are_in_the_order_of_the_plan_whatever_finishes_first(tmp_path, wo
 def test_a_second_run_does_only_what_is_missing(tmp_path):
     notes, root = tmp_path / "notes", tmp_path / "set"
     with pytest.raises(InputError, match="photo 5: is spoilt"):
-        prepare(plan(notes, bad=[5]), root, workers=1)
+        prepare(data_set(notes, bad=[5]), root, workers=1)
     assert not (root / "dataset.json").exists() and not (root / "train.txt").exists()
     (root / "images/e_2.png").unlink()
     (root / "labels/e_3.png").write_bytes(b"")
-    prepare(plan(notes), root, workers=1)
+    prepare(data_set(notes), root, workers=1)
     assert_whole(root, range(8))
     assert runs(notes) == {0: 1, 1: 1, 2: 2, 3: 2, 4: 1, 5: 2, 6: 1, 7: 1}
-    prepare(plan(notes), root, workers=1)
+    prepare(data_set(notes), root, workers=1)
     assert sum(runs(notes).values()) == 11
 
 
@@ -108,7 +110,7 @@ def test_kill_9_half_way_leaves_whole_files_and_a_run_that_goes_on(tmp_path):
         "import sys; sys.path[:0] = sys.argv[3:]\n"
         "from test_data_prepare import *\n"
         "if __name__ == '__main__':\n"
-        "    prepare(plan(Path(sys.argv[1]), 30, seconds=0.02), sys.argv[2], workers=1)\n"
+        "    prepare(data_set(Path(sys.argv[1]), 30, seconds=0.02), sys.argv[2], workers=1)\n"
     )
     arguments = [
         sys.executable,
@@ -129,26 +131,26 @@ def test_kill_9_half_way_leaves_whole_files_and_a_run_that_goes_on(tmp_path):
     assert not (root / "dataset.json").exists()
     journal.write_text(finished + '{"task": "9", "fi')  # as if it had died while writing
     (root / "labels/.e_9.x7k2m9qa.png").write_bytes(b"half")
-    prepare(plan(notes, 30, seconds=0.02), root, workers=1)
+    prepare(data_set(notes, 30, seconds=0.02), root, workers=1)
     assert_whole(root, range(30))
     assert sum(runs(notes).values()) <= 31
 
 
 def test_skip_bad_goes_on_and_a_later_run_tries_again(tmp_path):
     notes, root = tmp_path / "notes", tmp_path / "set"
-    summary = prepare(plan(notes, bad=[2, 3]), root, workers=1, skip_bad=True)
+    summary = prepare(data_set(notes, bad=[2, 3]), root, workers=1, skip_bad=True)
     assert summary["skipped"] == 2 and summary["examples"] == {"train": 3, "test": 3}
     assert (root / "skipped.txt").read_text() == (
         "2\tphoto 2: is spoilt; fetch it again\n3\tphoto 3: is spoilt; fetch it again\n"
     )
-    assert prepare(plan(notes), root, workers=1)["skipped"] == 0
+    assert prepare(data_set(notes), root, workers=1)["skipped"] == 0
     assert not (root / "skipped.txt").exists()
     assert_whole(root, range(8))
 
 
 def test_a_file_that_kills_its_reader_is_found_and_a_worker_killed_once_loses_nothing(tmp_path):
     notes = tmp_path / "notes"
-    faulty = plan(notes, 10, kills=[4], kills_once=[7])
+    faulty = data_set(notes, 10, kills=[4], kills_once=[7])
     summary = prepare(faulty, tmp_path / "set", workers=2, skip_bad=True)
     assert summary["skipped"] == 1 and sum(summary["examples"].values()) == 9
     assert (tmp_path / "set/skipped.txt").read_text().startswith("4\t4: the process that read it")
@@ -160,40 +162,42 @@ def test_folders_with_something_else_in_them_are_left_alone(tmp_path):
     root.mkdir()
     (root / "thesis.tex").write_text("years of work")
     with pytest.raises(InputError, match="set: is not empty; choose a new folder"):
-        prepare(plan(tmp_path / "notes"), root, workers=1)
+        prepare(data_set(tmp_path / "notes"), root, workers=1)
     (root / "thesis.tex").unlink()
-    prepare(plan(tmp_path / "notes"), root, workers=1)
+    prepare(data_set(tmp_path / "notes"), root, workers=1)
     with pytest.raises(InputError, match="was prepared from another source or with other options"):
-        prepare(plan(tmp_path / "notes", 9), root, workers=1)
+        prepare(data_set(tmp_path / "notes", 9), root, workers=1)
     with pytest.raises(InputError, match="notes/1: is a file; name a folder"):
-        prepare(plan(tmp_path / "notes"), tmp_path / "notes/1", workers=1)
+        prepare(data_set(tmp_path / "notes"), tmp_path / "notes/1", workers=1)
 
 
 def test_names_that_lead_elsewhere_are_refused(tmp_path):
     for name in ("../evil", "/etc/evil", "a/b", "", ".hidden", "a\nb"):
-        strange = plan(tmp_path / "notes", 1)
-        example = Example(name, np.zeros((*SHAPE, 3), np.uint8), np.zeros(SHAPE, np.uint8))
-        strange = Plan(**{**strange.__dict__, "convert": lambda job, e=example: Converted([e])})
+        strange = data_set(tmp_path / "notes", 1)
+        example = LabeledImage(name, np.zeros((*SHAPE, 3), np.uint8), np.zeros(SHAPE, np.uint8))
+        strange = DataSet(**{**strange.__dict__, "convert": lambda job, e=example: Converted([e])})
         with pytest.raises(InputError, match="cannot name a file"):
             prepare(strange, tmp_path / f"set{len(name)}{name.count('/')}", workers=1)
     assert not list(tmp_path.rglob("*evil*"))
 
 
 def test_sources_that_turn_out_incomplete_are_named(tmp_path):
-    short = plan(tmp_path / "notes", 4)
-    short = Plan(**{**short.__dict__, "splits": {**short.splits, "9": "train"}})
+    short = data_set(tmp_path / "notes", 4)
+    short = DataSet(**{**short.__dict__, "splits": {**short.splits, "9": "train"}})
     with pytest.raises(InputError, match="1 of 5 examples were not found in the source, first '9'"):
         prepare(short, tmp_path / "set", workers=1)
 
 
 def test_a_full_disk_ends_in_one_sentence_and_no_half_file(tmp_path):
     """The kernel refuses to let any file grow beyond 1 KB, as a full disk would."""
-    big = Example(
+    big = LabeledImage(
         "big",
         np.random.default_rng(0).integers(0, 255, (60, 60, 3), np.uint8),
         np.zeros((60, 60), np.uint8),
     )
-    full = Plan(**{**plan(tmp_path / "notes", 1).__dict__, "convert": lambda job: Converted([big])})
+    full = DataSet(
+        **{**data_set(tmp_path / "notes", 1).__dict__, "convert": lambda job: Converted([big])}
+    )
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1024, limits[1]))
     try:
@@ -207,7 +211,7 @@ def test_a_full_disk_ends_in_one_sentence_and_no_half_file(tmp_path):
 
 
 def test_a_folder_without_permission_ends_in_one_sentence(tmp_path):
-    jobs = plan(tmp_path / "notes")
+    jobs = data_set(tmp_path / "notes")
     tmp_path.chmod(0o500)
     if os.geteuid() == 0:  # root may write everywhere, nobody may not
         os.seteuid(65534)
@@ -252,7 +256,7 @@ def test_dask_loses_nothing_when_a_worker_is_killed_half_way(tmp_path):
                 killed.append(os.kill(victim, signal.SIGKILL))
 
         summary = prepare(
-            plan(notes, 40, seconds=0.02),
+            data_set(notes, 40, seconds=0.02),
             root,
             scheduler=cluster.scheduler_address,
             on_progress=kill_half_way,
@@ -265,4 +269,4 @@ def test_a_scheduler_that_is_not_there_is_named(tmp_path, monkeypatch):
     pytest.importorskip("distributed", reason="needs the package 'distributed'")
     monkeypatch.setattr("lglstm.common.parallel.CONNECT_SECONDS", 0.5)
     with pytest.raises(InputError, match="tcp://127.0.0.1:9: no Dask scheduler answers there"):
-        prepare(plan(tmp_path / "notes"), tmp_path / "set", scheduler="tcp://127.0.0.1:9")
+        prepare(data_set(tmp_path / "notes"), tmp_path / "set", scheduler="tcp://127.0.0.1:9")

@@ -15,7 +15,7 @@ from lglstm.common.errors import InputError
 from lglstm.common.images import read_pair
 from lglstm.common.labels import label_set
 from lglstm.data_prep import fashionista
-from lglstm.data_prep.fashionista import GROUPS, POSE, plan
+from lglstm.data_prep.fashionista import GROUPS, POSE, data_set
 from lglstm.data_prep.prepare import prepare
 
 ATR = label_set("atr")
@@ -63,7 +63,9 @@ def mat(path, samples, test=(1,), save=save_mat5):
 
 
 def label_of(tmp_path, record, labels=18):
-    summary = prepare(plan(mat(tmp_path / "f.mat", [record]), labels), tmp_path / "set", workers=1)
+    summary = prepare(
+        data_set(mat(tmp_path / "f.mat", [record]), labels), tmp_path / "set", workers=1
+    )
     assert summary["examples"] == {"test": 1}
     return read_pair(*(tmp_path / "set" / n for n in fashionista_files(1)))[1]
 
@@ -136,7 +138,7 @@ def test_the_original_labels_can_be_kept(tmp_path):
 def test_both_kinds_of_file_give_the_split_and_the_photos_unchanged(tmp_path, save):
     samples = [sample([("coat", 10, 10 + k, 20, 30)]) for k in range(4)]
     source = mat(tmp_path / "f.mat", samples, test=(1, 4), save=save)
-    summary = prepare(plan(source), tmp_path / "set", workers=2)
+    summary = prepare(data_set(source), tmp_path / "set", workers=2)
     assert summary["examples"] == {"train": 2, "test": 2}
     assert (tmp_path / "set/test.txt").read_text().split() == [
         *fashionista_files(1),
@@ -180,23 +182,23 @@ def test_a_damaged_photo_ends_in_one_sentence(tmp_path, case):
     changes, message = BROKEN[case]
     source = mat(tmp_path / "f.mat", [sample([("coat", 10, 10, 20, 20)], **dict(changes))])
     with pytest.raises(InputError, match=message):
-        prepare(plan(source), tmp_path / "set", workers=1)
+        prepare(data_set(source), tmp_path / "set", workers=1)
 
 
 def test_other_files_are_refused(tmp_path):
     path = tmp_path / "f.mat"
     with pytest.raises(InputError, match="f.mat: does not exist"):
-        plan(path)
+        data_set(path)
     path.write_text("not MATLAB")
     with pytest.raises(InputError, match="damaged, or no MATLAB file"):
-        plan(path)
+        data_set(path)
     save_mat5(path, {"trutz": [{"a": 1.0}]})
     with pytest.raises(InputError, match=r"has no struct 'truths' \(found: trutz\)"):
-        plan(path)
+        data_set(path)
     with pytest.raises(InputError, match="names photos beyond the 1"):
-        plan(mat(path, [sample([])], test=(7,)))
+        data_set(mat(path, [sample([])], test=(7,)))
     with pytest.raises(InputError, match="20 labels: choose 18 .* or 56"):
-        plan(path, 20)
+        data_set(path, 20)
 
 
 MEASURED = """

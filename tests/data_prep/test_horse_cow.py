@@ -17,7 +17,7 @@ from data_help import (
 
 from lglstm.common.errors import InputError
 from lglstm.common.images import read_pair
-from lglstm.data_prep.horse_cow import Options, plan
+from lglstm.data_prep.horse_cow import HorseCowOptions, data_set
 from lglstm.data_prep.prepare import prepare
 from lglstm.data_prep.sources import name_hash
 
@@ -26,8 +26,8 @@ BODY, LEG, IGNORE = 2, 3, 255
 
 def prepared(tmp_path, source, options=None, **arguments):
     """Prepare a source with one photo; return examples by name, and the summary."""
-    options = options or Options(smallest=1)
-    summary = prepare(plan(source, options, **arguments), tmp_path / "set", workers=1)
+    options = options or HorseCowOptions(smallest=1)
+    summary = prepare(data_set(source, options, **arguments), tmp_path / "set", workers=1)
     found = {}
     for label in sorted((tmp_path / "set/labels").glob("*.png")):
         found[label.stem] = read_pair(tmp_path / f"set/images/{label.name}", label, 5)
@@ -37,7 +37,7 @@ def prepared(tmp_path, source, options=None, **arguments):
 @pytest.mark.parametrize("save", [save_mat5, save_mat73])
 def test_parts_are_merged_and_overlaps_decided_in_one_order(tmp_path, save):
     source = voc(tmp_path, {"a": [horse()]}, save)
-    label = prepared(tmp_path, source, Options(context=None, smallest=1))[0]["a_1"][1]
+    label = prepared(tmp_path, source, HorseCowOptions(context=None, smallest=1))[0]["a_1"][1]
     assert label.shape == SHAPE
     expected = np.zeros(SHAPE, np.uint8)
     expected[20:32, 15:40] = BODY  # torso
@@ -52,7 +52,8 @@ def test_parts_are_merged_and_overlaps_decided_in_one_order(tmp_path, save):
 
 def test_the_neck_may_belong_to_the_head(tmp_path):
     source = voc(tmp_path, {"a": [horse()]})
-    label = prepared(tmp_path, source, Options(neck="head", context=None, smallest=1))[0]["a_1"][1]
+    options = HorseCowOptions(neck="head", context=None, smallest=1)
+    label = prepared(tmp_path, source, options)[0]["a_1"][1]
     assert (label[16:20, 37:40] == 1).all() and (label[20:24, 36:40] == 1).all()
 
 
@@ -60,7 +61,7 @@ def test_one_example_per_animal_with_the_others_unknown(tmp_path):
     second, cow = horse(left=45), {**horse(left=45), "class": "cow"}
     person = other("person", box_mask(SHAPE, 40, 5, 60, 30))
     source = voc(tmp_path, {"a": [horse(), second, person], "b": [cow], "c": [person]})
-    found, summary = prepared(tmp_path, source, Options(context=None, smallest=1))
+    found, summary = prepared(tmp_path, source, HorseCowOptions(context=None, smallest=1))
     assert sorted(found) == ["a_1", "a_2"]
     assert (found["a_1"][1][50:58, 6:20] == IGNORE).all()  # the person
     assert (found["a_1"][1][25, 60:70] == IGNORE).all()  # the other horse
@@ -72,16 +73,16 @@ def test_one_example_per_animal_with_the_others_unknown(tmp_path):
 def test_others_as_background_and_cows(tmp_path):
     person = other("person", box_mask(SHAPE, 40, 5, 60, 30))
     cow = {**horse(), "class": "cow"}
-    options = Options(animal="cow", others="background", context=None, smallest=1)
+    options = HorseCowOptions(animal="cow", others="background", context=None, smallest=1)
     label = prepared(tmp_path, voc(tmp_path, {"a": [person, cow]}), options)[0]["a_2"][1]
     assert not label[50:, :30].any()
 
 
 def test_the_crop_is_the_box_and_a_stated_part_of_it_on_each_side(tmp_path):
     source = voc(tmp_path, {"a": [horse()]})
-    uncropped = Options(context=None, smallest=1)
+    uncropped = HorseCowOptions(context=None, smallest=1)
     whole = prepared(tmp_path / "w", voc(tmp_path / "v", {"a": [horse()]}), uncropped)[0]
-    photo, label = prepared(tmp_path, source, Options(context=0.25, smallest=1))[0]["a_1"]
+    photo, label = prepared(tmp_path, source, HorseCowOptions(context=0.25, smallest=1))[0]["a_1"]
     # The animal's box is rows 8…48, columns 10…51: 10 more rows, 10 more columns (41 / 4).
     assert (label == whole["a_1"][1][0:58, 0:61]).all()
     assert (photo == whole["a_1"][0][0:58, 0:61]).all()
@@ -89,7 +90,9 @@ def test_the_crop_is_the_box_and_a_stated_part_of_it_on_each_side(tmp_path):
 
 def test_small_animals_and_those_without_parts_are_counted_not_taken(tmp_path):
     bare = other("horse", box_mask(SHAPE, 0, 0, 9, 9))
-    found, summary = prepared(tmp_path, voc(tmp_path, {"a": [horse(), bare]}), Options(smallest=45))
+    found, summary = prepared(
+        tmp_path, voc(tmp_path, {"a": [horse(), bare]}), HorseCowOptions(smallest=45)
+    )
     assert not found
     assert summary["counts"] == {
         "animals smaller than 45 pixels, left out": 1,
@@ -102,7 +105,7 @@ def test_lists_name_photos_or_single_animals(tmp_path):
     (tmp_path / "train").write_text("a_2\n")
     (tmp_path / "test").write_text("2008_01  1\nmissing -1\n")  # VOC's lists per class
     lists = {"train": tmp_path / "train", "test": tmp_path / "test"}
-    found, summary = prepared(tmp_path, source, Options(smallest=500), lists=lists)
+    found, summary = prepared(tmp_path, source, HorseCowOptions(smallest=500), lists=lists)
     assert sorted(found) == ["2008_01_1", "a_2"]  # lists are taken as they are, whatever the size
     assert (tmp_path / "set/train.txt").read_text() == "images/a_2.png labels/a_2.png\n"
 
@@ -112,12 +115,12 @@ def test_lists_with_unknown_or_repeated_names_are_refused(tmp_path):
     (tmp_path / "train").write_text("x\na\ny_7\n")
     (tmp_path / "test").write_text("a\na\n")
     with pytest.raises(InputError, match=r"train: 2 of 3 names are not in .*first 'x'"):
-        plan(source, lists={"train": tmp_path / "train"})
+        data_set(source, lists={"train": tmp_path / "train"})
     with pytest.raises(InputError, match="'a' is listed twice"):
-        plan(source, lists={"test": tmp_path / "test"})
+        data_set(source, lists={"test": tmp_path / "test"})
     (tmp_path / "train").write_text("a_3\n")
     with pytest.raises(InputError, match=r"a\.mat: has 1 objects, so there is no 3"):
-        prepare(plan(source, lists={"train": tmp_path / "train"}), tmp_path / "set", workers=1)
+        prepare(data_set(source, lists={"train": tmp_path / "train"}), tmp_path / "set", workers=1)
 
 
 def test_without_lists_the_split_depends_on_the_names_alone(tmp_path):
@@ -127,7 +130,7 @@ def test_without_lists_the_split_depends_on_the_names_alone(tmp_path):
     (tmp_path / "JPEGImages").mkdir()
     for name in names:
         (folder / f"{name}.mat").touch()
-    splits = plan(tmp_path).splits
+    splits = data_set(tmp_path).splits
     assert list(splits) == names
     assert splits == {n: "train" if name_hash(n) < 294 / 521 else "test" for n in names}
     assert 14 <= list(splits.values()).count("train") <= 30
@@ -145,7 +148,7 @@ def test_merged_label_maps_are_read_too(tmp_path, suffix):
         save_label(tmp_path / "merged/a.png", label)
     else:
         scipy.io.savemat(tmp_path / "merged/a.mat", {"labels": label.astype(float)})
-    options = Options(context=None, smallest=1)
+    options = HorseCowOptions(context=None, smallest=1)
     found, _ = prepared(tmp_path, tmp_path, options, annotations=tmp_path / "merged")
     assert (found["a"][1] == label).all()
 
@@ -188,13 +191,13 @@ def test_other_contents_end_in_one_sentence(tmp_path, case, save):
 
 def test_incomplete_sources_are_named(tmp_path):
     with pytest.raises(InputError, match="is no folder"):
-        plan(tmp_path / "nowhere")
+        data_set(tmp_path / "nowhere")
     with pytest.raises(InputError, match="has no folder 'JPEGImages' in it"):
-        plan(tmp_path)
+        data_set(tmp_path)
     (tmp_path / "JPEGImages").mkdir()
     (tmp_path / "Annotations_Part").mkdir()
     with pytest.raises(InputError, match=r"Annotations_Part: has no \.mat or \.png file"):
-        plan(tmp_path)
+        data_set(tmp_path)
     source = voc(tmp_path / "v", {"a": [horse()]})
     (source / "VOC2010/JPEGImages/a.jpg").unlink()
     with pytest.raises(InputError, match="has no photo 'a.jpg'"):

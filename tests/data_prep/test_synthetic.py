@@ -73,9 +73,9 @@ def test_heads_are_on_the_left_as_often_as_on_the_right():
 def test_the_horse_cow_path_gives_back_exactly_the_drawn_parts(tmp_path, context):
     make_synthetic(tmp_path / "drawn", 3, 2, size=49, seed=8)
     lists = {split: tmp_path / f"drawn/ImageSets/{split}.txt" for split in ("train", "test")}
-    options = horse_cow.Options(context=context)
+    options = horse_cow.HorseCowOptions(context=context)
     summary = prepare(
-        horse_cow.plan(tmp_path / "drawn", options, lists=lists), tmp_path / "set", workers=1
+        horse_cow.data_set(tmp_path / "drawn", options, lists=lists), tmp_path / "set", workers=1
     )
     assert summary["examples"] == {"train": 3, "test": 2}
     lines = (tmp_path / "set/train.txt").read_text() + (tmp_path / "set/test.txt").read_text()

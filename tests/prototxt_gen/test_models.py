@@ -330,11 +330,9 @@ def test_baseline_of_convolutions_has_as_many_weights():
         ours = learned_weights(options)
         assert abs(learned_weights(baseline) - ours) < 0.05 * ours
         # The closed forms that choose the baseline are the arithmetic of the nets.
-        heads = (
-            lg_lstm_weights(options),
-            convolution_weights(options, baseline.extra_conv_filters),
-        )
-        assert heads[0] - heads[1] == ours - learned_weights(baseline)
+        filters = baseline.extra_conv_filters
+        difference = lg_lstm_weights(options) - convolution_weights(options, filters)
+        assert difference == ours - learned_weights(baseline)
 
 
 def learned_weights(options):
