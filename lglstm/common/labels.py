@@ -59,15 +59,6 @@ class LabelSet:
         palette.setflags(write=False)
         return palette
 
-    @cached_property
-    def mirror_table(self) -> np.ndarray:
-        """(256,) uint8: `mirror_table[label[:, ::-1]]` is the label map of the flipped image."""
-        table = np.arange(256, dtype=np.uint8)
-        for left, right in self.mirror_swaps:
-            table[left], table[right] = right, left
-        table.setflags(write=False)
-        return table
-
     def id_of(self, name: str) -> int:
         """Return the id of a class name; raise InputError when the set has no such class."""
         if name not in self.names:

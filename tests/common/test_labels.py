@@ -18,10 +18,11 @@ def test_colors_tell_all_ids_apart(name):
     assert labels.palette.shape == (256, 3) and labels.palette.dtype == np.uint8
 
 
-def test_a_mirror_swaps_left_and_right_and_twice_is_the_identity():
+def test_a_mirror_swaps_what_has_a_left_and_a_right_each_once():
     for labels in LABEL_SETS.values():
-        assert (labels.mirror_table[labels.mirror_table] == np.arange(256)).all()
-        swapped = {a for pair in labels.mirror_swaps for a in pair}
+        ids = [a for pair in labels.mirror_swaps for a in pair]
+        swapped = set(ids)
+        assert len(ids) == len(swapped)
         sided = {k for k, n in enumerate(labels.names) if n.startswith(("left-", "right-"))}
         assert swapped == sided
         for left, right in labels.mirror_swaps:
