@@ -1,4 +1,6 @@
-"""Python layers for Caffe: the LG-LSTM layers to read, the data layer and the image-label target.
+"""Python layers for Caffe: LG-LSTM, the data layer and the image-label target.
+
+`equations.py` has the equations of LG-LSTM in NumPy; `lg_lstm.py` makes Python layers of them.
 
 `caffe/` is what is added to Caffe's own source.
 """

@@ -288,7 +288,8 @@ class Demo(ModelOptions):
 
 def refuse(name: str, given: object, allowed: str) -> NoReturn:
     """Raise InputError: the option, what was given, what is allowed."""
-    raise InputError(f"option {name}: {given!r} is not allowed; use {allowed}")
+    shown = repr(given) if isinstance(given, str) else show(given)
+    raise InputError(f"option {name}: {shown} is not allowed; use {allowed}")
 
 
 def check_aligned(options: ModelOptions) -> None:
