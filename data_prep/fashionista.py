@@ -18,6 +18,7 @@ import io
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -121,7 +122,7 @@ def data_set(source: str | os.PathLike[str], labels: int = 18) -> DataSet:
     )
 
 
-def convert(payload: tuple[str, int, dict, bool]) -> Converted:
+def convert(payload: tuple[str, int, dict[str, Any], bool]) -> Converted:
     """Turn one element of `truths` into its photo, unchanged, and its label map."""
     photo = _annotated_photo(*payload)
     width, height = _decode(photo.image, "JPEG", "image", photo.where).size
@@ -229,7 +230,9 @@ def _numbers(value: object, what: str, where: str | os.PathLike[str]) -> list[in
     return [int(v) for v in flat]
 
 
-def _annotated_photo(path: str, number: int, record: dict, keep_56: bool) -> AnnotatedPhoto:
+def _annotated_photo(
+    path: str, number: int, record: dict[str, Any], keep_56: bool
+) -> AnnotatedPhoto:
     """Check one element of `truths` and take what is needed from it."""
     where = f"{path}, photo {number}"
     pose = structs(field(record, "pose", where), "pose", where)
@@ -262,7 +265,7 @@ def _annotated_photo(path: str, number: int, record: dict, keep_56: bool) -> Ann
     )
 
 
-def _bytes(record: dict, name: str, where: str) -> bytes:
+def _bytes(record: dict[str, Any], name: str, where: str) -> bytes:
     """Return a file that is stored as an array of its bytes."""
     value = field(record, name, where)
     if not isinstance(value, np.ndarray) or value.dtype != np.uint8 or not value.size:

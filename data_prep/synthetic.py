@@ -15,6 +15,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -303,7 +304,7 @@ def _kind(part: str) -> str:
     return "ear" if part in ("lear", "rear") else part
 
 
-def _annotation(name: str, animal: Animal, animal_class: str) -> dict:
+def _annotation(name: str, animal: Animal, animal_class: str) -> dict[str, Any]:
     """Return the `anno` struct of one image, as PASCAL-Part has it."""
     parts = np.zeros((1, len(animal.parts)), [("part_name", "O"), ("mask", "O")])
     for k, (part, mask) in enumerate(animal.parts.items()):

@@ -12,6 +12,7 @@ layer {
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,7 @@ RULES = {"num_classes": whole(1, 256), "ignore_label": whole(0, 255)}
 
 
 def image_labels(
-    label: NDArray, num_classes: int, ignore_label: int = IGNORE
+    label: NDArray[Any], num_classes: int, ignore_label: int = IGNORE
 ) -> NDArray[np.float32]:
     """Return (B, num_classes): y / ‖y‖₁, y being 1 for each class that an image shows.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 from rich.console import Console
@@ -17,6 +17,7 @@ from lglstm.data_prep.prepare import DataSet, prepare
 
 SOURCE = click.argument("source", type=click.Path(path_type=Path))
 DESTINATION = click.argument("dest", type=click.Path(path_type=Path))
+Command = TypeVar("Command", bound=Callable[..., Any])
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 
@@ -45,7 +46,15 @@ def preparing(function: Callable[..., DataSet]) -> Callable[..., None]:
         "--skip-bad", is_flag=True, help="Leave bad inputs out; DEST/skipped.txt has why."
     )
     @AS_JSON
-    def run(source, dest, workers, scheduler, skip_bad, as_json, **options: Any) -> None:
+    def run(
+        source: Path,
+        dest: Path,
+        workers: int | None,
+        scheduler: str | None,
+        skip_bad: bool,
+        as_json: bool,
+        **options: Any,
+    ) -> None:
         try:
             data_set = function(source, **options)
         except OSError as error:
@@ -64,9 +73,10 @@ def preparing(function: Callable[..., DataSet]) -> Callable[..., None]:
             )
         click.echo(json.dumps(summary) if as_json else _told(summary, dest))
 
-    run.__name__, run.__doc__ = function.__name__, function.__doc__
-    run.__click_params__ = getattr(function, "__click_params__", []) + run.__click_params__
-    return run
+    command: Any = run
+    command.__name__, command.__doc__ = function.__name__, function.__doc__
+    command.__click_params__ = getattr(function, "__click_params__", []) + command.__click_params__
+    return command
 
 
 class _progress:
@@ -120,10 +130,10 @@ def fashionista(source: Path, labels: str) -> DataSet:
     return reader.data_set(source, int(labels))
 
 
-def _lists(*splits: str) -> Callable[[Callable], Callable]:
+def _lists(*splits: str) -> Callable[[Command], Command]:
     """Add an option per split that takes a list file."""
 
-    def add(function: Callable) -> Callable:
+    def add(function: Command) -> Command:
         for name in reversed(splits):
             text = f"List of the {name} names; give all lists or none."
             option = click.option(f"--{name}", type=click.Path(path_type=Path), help=text)
@@ -169,7 +179,15 @@ def _given(**lists: Path | None) -> dict[str, Path]:
     help="Without lists: leave out animals whose longer side has fewer pixels.",
 )
 @preparing
-def horse_cow(source: Path, annotations, train, test, context, whole, **options: Any) -> DataSet:
+def horse_cow(
+    source: Path,
+    annotations: Path | None,
+    train: Path | None,
+    test: Path | None,
+    context: float,
+    whole: bool,
+    **options: Any,
+) -> DataSet:
     """SOURCE has VOC 2010's JPEGImages and PASCAL-Part's Annotations_Part in it.
 
     One example per animal, with the labels background, head, body, leg, tail. A folder of merged
@@ -208,7 +226,9 @@ def atr(source: Path, more: bool, **lists: Path | None) -> DataSet:
 @click.option("--size", type=click.IntRange(33, 1025), default=97, show_default=True)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--animal", type=click.Choice(["horse", "cow"]), default="horse", show_default=True)
-def synthetic(dest: Path, count_train: int, count_test: int, size: int, seed: int, animal) -> None:
+def synthetic(
+    dest: Path, count_train: int, count_test: int, size: int, seed: int, animal: str
+) -> None:
     """Draw quadrupeds in the layout of VOC and PASCAL-Part, for `lglstm data horse-cow`.
 
     \b
@@ -229,7 +249,9 @@ def synthetic(dest: Path, count_train: int, count_test: int, size: int, seed: in
 @click.option("--workers", type=click.IntRange(1), help="Processes; by default one per core.")
 @click.option("--sheet", type=click.Path(path_type=Path), help="Where to draw samples.")
 @AS_JSON
-def check(dest: Path, label_set, workers, sheet: Path | None, as_json: bool) -> None:
+def check(
+    dest: Path, label_set: str | None, workers: int | None, sheet: Path | None, as_json: bool
+) -> None:
     """Read every file of a prepared set and say what is wrong; exit 1 if anything is.
 
     \b
@@ -301,7 +323,16 @@ def _pixels(found: dict[str, Any], split: str) -> int:
     show_default=True,
     help="The sheet to draw.",
 )
-def show(list_file: Path, augmented, net, size, count, seed, label_set, output: Path) -> None:
+def show(
+    list_file: Path,
+    augmented: bool,
+    net: Path | None,
+    size: tuple[int, int],
+    count: int,
+    seed: int,
+    label_set: str | None,
+    output: Path,
+) -> None:
     """Draw examples of a list as the net sees them, photo and labels side by side.
 
     \b

@@ -6,6 +6,7 @@ import json
 import shlex
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import click
 from rich.console import Console
@@ -207,7 +208,7 @@ def draw_model(name: str, output: Path | None) -> None:
     click.echo(output)
 
 
-def print_summary(measured: dict) -> None:
+def print_summary(measured: dict[str, Any]) -> None:
     """Print the dictionary of a summary as two tables and a line of totals."""
     table = Table("layer", "type", "top", "weights", "multiply-adds", "lr_mult", box=None)
     for column in table.columns[3:5]:

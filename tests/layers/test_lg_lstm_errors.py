@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -89,6 +90,28 @@ def test_cpp_layer_says_what_is_wrong(tmp_path, name):
 def test_param_str_is_checked(text, message):
     with pytest.raises(InputError, match="the layer: .*" + message):
         lg_lstm.parse_options("the layer", text)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "ImageLabels: num_classes is missing; it must be a whole number from 1 to 256"),
+        ({"num_classes": "5"}, 'num_classes is "5"; it must be a whole number from 1 to 256'),
+        ({"num_classes": 5, "ignore": 255}, "unknown key ignore; did you mean ignore_label"),
+        ({"num_classes": 5, "ignore_label": 256}, "it must be a whole number from 0 to 255"),
+    ],
+)
+def test_image_labels_checks_its_param_str(tmp_path, options, message):
+    path = tmp_path / "net.prototxt"
+    quoted = json.dumps(json.dumps(options))
+    path.write_text(
+        input_layer("label", (2, 1, 5, 4))
+        + 'layer { name: "target" type: "Python" bottom: "label" top: "target" python_param { '
+        f'module: "lglstm.layers.image_labels" layer: "ImageLabels" param_str: {quoted} }} }}'
+    )
+    with pytest.raises(InputError) as error:
+        caffe.Net(str(path), caffe.TEST)
+    assert message in str(error.value)
 
 
 def test_python_layer_says_what_is_wrong_inside_the_caffe_program(tmp_path):

@@ -122,7 +122,12 @@ def test_bad_options_name_the_layer_and_what_is_allowed(given, message):
     assert str(caught.value).startswith("SegData layer of ")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1]", "list: a"])
+def test_a_key_given_twice_is_refused():
+    with pytest.raises(InputError, match="SegData layer: param_str gives seed twice; give every"):
+        seg_options.parse('{"list": "a.txt", "seed": 1, "seed": 2}')
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "list: a", "[" * 100_000])
 def test_param_str_must_be_a_json_object(text):
     with pytest.raises(InputError, match="param_str is|list is missing"):
         seg_options.parse(text)
