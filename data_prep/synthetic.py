@@ -136,7 +136,7 @@ def _figure(rng: np.random.Generator) -> Iterator[Stroke]:
     width = rng.uniform(0.024, 0.030)
     hip, shoulder = np.array([-length / 2, 0.0]), np.array([length / 2, 0.0])
 
-    yield from _tail(rng, hip + (-0.75 * depth, 0.0), depth, limb, width)
+    yield from _tail(rng, hip + np.array([-0.75 * depth, 0.0]), depth, limb, width)
     for side, nearness in (("l", 0.5), ("r", 1.0)):
         for end, anchor, inward in (("b", hip, 1), ("f", shoulder, -1)):
             x = anchor[0] + inward * depth * (0.9 - 1.1 * nearness) + rng.uniform(-0.01, 0.01)
@@ -151,7 +151,7 @@ def _figure(rng: np.random.Generator) -> Iterator[Stroke]:
     radii = depth * (1 + 0.12 * np.cos(2 * np.pi * belly[:, 0]) + rng.uniform(-0.05, 0.05))
     yield Stroke("torso", hip + belly * (shoulder - hip) + sag, radii)
 
-    yield from _neck_and_head(rng, shoulder + (0.6 * depth, 0.0), depth, limb, width)
+    yield from _neck_and_head(rng, shoulder + np.array([0.6 * depth, 0.0]), depth, limb, width)
 
 
 def _tail(
@@ -159,7 +159,7 @@ def _tail(
 ) -> Iterator[Stroke]:
     """Yield a tail that is raised, level or hanging like a leg, some with a tuft at the end."""
     rise = rng.uniform(*RISES[rng.choice(3, p=[0.3, 0.25, 0.45])])
-    start = anchor + (0, -0.45 * depth)
+    start = anchor + np.array([0, -0.45 * depth])
     length = limb * rng.uniform(0.85, 1.1)
     tail = _limb(rng, "tail", start, 180 + rise, rng.uniform(-25, 25), length, width)
     yield tail
@@ -173,7 +173,7 @@ def _neck_and_head(
 ) -> Iterator[Stroke]:
     """Yield the neck, that is raised, level or lowered to graze, and the head at its end."""
     rise = rng.uniform(*RISES[rng.choice(3, p=[0.5, 0.2, 0.3])])
-    start = anchor + (0, -0.45 * depth)
+    start = anchor + np.array([0, -0.45 * depth])
     length = limb * rng.uniform(0.8, 1.0)
     neck = _limb(rng, "neck", start, -rise, rng.uniform(-20, 20), length, width)
     yield Stroke("neck", neck.points, neck.radii.mean() * np.ones(len(neck.radii)) + 0.003)

@@ -71,7 +71,7 @@ def grid_max(maps: Array, grid: int) -> tuple[Array, NDArray[np.intp]]:
     The position counts in raster order; of equal values the first is taken.
     """
     height, width = maps.shape[-2:]
-    values = np.empty(maps.shape[:2] + (grid, grid), maps.dtype)
+    values = np.empty((*maps.shape[:2], grid, grid), maps.dtype)
     positions = np.empty(values.shape, np.intp)
     rows, columns = grid_bounds(height, grid), grid_bounds(width, grid)
     for gy in range(grid):
@@ -87,7 +87,7 @@ def grid_max(maps: Array, grid: int) -> tuple[Array, NDArray[np.intp]]:
 
 def grid_max_backward(diff: Array, positions: NDArray[np.intp], height: int, width: int) -> Array:
     """Gradient (B, d, H, W) of `grid_max`: each global cell's goes to where it was found."""
-    out = np.zeros(diff.shape[:2] + (height * width,), diff.dtype)
+    out = np.zeros((*diff.shape[:2], height * width), diff.dtype)
     np.put_along_axis(
         out, positions.reshape(*out.shape[:2], -1), diff.reshape(*out.shape[:2], -1), 2
     )

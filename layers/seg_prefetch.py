@@ -128,7 +128,8 @@ class _DecodingProcess:
             text=True,
             start_new_session=True,  # Ctrl-C reaches the training alone
         )
-        assert self._process.stdin and self._process.stdout  # both are pipes
+        assert self._process.stdin is not None  # both are pipes
+        assert self._process.stdout is not None
         self._requests, self._answers = self._process.stdin, self._process.stdout
         self._send(json.dumps(job))
 

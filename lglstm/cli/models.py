@@ -114,9 +114,9 @@ def generator() -> ModuleType:
         if error.name is None or error.name.partition(".")[0] != "caffe":
             raise
         raise InputError(
-            "generating models needs Caffe's Python interface, which is not installed here; the "
-            "models of the paper are generated already (lglstm models list), and docs/install.md "
-            "tells how to install Caffe"
+            "generating models needs Caffe with its Python interface, which is not installed here; "
+            "run `make setup` in a checkout of the project, or use the models that are generated "
+            "already (lglstm models list)"
         ) from error
     return files
 

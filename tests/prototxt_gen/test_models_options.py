@@ -253,5 +253,5 @@ def test_generate_without_caffe_says_so_in_one_sentence(repository):
     for arguments in (["generate", "horse"], ["generate", "--check"]):
         result = without_caffe(*arguments)
         assert result.returncode == 1 and result.stderr.count("\n") == 1
-        assert "error: generating models needs Caffe's Python interface" in result.stderr
+        assert result.stderr.startswith("error: ") and "needs Caffe" in result.stderr
     assert without_caffe("generate", "hors").stderr.startswith("error: there is no model 'hors'")
