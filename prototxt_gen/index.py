@@ -39,9 +39,10 @@ is calculated, for float32, without cuDNN's workspaces and the few hundred MB of
 Training on the CPU, tests included, took 3.03 GiB for `horse` and 7.58 GiB for `atr`. The paper's card
 had 12 GB: {verdict}.
 
-`horse` and `cow` differ only in their lists, and so do `atr`, `atr_more` and `fashionista`. The two
-`fashionista_largefov` models are a check on photos that anybody can download; the paper has no such
-experiment. `demo` and `demo_conv` are the models of `make demo`.
+`horse` and `cow` differ only in their lists; `atr`, `atr_more` and `fashionista` only in their lists
+and the numbers that follow from them. The two `fashionista_largefov` models are a check on photos
+that anybody can download; the paper has no such experiment. `demo` and `demo_conv` are the models of
+`make demo`.
 """
 
 
