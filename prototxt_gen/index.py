@@ -21,8 +21,9 @@ lglstm models draw horse_distinct    # a picture
 ```
 
 Each folder has `train.prototxt`, `test.prototxt`, `deploy.prototxt` (takes a batch of images and
-gives class scores of the same size) and `solver.prototxt`. Train in the repository root; if there is
-a GPU that Caffe can use, it will. `lglstm init-weights` makes the initial weights that a solver names:
+gives class scores of the same size) and `solver.prototxt`. Train in the repository root; if there
+is a GPU that Caffe can use, it will. `lglstm init-weights` makes the initial weights that a solver
+names:
 
 ```
 caffe train -solver models/horse/solver.prototxt
@@ -32,17 +33,17 @@ What we chose where the paper is silent is listed in [docs/differences.md](../do
 """
 
 TAIL = """\
-Only learned weights are counted, shared ones once. Multiply-adds are those of one forward pass of one
-image. Activations are the blobs of a training iteration with their gradients, and what the layers
-store in addition. GPU memory adds the weights with their gradients and momentum, and the test net; it
-is calculated, for float32, without cuDNN's workspaces and the few hundred MB of a CUDA context.
-Training on the CPU, tests included, took 3.03 GiB for `horse` and 7.58 GiB for `atr`. The paper's card
-had 12 GB: {verdict}.
+Only learned weights are counted, shared ones once. Multiply-adds are those of one forward pass of
+one image. Activations are the blobs of a training iteration with their gradients, and what the
+layers store in addition. GPU memory adds the weights with their gradients and momentum, and the
+test net; it is calculated, for float32, without cuDNN's workspaces and the few hundred MB of a CUDA
+context. Training on the CPU, tests included, took 3.03 GiB for `horse` and 7.58 GiB for `atr`. The
+paper's card had 12 GB: {verdict}.
 
-`horse` and `cow` differ only in their lists; `atr`, `atr_more` and `fashionista` only in their lists
-and the numbers that follow from them. The two `fashionista_largefov` models are a check on photos
-that anybody can download; the paper has no such experiment. `demo` and `demo_conv` are the models of
-`make demo`.
+`horse` and `cow` differ only in their lists; `atr`, `atr_more` and `fashionista` only in their
+lists and the numbers that follow from them. The two `fashionista_largefov` models are a check on
+photos that anybody can download; the paper has no such experiment. `demo` and `demo_conv` are the
+models of `make demo`.
 """
 
 

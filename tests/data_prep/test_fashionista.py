@@ -163,7 +163,7 @@ BROKEN = {
         {"pose": [{"point": np.full((14, 2), np.nan)}]},
         "photo 1: 'pose.point' is not 14×2 numbers",
     ),
-    "names": ({"annotation": {"labels": ["null", "cloak"]}}, "'cloak' is none of the 56 labels"),
+    "names": ({"annotation": {"labels": ["null", "cloak"]}}, "'cloak' is not one of the 56 labels"),
     "range": (
         {"annotation": {"superpixel_labels": np.array([[1], [99]])}},
         "'superpixel_labels' point beyond the 56 labels",

@@ -336,7 +336,7 @@ def test_lists_that_do_not_fit(colors, listed, tmp_path, spoil, message):
 def test_predictions_that_do_not_fit(listed, tmp_path):
     theirs = tmp_path / "theirs"
     arguments = ("evaluate", "--predictions", theirs, "--list", listed, "--labels", "horse")
-    assert "is no folder" in error_of(*arguments)
+    assert "is not a folder" in error_of(*arguments)
     write_label(theirs / "something.png", np.zeros((24, 40), np.uint8), HORSE.palette)
     assert "no label map belongs to an image of the list, such as photo0.png" in error_of(
         *arguments

@@ -298,7 +298,7 @@ def test_tables_are_printed_for_people() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("stack", "--rivals", "cpp,gpu"), "--rivals cpp,gpu: there is no 'gpu'; choose of cpp,"),
+        (("stack", "--rivals", "cpp,gpu"), "--rivals cpp,gpu: there is no 'gpu'; choose from cpp,"),
         (("stack", "--size", "41"), "--size 41: give height x width in positions"),
         (("stack", "--size", "2x9"), "--size 2x9: the global grid needs at least 3 positions"),
         (("stack", "--plot", "a.txt"), "a.txt: unknown kind of picture; end it in .png"),
