@@ -348,7 +348,7 @@ def test_predictions_that_do_not_fit(listed, tmp_path):
     assert "the truth is 48×80 and the prediction 40×24" in error_of(*arguments)
     write_label(theirs / "photo1.png", np.full((48, 80), 9, np.uint8), HORSE.palette)
     assert "the prediction has class 9, but there are 5 classes" in error_of(*arguments)
-    assert "what the labels mean" in error_of(*arguments[:-2])
+    assert "the meaning of the labels" in error_of(*arguments[:-2])
 
 
 def test_options_that_do_not_fit(colors, listed, tmp_path):

@@ -582,5 +582,5 @@ def test_files_that_cannot_be_plotted(tmp_path, name, text, message):
         log.read(tmp_path / name)
     run = log.Run("x")
     run.losses["total_loss"][0] = 1.0
-    with pytest.raises(InputError, match="curve.gif: unknown kind of picture"):
+    with pytest.raises(InputError, match="curve.gif: unknown picture format"):
         draw([run], tmp_path / "curve.gif")
