@@ -28,7 +28,7 @@ lint: setup ## Check style and common mistakes with ruff
 	@$(PYTHON) -m ruff format --check .
 
 # uv keeps the pinned versions that still fit; `make lock UPGRADE=--upgrade` takes the newest.
-lock: ## Write requirements.lock again after a change of pyproject.toml
+lock: ## Write requirements.lock anew after a change of pyproject.toml
 	@/usr/bin/python3 -m venv .venv/lock && .venv/lock/bin/pip install -q uv
 	@.venv/lock/bin/uv pip compile pyproject.toml --extra dev --python-version 3.11 -q \
 		--generate-hashes --custom-compile-command "make lock" $(UPGRADE) -o requirements.lock

@@ -186,7 +186,7 @@ def _animals(
         raise InputError(f"{path}: 'anno' is empty; fetch the file again")
     objects = structs(field(anno[0], "objects", path), "anno.objects", path)
     if request.instance is not None and not 1 <= request.instance <= len(objects):
-        raise InputError(f"{path}: has {len(objects)} objects, but not number {request.instance}")
+        raise InputError(f"{path}: has {len(objects)} objects, so there is no {request.instance}")
     masks = [_mask(field(thing, "mask", path), path) for thing in objects]
     for k, thing in enumerate(objects):
         if request.instance not in (None, k + 1) or text(thing, "class", path) != options.animal:

@@ -82,7 +82,7 @@ def write_examples(
         )
         if augmented:
             for version in range(VERSIONS):
-                # Example e of the endless stream is example e mod n of the list, with new changes.
+                # Example e of the endless stream is example e mod n of the list, changed anew.
                 changed = ordered.example(int(k) + version * len(examples))
                 pictures += _as_net_sees(changed, options)
         rows.append(Row(pictures, Path(examples[k].photo).stem))

@@ -1,4 +1,4 @@
-"""The LG-LSTM layers in NumPy (start reading here), and as Python layers for Caffe.
+"""The LG-LSTM layers in NumPy: the version to read, and Python layers for Caffe.
 
 The functions need NumPy alone; the classes `LGLSTMTransition` and `LGLSTM` at the end take the
 place of the C++ layers of the same names in a prototxt:

@@ -36,7 +36,7 @@ class ModelOptions:
     lg_lstm_layers: int = option(5, "stacked LG-LSTM layers; 0 leaves them out", low=0)
     hidden: int = option(64, "hidden cells d of each LSTM", low=1)
     neighbors: int = option(8, "local neighbors N of a position", choices=(2, 4, 8))
-    global_grid: int = option(3, "grid G of the global hidden cells, G×G; 0 for none", low=0)
+    global_grid: int = option(3, "grid G of the global hidden cells, G×G; 0 is without", low=0)
     share_spatial: bool = option(True, "one weight matrix for the N spatial LSTMs")
     share_layers: bool = option(True, "one set of weights for all LG-LSTM layers")
     bias_term: bool = option(False, "biases in the gates of the LSTMs")
@@ -65,8 +65,8 @@ class ModelOptions:
 
     # Augmentation of the training images: ranges [low, high] as layers/seg_options.py explains
     mirror: bool = option(True, "flip half of the images, left and right labels swapped")
-    box_jitter: tuple[float, float] = option((0, 0), "random box around the object; 0: the photo")
-    crop: tuple[float, float] = option((1, 1), "fraction of each side that a second crop keeps")
+    box_jitter: tuple[float, float] = option((0, 0), "box drawn around the object, 0 is the photo")
+    crop: tuple[float, float] = option((1, 1), "part of each side that an additional crop keeps")
     scale: tuple[float, float] = option((1, 1), "zoom")
     rotation: tuple[float, float] = option((0, 0), "degrees, counter-clockwise")
     color: tuple[float, float] = option((1, 1), "factor on each color channel")
@@ -81,7 +81,7 @@ class ModelOptions:
     bias_decay_mult: float = option(0.0, "weight decay of biases, relative to weights'", low=0)
     lr_policy: str = option("step", "learning-rate policy", choices=("fixed", "step", "poly"))
     lr_gamma: float = option(0.1, "factor on the learning rate at a step", low=0)
-    lr_step: float = option(2 / 3, "step after this fraction of the iterations", low=0)
+    lr_step: float = option(2 / 3, "step after this part of the iterations", low=0)
     lr_power: float = option(0.9, "exponent of the poly policy", low=0)
     solver_type: str = option("SGD", "how gradients become steps", choices=("SGD", "Adam"))
     solver_mode: str = option(
@@ -89,7 +89,7 @@ class ModelOptions:
     )
     momentum: float = option(0.9, "momentum of gradient descent", low=0)
     weight_decay: float = option(0.0005, "weight decay", low=0)
-    clip_gradients: float = option(0.0, "largest norm of the gradient; 0 for no limit", low=0)
+    clip_gradients: float = option(0.0, "largest norm of the gradient; 0 is no limit", low=0)
     test_epochs: float = option(5, "epochs between two tests", low=0)
     snapshots: int = option(10, "snapshots in a whole training run", low=1)
     seed: int = option(1, "seed of weights, dropout and data order", low=0)
@@ -170,7 +170,7 @@ class LargeFOV(ModelOptions):
     fc_channels: int = option(1024, "filters of fc6 and of fc7", low=1)
     fc6_dilation: int = option(12, "dilation of fc6, the field of view", low=1)
     pool5a: bool = option(True, "the 3×3 average pooling before fc6")
-    dropout: float = option(0.5, "dropout rate of fc6 and fc7", low=0)
+    dropout: float = option(0.5, "dropped part of fc6 and fc7", low=0)
     lg_lstm_after: str = option(
         "fc7", "the layer that feeds the transition", choices=("fc7", "fc6", "pool5")
     )
@@ -196,7 +196,7 @@ class CoCNN(ModelOptions):
     test_images: int = option(1000, "lines of the test list", low=1)
     input_size: tuple[int, int] = option((150, 100), "height and width the images are resized to")
     epochs: float = option(90, "passes over the training images", low=0)
-    lr_step: float = option(1 / 3, "step after this fraction of the iterations", low=0)
+    lr_step: float = option(1 / 3, "step after this part of the iterations", low=0)
     first_channels: int = option(128, "filters of the first convolution", low=1)
     channels: int = option(192, "filters of the other convolutions", low=1)
     last_channels: int = option(256, "filters of the last convolution before the prediction", low=1)
@@ -207,11 +207,11 @@ class CoCNN(ModelOptions):
         "×2 in the decoder: fixed weights, or learned ones",
         choices=("bilinear", "learned"),
     )
-    image_skip: bool = option(True, "add the image, after one convolution, to the decoder's output")
+    image_skip: bool = option(True, "add the image, filtered once, after the decoder")
     image_label: bool = option(True, "the image-label branch and its probabilities")
     image_label_conv: int = option(96, "filters of the 1×1 convolution of that branch", low=1)
     image_label_fc: int = option(1024, "outputs of its fully connected layer", low=1)
-    image_label_dropout: float = option(0.3, "dropout rate of that layer", low=0)
+    image_label_dropout: float = option(0.3, "dropped part of that layer", low=0)
     image_label_weight: float = option(0.3, "weight of its squared loss", low=0)
     sum_label_scores: bool = option(
         False, "sum the image's label probabilities onto the scores, then a 1×1 convolution"

@@ -77,7 +77,7 @@ def read_net(path: Path) -> caffe_pb2.NetParameter:
         raise InputError(f"{path}: there is no such file; {hint}") from None
     except (text_format.ParseError, UnicodeDecodeError, OSError) as error:
         raise InputError(
-            f"{path}: not a net that Caffe reads ({error}); generate it again"
+            f"{path}: not a net that Caffe reads ({error}); generate it anew"
         ) from error
     return net
 

@@ -234,8 +234,8 @@ class Workshop:
             (self.build / "build.ninja").unlink(missing_ok=True)  # the next call configures again
             print(*log.read_text().splitlines()[-30:], sep="\n", file=sys.stderr)
             raise InputError(
-                f"CMake could not configure Caffe: the end of {log} is shown above; install what "
-                "is missing and run make setup again"
+                f"CMake could not configure Caffe: the end of {log} stands above; install what it "
+                "misses and run make setup again"
             )
 
     def _compile(self, *targets: str) -> None:

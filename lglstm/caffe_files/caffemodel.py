@@ -49,7 +49,7 @@ def read_caffemodel(path: str | os.PathLike[str]) -> list[StoredLayer]:
     """Read all layers of a caffemodel in file order.
 
     Both generations of the format are read (`layer` and the older `layers`), numbers stored as
-    float, double or half; all come back as float32. Raises InputError for a file that is not a
+    float, double or half; all come back as float32. Raises InputError for a file that is no
     caffemodel, is truncated, or whose blobs do not hold what their shapes say.
     """
     try:
@@ -57,7 +57,7 @@ def read_caffemodel(path: str | os.PathLike[str]) -> list[StoredLayer]:
             layers = list(_net(view))
     except _Damaged as error:
         raise InputError(
-            f"{path}: not a complete caffemodel ({error}); copy or download it again, or give the "
+            f"{path}: not a whole caffemodel ({error}); copy or download it again, or give the "
             "right file"
         ) from None
     except OSError as error:
@@ -206,7 +206,7 @@ def _checked_shape(dims: list[int], count: int) -> list[int]:
     if math.prod(dims) > _MAX_COUNT:
         raise _Damaged(f"its shape {dims} is larger than Caffe allows")
     if math.prod(dims) != count:
-        raise _Damaged(f"its shape {dims} needs {math.prod(dims)} numbers, but it has {count}")
+        raise _Damaged(f"its shape {dims} needs {math.prod(dims)} numbers and it holds {count}")
     return dims
 
 
@@ -230,20 +230,20 @@ def _shape(view: memoryview) -> list[int]:
 def _numbers(view: bytearray, dtype: str) -> np.ndarray:
     size = np.dtype(dtype).itemsize
     if len(view) % size:
-        raise _Damaged(f"its {len(view)} bytes are not a whole number of {size}-byte values")
+        raise _Damaged(f"its {len(view)} bytes are no whole count of {size}-byte numbers")
     with np.errstate(over="ignore"):  # a double beyond float32 becomes infinite, as in Caffe
         return np.frombuffer(view, dtype).astype(np.float32, copy=False)
 
 
 def _signed(value: int | memoryview) -> int:
     if not isinstance(value, int):
-        raise _Damaged("a size is not an integer")
+        raise _Damaged("a size is no integer")
     return value - 2**64 if value >= 2**63 else value
 
 
 def _view(value: int | memoryview) -> memoryview:
     if isinstance(value, int):
-        raise _Damaged("it has a number in place of a record")
+        raise _Damaged("a number stands where a record should")
     return value
 
 
@@ -254,7 +254,7 @@ def _text(value: int | memoryview) -> str:
     try:
         return bytes(view).decode("utf-8")
     except UnicodeDecodeError:
-        raise _Damaged("a name is not UTF-8 text") from None
+        raise _Damaged("a name is no UTF-8 text") from None
 
 
 def write_caffemodel(

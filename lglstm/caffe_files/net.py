@@ -189,14 +189,14 @@ class _Builder:
 
     def _check_names(self, message: LayerParameter, kind: str) -> None:
         if message.name in self.names:
-            raise LayerError("an earlier layer has the same name")
+            raise LayerError("another layer before it has the same name")
         self.names.add(message.name)
         least, most = _BOTTOMS.get(kind, (1, 1))
         if not least <= len(message.bottom) <= most:
             raise LayerError(f"it has {len(message.bottom)} bottoms, expected {least} to {most}")
         for blob in message.bottom:
             if blob not in self.shapes:
-                raise LayerError(f'its bottom "{blob}" is not a top of an earlier layer')
+                raise LayerError(f'its bottom "{blob}" is no top of a layer before it')
         for blob in message.top:
             if blob in self.shapes and blob not in message.bottom:
                 raise LayerError(f'its top "{blob}" is already the top of another layer')

@@ -27,7 +27,7 @@ def read_prototxt(
 
     The older forms (`layers`, `input`, `input_dim`) become today's, and layers whose include and
     exclude rules leave them out of `phase` are dropped, as Caffe does on loading. Raises
-    InputError with the file's line for text that is not a net.
+    InputError with the file's line for text that is no net.
     """
     path = Path(path)
     text = _read_text(path)
@@ -98,7 +98,7 @@ def _parse(path: Path, text: str) -> NetParameter:
             descriptor_pool=NetParameter.DESCRIPTOR.file.pool,
         )
     except (text_format.ParseError, RecursionError) as error:
-        raise InputError(f"{path}: is not a net description ({error}); correct it") from None
+        raise InputError(f"{path}: is no net description ({error}); correct it") from None
     if all(layer.type in LAYER_TYPES for layer in net.layer):
         raise InputError(f"{path}: {unknown}; correct the entry") from None
     return net

@@ -56,8 +56,8 @@ Examples:
 def command() -> None:
     """Measure how fast the layers, the nets and the data layer are.
 
-    The implementations take turns, each in a process of its own with the same number of threads;
-    ratios are taken within a round. Run nothing else at the same time.
+    All competitors run in one go and take turns, each in a process of its own with the same number
+    of threads; ratios are taken within a round. Let nothing else run meanwhile.
     """
     root = checkout()
     if root is None:
@@ -76,10 +76,10 @@ def common_options(function: Callable) -> Callable:
             help="Also draw a picture: .png, .pdf or .svg.",
         ),
         click.option("--json", "as_json", is_flag=True, help="Print everything as JSON."),
-        click.option("--quick", is_flag=True, help="Tiny sizes, for a first try in seconds."),
+        click.option("--quick", is_flag=True, help="Tiny sizes: a try in seconds."),
         click.option(
             "--threads", type=click.IntRange(min=1), default=cores, metavar="N",
-            help="Threads of every implementation (default: all cores).",
+            help="Threads of every competitor (default: all cores).",
         ),
         click.option(
             "--repeats", type=click.IntRange(min=1), default=7, show_default=True, metavar="N",
@@ -108,8 +108,8 @@ def cores() -> int:
 )  # fmt: skip
 @click.option(
     "--rivals", metavar="KEY,…",
-    help="Implementations to time; the first is the baseline: cpp, python, literal, factored, "
-    "compiled (default: all).",
+    help="Who competes, the first is compared with: cpp, python, literal, factored, compiled "
+    "(default: all).",
 )  # fmt: skip
 @common_options
 def stack(
@@ -146,8 +146,8 @@ def stack(
 )  # fmt: skip
 @click.option(
     "--rivals", metavar="KEY,…",
-    help="Implementations to time; the first is the baseline: stock, onednn, onednn_winograd "
-    "(Caffe's convolution engines), torch, channels_last, compiled (default: all but compiled).",
+    help="Who competes: stock, onednn, onednn_winograd (Caffe's convolution engines), torch, "
+    "channels_last, compiled (default: all but compiled).",
 )  # fmt: skip
 @common_options
 def net(
@@ -180,12 +180,12 @@ def net(
 @click.argument("model", required=False)
 @click.option(
     "--list", "list_path", type=click.Path(path_type=Path), metavar="FILE",
-    help="Images and labels to decode (default: the model's training list if it exists, else "
+    help="Images and labels to decode (default: the model's training list if it is there, else "
     "drawn pictures).",
 )  # fmt: skip
 @click.option(
     "--seconds", type=click.FloatRange(min=0, min_open=True), metavar="S",
-    help="Seconds of a training iteration, such as on a GPU (default: measured here, on the CPU).",
+    help="Of a training iteration, on a GPU for instance (default: measured here, on the CPU).",
 )  # fmt: skip
 @common_options
 def data(

@@ -46,7 +46,7 @@ Examples:
     "--reference", type=Path, metavar="FILE",
     help="Compare with what Caffe gave elsewhere (made by --to reference).",
 )  # fmt: skip
-@click.option("--no-verify", is_flag=True, help="Don't compare the result with Caffe.")
+@click.option("--no-verify", is_flag=True, help="Write without the proof.")
 @click.option("--list", "list_layers", is_flag=True, help="Only list the layers of WEIGHTS.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def command(
@@ -59,7 +59,7 @@ def command(
     no_verify: bool,
     **options,
 ) -> None:
-    """Convert WEIGHTS of MODEL, and keep the result only if it computes what Caffe does.
+    """Convert WEIGHTS of MODEL, and compare the result with Caffe before it is kept.
 
     MODEL is a name in models/, or the prototxt of any deploy net. WEIGHTS is a .caffemodel, .h5,
     .npz, .safetensors or .pth file. Differences and versions go into a JSON file beside the result.
@@ -68,7 +68,7 @@ def command(
         _list(model, weights, as_json)
         return
     if target is None:
-        raise click.UsageError(f"give --to FORMAT ({', '.join(TARGETS)}), or --list")
+        raise click.UsageError(f"say --to FORMAT ({', '.join(TARGETS)}), or --list")
     report = _convert(model, weights, target, output, verify=not no_verify, **options)
     if as_json:
         click.echo(json.dumps(report, indent=2))

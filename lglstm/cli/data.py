@@ -42,7 +42,7 @@ def preparing(function: Callable[..., Plan]) -> Callable[..., None]:
     @click.option("--workers", type=click.IntRange(1), help="Processes; by default one per core.")
     @click.option("--scheduler", metavar="ADDRESS", help="Run on the Dask cluster at this address.")
     @click.option(
-        "--skip-bad", is_flag=True, help="Leave bad inputs out; DEST/skipped.txt says why."
+        "--skip-bad", is_flag=True, help="Leave bad inputs out; DEST/skipped.txt has why."
     )
     @AS_JSON
     def run(source, dest, workers, scheduler, skip_bad, as_json, **options: Any) -> None:
@@ -143,9 +143,7 @@ def _given(**lists: Path | None) -> dict[str, Path]:
 
 @command.command("horse-cow", short_help="VOC 2010 photos with the parts of PASCAL-Part.")
 @click.option("--animal", type=click.Choice(["horse", "cow"]), default="horse", show_default=True)
-@click.option(
-    "--annotations", type=click.Path(path_type=Path), help="Its folder, if it is not in SOURCE."
-)
+@click.option("--annotations", type=click.Path(path_type=Path), help="Folder, when not in SOURCE.")
 @_lists("train", "test")
 @click.option("--neck", type=click.Choice(["body", "head"]), default="body", show_default=True)
 @click.option(
@@ -153,14 +151,14 @@ def _given(**lists: Path | None) -> dict[str, Path]:
     type=click.Choice(["ignore", "background"]),
     default="ignore",
     show_default=True,
-    help="What becomes of other objects in the picture.",
+    help="What other objects in the picture become.",
 )
 @click.option(
     "--context",
     type=click.FloatRange(0, 10),
     default=0.2,
     show_default=True,
-    help="How far the crop extends beyond the animal's box, as a fraction of its sides.",
+    help="How far the crop reaches beyond the animal on each side, in sides of its box.",
 )
 @click.option("--whole", is_flag=True, help="Keep whole photos instead of cropping.")
 @click.option(
@@ -288,7 +286,7 @@ def _pixels(found: dict[str, Any], split: str) -> int:
 @command.command(short_help="Draw examples as the net sees them.")
 @click.argument("list_file", metavar="LIST", type=click.Path(path_type=Path))
 @click.option("--augmented", is_flag=True, help="Show random versions as training makes them.")
-@click.option("--net", type=click.Path(path_type=Path), help="Use size and changes of this net.")
+@click.option("--net", type=click.Path(path_type=Path), help="Take size and changes of this net.")
 @click.option(
     "--size", type=(int, int), default=(321, 321), show_default=True, help="Height, width."
 )

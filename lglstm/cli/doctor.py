@@ -69,7 +69,7 @@ def _judge(facts: dict[str, Any]) -> Iterator[Finding]:
     if missing or not facts["packages"]:
         yield Finding("packages", f"missing: {', '.join(missing) or 'lg-lstm itself'}", SETUP)
     else:
-        yield Finding("packages", f"all {len(facts['packages'])} are installed")
+        yield Finding("packages", f"all {len(facts['packages'])} are there")
     caffe, build = facts["caffe"], facts["build"]
     if "error" in caffe:
         yield Finding("Caffe", caffe["error"], SETUP)

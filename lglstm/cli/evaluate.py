@@ -63,7 +63,7 @@ Examples:
     help="The paper's row to compare with, such as horse.lg_lstm (default: the model's own).",
 )  # fmt: skip
 @click.option(
-    "--expect", metavar="ROW", help="Compare with this row; exit with 1 if a number is off."
+    "--expect", metavar="ROW", help="Compare with this row, and exit 1 when a number is off."
 )
 @click.option(
     "--tolerance", metavar="POINTS", type=click.FloatRange(min=0), default=0.5, show_default=True,
@@ -89,8 +89,8 @@ def command(context: click.Context, as_json: bool, **options: object) -> None:
     """Score MODEL on every image of a list, at the size of its true label maps.
 
     MODEL is a name in models/ or the path of a deploy net. Prints paper, ours and difference, and
-    writes the predictions as palette PNGs, evaluation.json and the HTML report. To continue an
-    interrupted evaluation, give the same command again.
+    writes the predictions as palette PNGs, evaluation.json and the HTML report. An evaluation that
+    was interrupted goes on when the same command is given again.
     """
     request = Request(**options)
     outcome = evaluate(request)
@@ -133,7 +133,7 @@ class Request:
         if self.predictions is None and (self.model is None or self.weights is None):
             raise InputError(
                 "give MODEL and --weights FILE to run a net, or --predictions DIR to score label "
-                "maps that already exist"
+                "maps that are there already"
             )
         if self.predictions is not None and (self.weights is not None or self.all_layers):
             raise InputError(
@@ -186,7 +186,7 @@ def _list_of(request: Request, model: ModelFiles | None) -> Path:
         return request.list_path
     if model and (test_list := registered(model, "test_list")):
         return model.root / test_list
-    raise InputError("the images to score are not known; name their list with --list FILE")
+    raise InputError("it is not known which images to score; name their list with --list FILE")
 
 
 def _run_net(
@@ -219,7 +219,7 @@ def _run_net(
 def _score_predictions(
     request: Request, model: ModelFiles | None, list_path: Path, row: str | None
 ) -> tuple[Evaluation, Path, list[str]]:
-    """Score label maps that exist; return as `_run_net` does."""
+    """Score label maps that are there; return as `_run_net` does."""
     from lglstm.evaluation import paper
     from lglstm.evaluation.samples import read_list
     from lglstm.evaluation.scoring import score

@@ -26,7 +26,7 @@ from lglstm.common.models import find_model
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
-    help="Where to write it (default: where the model's solver looks).",
+    help="Where to write it, if not where the model's solver looks.",
 )
 @click.option(
     "--correct-mean",

@@ -57,7 +57,7 @@ def choose_labels(
         if name:
             return label_set(name)
     raise InputError(
-        f"the meaning of the labels is not known; name them with --labels {'|'.join(LABEL_SETS)}"
+        f"it is not known what the labels mean; name them with --labels {'|'.join(LABEL_SETS)}"
     )
 
 

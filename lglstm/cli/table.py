@@ -49,7 +49,7 @@ def find_results(runs: Path) -> list:
     from lglstm.evaluation import record
 
     if not runs.is_dir():
-        raise InputError(f"{runs}: is not a folder; give the folder that holds the evaluations")
+        raise InputError(f"{runs}: is no folder; give the folder that holds the evaluations")
     found = []
     for path in sorted(runs.rglob(record.FILE)):
         try:

@@ -1,4 +1,4 @@
-"""`lglstm train`: train a model, or continue a training run."""
+"""`lglstm train`: train a model, or go on with one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Examples:
 
 @click.command(epilog=EXAMPLES)
 @click.argument("model")
-@click.option("--resume", is_flag=True, help="Continue from the newest complete snapshot.")
+@click.option("--resume", is_flag=True, help="Go on from the newest whole snapshot.")
 @click.option(
     "--overwrite", is_flag=True, help="Start again; deletes the snapshots of the earlier run."
 )
@@ -43,7 +43,7 @@ def command(context: click.Context, **options: object) -> None:
 
     Runs the solver file as `caffe train` does, on the GPU when there is one. Beside the snapshots
     it writes NAME.csv (every loss of every iteration), NAME.png (the loss curve) and NAME.log
-    (Caffe's log). Ctrl-C takes a snapshot and stops; --resume continues as if nothing had happened.
+    (Caffe's log). Ctrl-C takes a snapshot and stops; --resume goes on as if it had never stopped.
     """
     from lglstm.training.plan import Options, make_plan
     from lglstm.training.supervise import run

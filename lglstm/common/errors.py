@@ -1,4 +1,4 @@
-"""The exception for mistakes in what the user gave us."""
+"""The one exception that stands for a mistake in what the user gave us."""
 
 
 class InputError(ValueError):

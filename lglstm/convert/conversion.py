@@ -238,8 +238,8 @@ def expected_side(source: Source, say: Say = _silent) -> Expected | None:
             outputs = run_caffe(job.deploy, path, [x.blobs for x in given], wanted)
         return Expected(given, outputs, f"Caffe {caffe_version()}")
     raise InputError(
-        "there is no Caffe here to compare with; give --reference FILE, made where Caffe is "
-        "installed by `lglstm convert … --to reference`, or ask for --no-verify"
+        "there is no Caffe here to compare with; give --reference FILE, made where Caffe is by "
+        "`lglstm convert … --to reference`, or ask for --no-verify"
     )
 
 
@@ -299,7 +299,7 @@ def _proof(source: Source, made: Path, expected: Expected | None) -> dict:
         raise InputError(
             f"{job.output}: the proof failed and nothing was written: {worst.blob} differs by "
             f"{worst.relative:.1e} of its largest number on {worst.sample}, allowed are "
-            f"{proof.TOLERANCE:g}; if the net is correct, report this as a bug in the converter"
+            f"{proof.TOLERANCE:g}; if the net is sound, report this as an error of the converter"
         )
     return report | {"reference": expected.by, "differences": proof.as_json(differences)}
 
@@ -318,7 +318,7 @@ def _read_back(source: Source, made: Path) -> int:
         if before != after:
             raise InputError(
                 f'{source.job.output}: layer "{layer.name}" was not kept bit for bit, nothing was '
-                "written; report this as a bug in the converter"
+                "written; report this as an error of the converter"
             )
         count += len(before)
     return count

@@ -38,9 +38,7 @@ def build(
     if missing:
         raise InputError(f"{runtime / missing[0]}: is missing; run: npm ci --prefix convert/web")
     if folder.exists() and any(folder.iterdir()) and not (folder / "model.json").is_file():
-        raise InputError(
-            f"{folder}: is not empty and not a page that this command made; give another --output"
-        )
+        raise InputError(f"{folder}: is not empty and no page of ours; give another --output")
     net = read_net(job.deploy)
     about = _about(net, labels_for)
     folder.parent.mkdir(parents=True, exist_ok=True)

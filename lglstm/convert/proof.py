@@ -31,7 +31,7 @@ Runner = Callable[[Sequence["Sample"], Sequence[str]], list[Blobs]]
 class Sample:
     """One run of the net: its input blobs, and for photos the (B, H, W, 3) uint8 BGR.
 
-    names: what each image of the batch is; a single name is used for the whole batch.
+    names: what each image of the batch is; a single name stands for the whole batch.
     """
 
     names: tuple[str, ...]
@@ -125,7 +125,7 @@ def compare(
             if array.shape != reference[blob].shape:
                 raise InputError(
                     f"{blob} came out with the shape {list(array.shape)}, in Caffe it is "
-                    f"{list(reference[blob].shape)}; report this as a bug in the converter"
+                    f"{list(reference[blob].shape)}; report this as an error of the converter"
                 )
             pairs = [(reference[blob], array)]
             if len(sample.names) > 1:
@@ -249,8 +249,8 @@ class Reference:
             raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
         except Exception:
             raise InputError(
-                f"{path}: is not a stored reference; make one with `lglstm convert … --to "
-                "reference` where Caffe is installed"
+                f"{path}: is no stored reference; make one with `lglstm convert … --to reference` "
+                "where Caffe is installed"
             ) from None
 
 

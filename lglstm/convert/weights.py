@@ -55,9 +55,7 @@ def read_weights(path: PathLike, nets: Sequence[Net] = ()) -> Found:
             return Found(_layers_of(path, _read_npz(path)), by_modules=False)
         named = _read_safetensors(path) if format_ == "safetensors" else _read_pth(path)
     except _Unreadable as error:
-        raise InputError(
-            f"{path}: is not a complete {format_} file ({error}); make it again"
-        ) from None
+        raise InputError(f"{path}: is no whole {format_} file ({error}); make it again") from None
     if any("/" in name and name.rsplit("/", 1)[1].isdigit() for name in named):
         return Found(_layers_of(path, named), by_modules=False)
     return Found(_layers_of_modules(path, named, nets), by_modules=True)
@@ -70,8 +68,8 @@ def format_of(path: PathLike) -> str:
     format_ = known.get(suffix, suffix[1:])
     if format_ not in ("caffemodel", "hdf5", "npz", "safetensors", "pth"):
         raise InputError(
-            f"{path}: the suffix {suffix or 'is missing and'} does not name a format of weights; "
-            "known are .caffemodel, .h5, .npz, .safetensors and .pth"
+            f"{path}: the suffix {suffix or 'is missing and'} says no format of weights; known are "
+            ".caffemodel, .h5, .npz, .safetensors and .pth"
         )
     return format_
 
@@ -157,8 +155,8 @@ def _layers_of(path: Path, named: dict[str, np.ndarray]) -> Stored:
         match = re.fullmatch(r"(.+)/(\d{1,2})", name, re.S)
         if match is None:
             raise InputError(
-                f"{path}: holds {name}, which is not <layer>/<number of the blob>; give a file "
-                "that `lglstm convert` or Caffe made"
+                f"{path}: holds {name}, which is no <layer>/<number of the blob>; give a file that "
+                "`lglstm convert` or Caffe made"
             )
         layers.setdefault(match[1], {})[int(match[2])] = array
     for layer, blobs in layers.items():

@@ -19,7 +19,7 @@ def read_net(path: str | Path) -> object:
     try:
         text_format.Parse(Path(path).read_text(encoding="utf-8"), net)
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not a text file"
+        reason = getattr(error, "strerror", None) or "it is no text file"
         raise InputError(
             f"{path}: cannot be read ({reason}); give the model's deploy.prototxt"
         ) from error

@@ -49,7 +49,7 @@ def predict(
     out: Path,
     progress: Progress = no_progress,
 ) -> None:
-    """Write the label map of every sample below `out`; those that exist already stay.
+    """Write the label map of every sample below `out`; those that are there already stay.
 
     What another model or other weights left in `out` is removed first. Photo and truth are read
     together, so that a truth of another size or with other classes stops the run at its image.
@@ -108,7 +108,7 @@ def claim(out: Path, made_by: dict[str, str], parts: Sequence[str]) -> None:
 
 
 def is_current(result: Path, photo: Path) -> bool:
-    """Whether a result exists and is no older than its photo."""
+    """Whether a result is there and no older than its photo."""
     try:
         return result.stat().st_mtime >= photo.stat().st_mtime
     except OSError:
@@ -119,10 +119,10 @@ def find(folder: Path, samples: Sequence[Sample]) -> list[Path]:
     """The label map of every sample in a folder that any program may have written.
 
     Looked for are <name>.png, the file name of the true label map, and the photo's name with .png.
-    Raises InputError unless every sample has one: a score over fewer images would mislead.
+    Raises InputError unless every sample has one: a score over fewer images is no score.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder}: is not a folder; give the folder that holds the label maps")
+        raise InputError(f"{folder}: is no folder; give the folder that holds the label maps")
     found = [next(filter(Path.is_file, _candidates(folder, s)), None) for s in samples]
     missing = [s for s, path in zip(samples, found, strict=True) if path is None]
     if len(missing) == len(samples):

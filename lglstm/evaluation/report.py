@@ -124,7 +124,7 @@ def _comparison(cells: Sequence[Cell], row: str | None) -> str:
     what = f"In percent, beside the paper's {row}." if row else "In percent."
     return (
         "<section><h2>In the paper's form</h2>"
-        f"<p>{escape(what)} A dash marks a missing number.</p>"
+        f"<p>{escape(what)} A dash stands for a number that is not there.</p>"
         '<div class="scroll"><table class="numbers">'
         '<caption class="visually-hidden">Paper, ours and difference</caption>'
         f'<thead><tr><th scope="col">Metric</th>{head}</tr></thead>'

@@ -70,7 +70,7 @@ def evaluate_list(
 
 
 def check_classes(parser: Parser, labels: LabelSet) -> None:
-    """Refuse a label set whose number of classes is not the net's."""
+    """Refuse a label set that has not the net's number of classes."""
     if parser.num_classes != labels.num_classes:
         raise InputError(
             f"{parser.deploy}: scores {parser.num_classes} classes, but the label set "

@@ -39,7 +39,7 @@ class Plan:
     """One training run with everything decided; it travels to the worker process as JSON.
 
     `solver` is the text of the SolverParameter to train with, `prefix` its snapshot prefix as an
-    absolute path. The other files of a run are next to the snapshots under the same prefix.
+    absolute path. The other files of a run stand beside the snapshots under the same prefix.
     """
 
     solver: str
@@ -141,7 +141,7 @@ def _grouped(settings: tuple[str, ...]) -> list[tuple[str, list[str]]]:
 def _apply_setting(solver, key: str, values: list[str]) -> None:
     field = solver.DESCRIPTOR.fields_by_name.get(key)
     if field is None or field.message_type is not None:
-        raise InputError(f"--set {key}: is not a simple field of Caffe's SolverParameter")
+        raise InputError(f"--set {key}: is no simple field of Caffe's SolverParameter")
     if len(values) > 1 and not field.is_repeated:
         raise InputError(f"--set {key}: given {len(values)} times; this field takes one value")
     if field.type == field.TYPE_STRING:
@@ -198,12 +198,12 @@ def net_files(solver) -> list[str]:
 
 
 def _choose_snapshot(options: Options, solver, prefix: Path, path: Path) -> Path | None:
-    """The snapshot to continue from, or None for a start from iteration 0."""
+    """The snapshot to go on from, or None for a start from iteration 0."""
     existing = snapshots.find(prefix)
     if not options.resume:
         if existing and not options.overwrite:
             raise InputError(
-                f"{existing[0]}: exists from an earlier run; continue it with --resume, or "
+                f"{existing[0]}: is there from an earlier run; go on with it with --resume, or "
                 "start again with --overwrite, which deletes that run's files"
             )
         return None
@@ -216,7 +216,7 @@ def _choose_snapshot(options: Options, solver, prefix: Path, path: Path) -> Path
     if snapshots.iteration(newest) >= solver.max_iter:
         raise InputError(
             f"{newest}: already at iteration {snapshots.iteration(newest)} of {solver.max_iter}; "
-            "nothing is left to train; give --iterations N with a larger N to continue"
+            "nothing is left to train; give --iterations N with a larger N to go on"
         )
     return newest
 
@@ -231,7 +231,7 @@ def _choose_weights(options: Options, solver, folder: Path) -> None:
     for name in weight_files(solver):
         if not (folder / name).is_file():
             raise InputError(
-                f"{name}: the initial weights do not exist; make them with lglstm init-weights, "
+                f"{name}: the initial weights are not there; make them with lglstm init-weights, "
                 "or name others with --weights FILE"
             )
 

@@ -55,7 +55,7 @@ def newest_good(prefix: str | Path) -> Path:
         else:
             return state
     raise InputError(
-        f"{prefix}_iter_*.solverstate: none of these snapshots is complete; start again with "
+        f"{prefix}_iter_*.solverstate: none of these snapshots is whole; start again with "
         "--overwrite, or with --weights from a .caffemodel that is"
     )
 
@@ -116,7 +116,7 @@ def layer_names(weights: Path) -> set[str]:
     try:
         net = _parse(weights, caffe_pb2.NetParameter())
     except BrokenSnapshot as error:
-        raise InputError(f"{error}; get a complete .caffemodel") from error
+        raise InputError(f"{error}; get a whole .caffemodel") from error
     return {layer.name for layer in [*net.layer, *net.layers] if layer.blobs}
 
 

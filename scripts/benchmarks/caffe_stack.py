@@ -159,7 +159,7 @@ def _is_lstm(layer: str) -> bool:
 
 
 def _net(size: StackSize, engine: str) -> caffe.proto.caffe_pb2.NetParameter:
-    """The stack of the models, without what comes before and after it."""
+    """The stack of the models, without what stands before and behind it."""
     options = _Options(
         engine=engine,
         lg_lstm_layers=size.layers,

@@ -127,7 +127,7 @@ def needed_bytes(size: StackSize) -> int:
 
 
 def surrounding_bytes(size: StackSize) -> int:
-    """What surrounds the LSTM layers in Caffe's net, all with gradients.
+    """What stands around the LSTM layers in Caffe's net, all with gradients.
 
     Features, weights, scores (their local and global parts apart), and the second gradient of a
     top that the next layer and a classifier both read.

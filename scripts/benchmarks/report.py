@@ -79,9 +79,7 @@ def console() -> Console:
 def check_picture(path: Path | None) -> None:
     """Refuse a picture of an unknown kind before anything is measured."""
     if path is not None and path.suffix.lower() not in FORMATS:
-        raise InputError(
-            f"{path}: unknown picture format; use a name that ends in {', '.join(FORMATS)}"
-        )
+        raise InputError(f"{path}: unknown kind of picture; end it in {', '.join(FORMATS)}")
 
 
 def save(figure: Figure, path: Path) -> None:

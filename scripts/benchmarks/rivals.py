@@ -66,7 +66,7 @@ def chosen(known: Iterable[Rival], keys: Iterable[str], given: str) -> list[Riva
     by_key = {rival.key: rival for rival in known}
     for key in keys:
         if key not in by_key:
-            raise InputError(f"{given}: there is no {key!r}; choose from {', '.join(by_key)}")
+            raise InputError(f"{given}: there is no {key!r}; choose of {', '.join(by_key)}")
     return [by_key[key] for key in dict.fromkeys(keys)]
 
 

@@ -52,9 +52,9 @@ def test_version_and_unknown_command() -> None:
     ("raised", "exit_code", "message"),
     [
         (
-            "InputError('a.png: is not a picture; name a PNG')",
+            "InputError('a.png: is no picture; name a PNG')",
             1,
-            "error: a.png: is not a picture; name a PNG\n",
+            "error: a.png: is no picture; name a PNG\n",
         ),
         ("KeyboardInterrupt", 130, "interrupted\n"),
     ],

@@ -163,7 +163,7 @@ def test_damage_ends_in_a_result_or_one_sentence(tmp_path, kind):
 
 
 class time_limit:
-    """Fail when a file keeps a reader busy forever."""
+    """Fail when a file keeps a reader busy for ever."""
 
     def __enter__(self):
         def stop(*_):

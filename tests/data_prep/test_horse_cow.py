@@ -116,7 +116,7 @@ def test_lists_with_unknown_or_repeated_names_are_refused(tmp_path):
     with pytest.raises(InputError, match="'a' is listed twice"):
         plan(source, lists={"test": tmp_path / "test"})
     (tmp_path / "train").write_text("a_3\n")
-    with pytest.raises(InputError, match=r"a\.mat: has 1 objects, but not number 3"):
+    with pytest.raises(InputError, match=r"a\.mat: has 1 objects, so there is no 3"):
         prepare(plan(source, lists={"train": tmp_path / "train"}), tmp_path / "set", workers=1)
 
 
@@ -187,7 +187,7 @@ def test_other_contents_end_in_one_sentence(tmp_path, case, save):
 
 
 def test_incomplete_sources_are_named(tmp_path):
-    with pytest.raises(InputError, match="is not a folder"):
+    with pytest.raises(InputError, match="is no folder"):
         plan(tmp_path / "nowhere")
     with pytest.raises(InputError, match="has no folder 'JPEGImages' in it"):
         plan(tmp_path)

@@ -336,7 +336,7 @@ def test_lists_that_do_not_fit(colors, listed, tmp_path, spoil, message):
 def test_predictions_that_do_not_fit(listed, tmp_path):
     theirs = tmp_path / "theirs"
     arguments = ("evaluate", "--predictions", theirs, "--list", listed, "--labels", "horse")
-    assert "is not a folder" in error_of(*arguments)
+    assert "is no folder" in error_of(*arguments)
     write_label(theirs / "something.png", np.zeros((24, 40), np.uint8), HORSE.palette)
     assert "no label map belongs to an image of the list, such as photo0.png" in error_of(
         *arguments
@@ -348,7 +348,7 @@ def test_predictions_that_do_not_fit(listed, tmp_path):
     assert "the truth is 48×80 and the prediction 40×24" in error_of(*arguments)
     write_label(theirs / "photo1.png", np.full((48, 80), 9, np.uint8), HORSE.palette)
     assert "the prediction has class 9, but there are 5 classes" in error_of(*arguments)
-    assert "the meaning of the labels" in error_of(*arguments[:-2])
+    assert "what the labels mean" in error_of(*arguments[:-2])
 
 
 def test_options_that_do_not_fit(colors, listed, tmp_path):

@@ -298,13 +298,10 @@ def test_tables_are_printed_for_people() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("stack", "--rivals", "cpp,gpu"), "--rivals cpp,gpu: there is no 'gpu'; choose from cpp,"),
+        (("stack", "--rivals", "cpp,gpu"), "--rivals cpp,gpu: there is no 'gpu'; choose of cpp,"),
         (("stack", "--size", "41"), "--size 41: give height x width in positions"),
         (("stack", "--size", "2x9"), "--size 2x9: the global grid needs at least 3 positions"),
-        (
-            ("stack", "--plot", "a.txt"),
-            "a.txt: unknown picture format; use a name that ends in .png",
-        ),
+        (("stack", "--plot", "a.txt"), "a.txt: unknown kind of picture; end it in .png"),
         (("net", "horze"), "there is no model 'horze'; did you mean horse"),
         (("net", "--rivals", "torch"), "--rivals torch: begin with one of Caffe's"),
         (("data", "--quick", "--list", "no.txt"), "no.txt: there is no such list"),

@@ -22,8 +22,7 @@ import caffe_source
 from lglstm.common.errors import InputError
 
 pytestmark = pytest.mark.skipif(
-    not shutil.which("make"),
-    reason="needs make and compilers, which the Docker image does not have",
+    not shutil.which("make"), reason="needs make and compilers, which the Docker image has not"
 )
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOWNLOADS = caffe_build.cache_folder() / "downloads"

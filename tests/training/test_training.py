@@ -389,7 +389,7 @@ def test_broken_snapshots_are_skipped(folder, caplog):
     shutil.copy(folder / "runs/tiny_iter_36.solverstate", folder / "runs/tiny_iter_48.solverstate")
     assert snapshots.newest_good("runs/tiny").name == "tiny_iter_36.solverstate"
     assert "iteration 36, not that of its name" in caplog.text
-    # The command continues from there, and writes those after it again.
+    # The command goes on from there, and writes those after it again.
     _, err = train("--resume", folder=folder)
     assert "warning: " in err and "tiny_iter_36" in err
     assert state.read_bytes() == whole
@@ -448,7 +448,7 @@ def test_plan_takes_what_caffe_would_take(folder):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"settings": ("nonsense=1",)}, "--set nonsense: is not a simple field"),
+        ({"settings": ("nonsense=1",)}, "--set nonsense: is no simple field"),
         ({"settings": ("max_iter=soon",)}, "--set max_iter=soon: "),
         ({"settings": ("max_iter",)}, "--set max_iter: expected key=value"),
         ({"settings": ("gamma=1", "gamma=2")}, "--set gamma: given 2 times"),
@@ -477,10 +477,10 @@ def test_an_earlier_run_is_not_overwritten_by_accident(folder):
     (folder / "runs").mkdir()
     for iteration in (40, 60):
         (folder / f"runs/tiny_iter_{iteration}.solverstate").touch()
-    with pytest.raises(InputError, match="tiny_iter_60.solverstate: exists .* --overwrite"):
+    with pytest.raises(InputError, match="tiny_iter_60.solverstate: is there .* --overwrite"):
         make(folder)
     assert make(folder, overwrite=True).resume is None
-    with pytest.raises(InputError, match="none of these snapshots is complete"):
+    with pytest.raises(InputError, match="none of these snapshots is whole"):
         make(folder, resume=True)
 
 
@@ -582,5 +582,5 @@ def test_files_that_cannot_be_plotted(tmp_path, name, text, message):
         log.read(tmp_path / name)
     run = log.Run("x")
     run.losses["total_loss"][0] = 1.0
-    with pytest.raises(InputError, match="curve.gif: unknown picture format"):
+    with pytest.raises(InputError, match="curve.gif: unknown kind of picture"):
         draw([run], tmp_path / "curve.gif")
