@@ -9,39 +9,41 @@ from lglstm.prototxt_gen.summary import PAPER_GPU_BYTES, Summary, summarize_nets
 HEAD = """\
 # Models
 
-Every net of the paper, and a few more, made by `lglstm models generate`; `lglstm models generate
---check` tells whether the files are up to date. Don't edit them: change the options in
+Every network of the paper and a few more, made by `lglstm models generate`; `lglstm models generate
+--check` says whether the files are up to date. Don't edit them: change the options in
 `prototxt_gen/`, or make a variant of your own:
 
 ```
 lglstm models generate horse --set share_spatial=false --name horse_distinct
-lglstm models options horse          # every option, what it means, its value
+lglstm models options horse          # every option, its meaning and its value
 lglstm models summary horse_distinct # layers, weights, multiply-adds, memory
 lglstm models draw horse_distinct    # a picture
 ```
 
-Each folder has `train.prototxt`, `test.prototxt`, `deploy.prototxt` (an image in, class scores of
-the same size out, any batch) and `solver.prototxt`. Train in the repository root, on a GPU if
-Caffe finds one; the initial weights that a solver names are made by `lglstm init-weights`:
+Each folder has `train.prototxt`, `test.prototxt`, `deploy.prototxt` (takes a batch of images and
+gives class scores of the same size) and `solver.prototxt`. Train in the repository root; if there
+is a GPU that Caffe can use, it will. `lglstm init-weights` makes the initial weights that a solver
+names:
 
 ```
 caffe train -solver models/horse/solver.prototxt
 ```
 
-What was chosen where the paper is silent stands in [docs/differences.md](../docs/differences.md).
+What we chose where the paper is silent is listed in [docs/differences.md](../docs/differences.md).
 """
 
 TAIL = """\
-Weights are the learned ones, shared weights counted once. Multiply-adds are those of one forward
-pass of one image. Activations are the blobs of a training iteration with their gradients, and
-what the layers hold beside them. GPU memory adds weights, their gradients and momentum, and the
-test net; it is computed, in float32 and without cuDNN's workspaces and the few hundred MB of a
-CUDA context. Training on the CPU, tests included, took 3.03 GiB for `horse` and 7.58 GiB for `atr`.
-The paper's card had 12 GB: {verdict}.
+Only learned weights are counted, shared ones once. Multiply-adds are those of one forward pass of
+one image. Activations are the blobs of a training iteration with their gradients, and what the
+layers store in addition. GPU memory adds the weights with their gradients and momentum, and the
+test net; it is calculated, for float32, without cuDNN's workspaces and the few hundred MB of a CUDA
+context. Training on the CPU, tests included, took 3.03 GiB for `horse` and 7.58 GiB for `atr`. The
+paper's card had 12 GB: {verdict}.
 
-`horse` and `cow` differ in their lists; so do `atr`, `atr_more` and `fashionista`. The two
-`fashionista_largefov` models are a check on photos that anybody can download: the paper has no
-such experiment. `demo` and `demo_conv` belong to `make demo`.
+`horse` and `cow` differ only in their lists; `atr`, `atr_more` and `fashionista` only in their
+lists and the numbers that follow from them. The two `fashionista_largefov` models are a check on
+photos that anybody can download; the paper has no such experiment. `demo` and `demo_conv` are the
+models of `make demo`.
 """
 
 
