@@ -19,14 +19,14 @@ SOURCE = Path(__file__).with_suffix(".c")
 
 BLAS, ONEDNN = 0, 1
 NAMES = {BLAS: "BLAS", ONEDNN: "ONEDNN"}
-AS_IT_STANDS, TRANSPOSED = 111, 112
+NOT_TRANSPOSED, TRANSPOSED = 111, 112  # CBLAS's numbers
 
 
 class Product(NamedTuple):
     """C (m, n) = A (m, k) B (k, n), or added to C, row-major; `count` times.
 
-    library: whose function was called, BLAS or ONEDNN. transpose_a, transpose_b: AS_IT_STANDS or
-    TRANSPOSED, CBLAS's numbers.
+    library: whose function was called, BLAS or ONEDNN. transpose_a, transpose_b: NOT_TRANSPOSED
+    or TRANSPOSED.
     """
 
     library: int

@@ -1,4 +1,4 @@
-"""A whole model in Caffe, training or looking at one image: a rival in `lglstm bench net`."""
+"""A whole model in Caffe, a training iteration or one image, for `lglstm bench net`."""
 
 from __future__ import annotations
 

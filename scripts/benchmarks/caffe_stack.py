@@ -1,4 +1,4 @@
-"""The stack in Caffe, with the C++ or the Python layers: a rival in `lglstm bench stack`."""
+"""The stack in Caffe, with the C++ or the Python layers, for `lglstm bench stack`."""
 
 # ruff: noqa: C408 (dict(…) reads like the keyword arguments of NetSpec)
 from __future__ import annotations
@@ -159,7 +159,7 @@ def _is_lstm(layer: str) -> bool:
 
 
 def _net(size: StackSize, engine: str) -> caffe.proto.caffe_pb2.NetParameter:
-    """The stack of the models, without what stands before and behind it."""
+    """The stack of the models, without what comes before and after it."""
     options = _Options(
         engine=engine,
         lg_lstm_layers=size.layers,

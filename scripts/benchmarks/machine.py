@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.blas_clock import AS_IT_STANDS, BLAS, ONEDNN, TRANSPOSED, Product
+from benchmarks.blas_clock import BLAS, NOT_TRANSPOSED, ONEDNN, TRANSPOSED, Product
 
 SQUARE = 2048
 """Side of the square matrices whose product tells the machine's rate."""
@@ -30,14 +30,14 @@ ROW_MAJOR = 101
 
 
 class Machine:
-    """A competitor that does nothing but products and copies, in turns with the others."""
+    """Nothing but products and copies, measured in turns with the implementations."""
 
     def __init__(self, threads: int, square: int = SQUARE, copied: int = COPIED) -> None:
         self._multiply = {BLAS: _blas(caffe_function("cblas_sgemm"))}
         if caffe_function("dnnl_sgemm"):
             self._multiply[ONEDNN] = _onednn(caffe_function("dnnl_sgemm"))
         self._squares = [
-            Product(library, AS_IT_STANDS, AS_IT_STANDS, *[square] * 6, 0, 1)
+            Product(library, NOT_TRANSPOSED, NOT_TRANSPOSED, *[square] * 6, 0, 1)
             for library in self._multiply
         ]
         self._parts = [np.ones((2, copied // threads // 4), np.float32) for _ in range(threads)]
@@ -106,7 +106,7 @@ def _onednn(sgemm: Any) -> Multiply:
     whole, real, matrix = ctypes.c_int64, ctypes.c_float, ctypes.c_void_p
     sgemm.argtypes = [ctypes.c_char] * 2 + [whole] * 3
     sgemm.argtypes += [real, matrix, whole, matrix, whole, real, matrix, whole]
-    letter = {AS_IT_STANDS: b"N", TRANSPOSED: b"T"}
+    letter = {NOT_TRANSPOSED: b"N", TRANSPOSED: b"T"}
 
     def multiply(p: Product, a: int, b: int, c: int) -> None:
         shape = (letter[p.transpose_a], letter[p.transpose_b], p.m, p.n, p.k)
@@ -172,8 +172,8 @@ def _read(path: str) -> str:
 
 def _sizes(p: Product) -> tuple[int, int, int]:
     """Values that the three matrices take with their leading dimensions."""
-    rows_a = p.m if p.transpose_a == AS_IT_STANDS else p.k
-    rows_b = p.k if p.transpose_b == AS_IT_STANDS else p.n
+    rows_a = p.m if p.transpose_a == NOT_TRANSPOSED else p.k
+    rows_b = p.k if p.transpose_b == NOT_TRANSPOSED else p.n
     return rows_a * p.lda, rows_b * p.ldb, p.m * p.ldc
 
 

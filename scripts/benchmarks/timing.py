@@ -1,7 +1,7 @@
-"""Rounds in which competitors take turns, and the statistics of what they measured.
+"""Rounds in which all that is timed takes turns, and the statistics of what was measured.
 
-A machine that others share is now faster, now slower. So all competitors run in every round, one
-right after the other, and a ratio is taken within each round before the median is.
+A machine that others share is now faster, now slower. So everything runs in every round, one right
+after the other, and a ratio is taken within each round before the median is.
 """
 
 from __future__ import annotations
@@ -38,23 +38,24 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def rounds(
-    competitors: Mapping[str, Callable[[], Measured]],
+    runs: Mapping[str, Callable[[], Measured | None]],
     repeats: int,
     fewer: Mapping[str, int] | None = None,
     tell: Callable[[str], None] = lambda name: None,
 ) -> dict[str, list[Measured | None]]:
-    """Let every competitor run `repeats` times, in turns, each time in another order.
+    """Call every run `repeats` times, in turns, each time in another order.
 
-    fewer: how many rounds a slow competitor takes part in, evenly among all; None stands for those
-    it missed. tell: is called after each run. Warming up is the caller's.
+    runs: by name; None is a run that failed. fewer: how many rounds a slow one takes part in,
+    evenly among all; those it misses are None, too. tell: is called after each run. Warming up is
+    the caller's.
     """
-    results: dict[str, list[Measured | None]] = {name: [None] * repeats for name in competitors}
-    names = list(competitors)
+    results: dict[str, list[Measured | None]] = {name: [None] * repeats for name in runs}
+    names = list(runs)
     for i in range(repeats):
         first = i % len(names)
         for name in names[first:] + names[:first]:
             if takes_part(i, repeats, (fewer or {}).get(name, repeats)):
-                results[name][i] = competitors[name]()
+                results[name][i] = runs[name]()
                 tell(name)
     return results
 

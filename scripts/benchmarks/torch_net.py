@@ -1,4 +1,4 @@
-"""A whole model in PyTorch, as `lglstm convert --to pytorch` makes it: a rival in `bench net`."""
+"""A whole model in PyTorch, as `lglstm convert --to pytorch` makes it, for `lglstm bench net`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOMENTUM, DECAY = 0.9, 0.0005
 
 
 class TorchNet:
-    """A rival with the calls of CaffeNet. form: "eager", "channels_last" or "compiled"."""
+    """Has the methods of CaffeNet. form: "eager", "channels_last" or "compiled"."""
 
     def __init__(self, form: str, threads: int) -> None:
         torch.set_num_threads(threads)

@@ -1,11 +1,11 @@
-"""The stack in PyTorch: what a user would write instead, a rival in `lglstm bench stack`.
+"""The stack in PyTorch, what a user would write instead, for `lglstm bench stack`.
 
 Three forms of the same equations, each with the gates of the directions, whose weights are shared,
 computed once:
 
     literal    as the paper writes it: H of Eq. (3) is built, with the global hidden cells repeated
                at every position, and multiplied by the gate weights and the classifier's
-    factored   the product with the global hidden cells once for each image (convert/torch)
+    factored   the product with the global hidden cells once for each image (lglstm.convert.torch)
     compiled   the factored form through torch.compile
 """
 
@@ -87,7 +87,7 @@ class Stack(nn.Module):
         return scores
 
     def weights(self) -> dict[str, Tensor]:
-        """The parameters by the names that all rivals use."""
+        """The parameters by the names that all implementations use."""
         named = {"transition": self.transition.weight}
         named |= {"spatial": self.lg_lstm.spatial, "depth": self.lg_lstm.depth}
         for i, classifier in enumerate(self.classifiers, start=1):
@@ -97,7 +97,7 @@ class Stack(nn.Module):
 
 
 class TorchStack:
-    """A rival with the calls of CaffeStack. form: one of FORMS."""
+    """Has the methods of CaffeStack. form: one of FORMS."""
 
     def __init__(self, form: str, threads: int) -> None:
         torch.set_num_threads(threads)

@@ -161,10 +161,10 @@ def test_without_caffe_a_stored_reference_serves(demo, tmp_path, monkeypatch):
     assert "was made from other weights" in message
 
 
-def python(code: str, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+def python(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run Python code in a process of its own that starts in a folder."""
     return subprocess.run(
-        [sys.executable, *options, "-c", code],
+        [sys.executable, "-c", code],
         cwd=folder,
         env={"PATH": "", "OMP_NUM_THREADS": "1"},
         capture_output=True,
