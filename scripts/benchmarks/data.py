@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import cv2
 from benchmarks import machine
 from benchmarks.implementations import Comparison, Implementation
 from benchmarks.net import data_layer, random_inputs
-from benchmarks.timing import Measured, of, ratio, total
+from benchmarks.timing import Measured, milliseconds, of, ratio, total
 from benchmarks.worker import Worker
 from lglstm.caffe_files.prototxt import read_prototxt
 from lglstm.common.files import write_text
@@ -69,7 +69,7 @@ def run(
         if seconds is None:
             others["net"] = stack.enter_context(_net(folder, Path(temporary), threads))
         measured = comparison.measure(lambda w: _prepare(w, net_file, list_path), repeats, others)
-        need = measured.get("net", [{"forward": seconds}] * repeats)
+        need = measured["net"] if seconds is None else [{"forward": seconds}] * repeats
         batch = data_options(net_file).batch_size
         return {
             "benchmark": "data",
@@ -91,13 +91,13 @@ def run(
 def _row(
     implementation: Implementation,
     runs: list[Measured | None],
-    need: list[Measured | None],
+    need: Sequence[Measured | None],
     batch: int,
 ) -> dict[str, Any]:
     return {
         "key": implementation.key,
         "label": implementation.label,
-        "ms_per_image": of(runs, lambda m: 1e3 * m["forward"]).as_dict(),
+        "ms_per_image": milliseconds(runs, "forward"),
         "images_s": of(runs, lambda m: 1 / m["forward"]).as_dict(),
         "times_need": ratio(need, runs, lambda m: total(m) / batch).as_dict(),
     }

@@ -18,10 +18,13 @@ from benchmarks.implementations import (
     check_equal,
     select,
 )
-from benchmarks.timing import Measured, of, ratio, total
+from benchmarks.timing import PASSES, Measured, milliseconds, of, ratio, total
 from benchmarks.worker import Worker
 from lglstm.caffe_files import read_net
 from lglstm.common.errors import InputError
+
+Arrays = dict[str, np.ndarray]
+"""Inputs, gradients or outputs of a net by their names."""
 
 ENGINE = "CAFFE_CONVOLUTION_ENGINE"
 
@@ -138,9 +141,7 @@ def choose_implementations(keys: str | None) -> list[Implementation]:
     return implementations
 
 
-def _check(
-    comparison: Comparison, folder: Path, weights: Path, inputs: dict[str, np.ndarray]
-) -> None:
+def _check(comparison: Comparison, folder: Path, weights: Path, inputs: Arrays) -> None:
     results = {}
     for implementation in comparison.implementations:
         made = comparison.run_alone(
@@ -179,18 +180,19 @@ def _row(
     if implementation.key not in measured:
         return row | {"left_out": comparison.left_out[implementation.key]}
     runs = measured[implementation.key]
-    names = [name for name in runs[0] if name not in ("forward", "backward", "update")]
-    passes = [name for name in ("forward", "backward", "update") if name in runs[0]]
-    row |= {f"{name}_ms": of(runs, lambda m, name=name: 1e3 * m[name]).as_dict() for name in passes}
-    return row | {
-        "total_ms": of(runs, lambda m: 1e3 * total(m)).as_dict(),
-        "ratio": ratio(runs, reference).as_dict(),
-        "peak_mib": comparison.peaks_mib[implementation.key],
-        "parts_ms": {
-            name: of(runs, lambda m, name=name: 1e3 * m[name]).as_dict() for name in names
-        },
-    }
+    measured_names = next(run for run in runs if run is not None)
+    ms = {name: milliseconds(runs, name) for name in measured_names}
+    return (
+        row
+        | {f"{name}_ms": ms.pop(name) for name in PASSES if name in ms}
+        | {
+            "total_ms": of(runs, lambda m: 1e3 * total(m)).as_dict(),
+            "ratio": ratio(runs, reference).as_dict(),
+            "peak_mib": comparison.peaks_mib[implementation.key],
+            "parts_ms": ms,
+        }
+    )
 
 
-def _batch(task: str, inputs: dict[str, np.ndarray]) -> int:
+def _batch(task: str, inputs: Arrays) -> int:
     return len(inputs["data"]) if task == "train" else 1

@@ -22,7 +22,7 @@ from benchmarks.implementations import (
     check_equal,
     select,
 )
-from benchmarks.timing import Measured, of, ratio, total
+from benchmarks.timing import Measured, milliseconds, of, ratio, total
 from benchmarks.worker import Worker
 from lglstm.common.errors import InputError
 
@@ -82,7 +82,7 @@ def run(
     ):
         clock = blas_clock.compiled(Path(folder))
         comparison.environments["cpp"] = blas_clock.environment(clock, best.libraries())
-        cases = []
+        cases: list[dict[str, Any]] = []
         for name, size in sizes:
             comparison.start()
             if not cases:
@@ -155,7 +155,7 @@ def _row(
     size: StackSize,
     comparison: Comparison,
     measured: dict[str, list[Measured | None]],
-    limits: list[Measured],
+    limits: list[Measured | None],
     rates: dict[str, int],
 ) -> dict[str, Any]:
     row: dict[str, Any] = {"key": implementation.key, "label": implementation.label}
@@ -166,8 +166,8 @@ def _row(
     square = rates["square"]
     return row | {
         "rounds": sum(run is not None for run in runs),
-        "forward_ms": of(runs, lambda m: 1e3 * m["forward"]).as_dict(),
-        "backward_ms": of(runs, lambda m: 1e3 * m["backward"]).as_dict(),
+        "forward_ms": milliseconds(runs, "forward"),
+        "backward_ms": milliseconds(runs, "backward"),
         "total_ms": of(runs, lambda m: 1e3 * total(m)).as_dict(),
         "ratio": ratio(runs, measured[comparison.baseline.key]).as_dict(),
         "gflop": flop / 1e9,

@@ -7,11 +7,14 @@ after the other, and a ratio is taken within each round before the median is.
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 Measured = Mapping[str, float]
-"""What one run measured: seconds by name, such as forward and backward."""
+"""What one run measured: seconds by name, such as those of PASSES."""
+
+PASSES = ("forward", "backward", "update")
 
 
 @dataclass(frozen=True)
@@ -65,14 +68,26 @@ def takes_part(i: int, repeats: int, wanted: int) -> bool:
     return (i * wanted) // repeats != ((i + 1) * wanted) // repeats
 
 
+def seconds_of(work: Callable[[], object]) -> float:
+    """How long something takes."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
 def total(measured: Measured) -> float:
     """Seconds of forward and backward (and update) together."""
-    return sum(measured[key] for key in ("forward", "backward", "update") if key in measured)
+    return sum(measured[name] for name in PASSES if name in measured)
 
 
 def of(results: Sequence[Measured | None], value: Callable[[Measured], float]) -> Spread:
     """The spread of a value over the rounds that were run."""
     return spread([value(measured) for measured in results if measured is not None])
+
+
+def milliseconds(results: Sequence[Measured | None], name: str) -> dict[str, float]:
+    """The spread of one measured time, for JSON."""
+    return of(results, lambda measured: 1e3 * measured[name]).as_dict()
 
 
 def ratio(
