@@ -20,6 +20,7 @@ from lglstm.common.errors import InputError
 from lglstm.convert import conversion, prove
 from lglstm.convert.read import sha256
 from lglstm.convert.samples import Sample
+from lglstm.convert.write import default_output
 
 for package in ("torch", "onnx", "onnxruntime", "safetensors"):
     pytest.importorskip(package, reason=f"needs the package {package}: see docs/convert.md")
@@ -313,6 +314,7 @@ def test_the_result_is_written_beside_the_weights(demo, tmp_path):
     files = {"iter_10.npz", "iter_10.caffemodel.h5", "iter_10.caffe.safetensors"}
     files |= {"iter_10.converted.caffemodel", "iter_10.safetensors", "iter_10.onnx"}
     assert made == files | {f"{name}.json" for name in files}
+    assert default_output(Path("runs/iter_10.caffemodel"), "_page") == Path("runs/iter_10_page")
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".h5", ".safetensors", ".pth", ".caffemodel", ".bin"])
