@@ -22,7 +22,7 @@ from lglstm.convert.read import Model
 class Sample:
     """One run of the net: its input blobs, and for photos the (B, H, W, 3) uint8 BGR.
 
-    names: what each image of the batch is; a single name stands for the whole batch.
+    names: what each image of the batch is; a single name is that of the whole batch.
     """
 
     names: tuple[str, ...]
