@@ -25,7 +25,7 @@ Examples:
 STACK_EXAMPLES = """\b
 Examples:
   lglstm bench stack
-  lglstm bench stack --size 41x41 --batch 2 --rivals cpp,literal,factored
+  lglstm bench stack --size 41x41 --batch 2 --implementations cpp,literal,factored
   lglstm bench stack --json --plot stack.png > stack.json
 """
 
@@ -33,7 +33,7 @@ Examples:
 NET_EXAMPLES = """\b
 Examples:
   lglstm bench net
-  lglstm bench net horse --task train --rivals stock,onednn,torch
+  lglstm bench net horse --task train --implementations stock,onednn,torch
   lglstm bench net demo --repeats 3 --json
 """
 
@@ -56,7 +56,7 @@ Examples:
 def command() -> None:
     """Measure how fast the layers, the nets and the data layer are.
 
-    All competitors run in one go and take turns, each in a process of its own with the same number
+    All implementations take turns within one run, each in a process of its own with the same number
     of threads; ratios are taken within a round. Let nothing else run meanwhile.
     """
     root = checkout()
@@ -79,7 +79,7 @@ def common_options(function: Callable) -> Callable:
         click.option("--quick", is_flag=True, help="Tiny sizes: a try in seconds."),
         click.option(
             "--threads", type=click.IntRange(min=1), default=cores, metavar="N",
-            help="Threads of every competitor (default: all cores).",
+            help="Threads of every implementation (default: all cores).",
         ),
         click.option(
             "--repeats", type=click.IntRange(min=1), default=7, show_default=True, metavar="N",
@@ -107,15 +107,15 @@ def cores() -> int:
     help="Images; may be repeated (default: 1 and 2).",
 )  # fmt: skip
 @click.option(
-    "--rivals", metavar="KEY,…",
-    help="Who competes, the first is compared with: cpp, python, literal, factored, compiled "
-    "(default: all).",
+    "--implementations", metavar="KEY,…",
+    help="Implementations to time; the first is the baseline: cpp, python, literal, factored, "
+    "compiled (default: all).",
 )  # fmt: skip
 @common_options
 def stack(
     sizes: tuple[str, ...],
     batches: tuple[int, ...],
-    rivals: str | None,
+    implementations: str | None,
     repeats: int,
     threads: int,
     quick: bool,
@@ -130,11 +130,13 @@ def stack(
     from benchmarks import report, stack, stack_report
 
     report.check_picture(plot)
-    chosen = stack.choose(sizes, batches, quick)
-    competing = stack.choose_rivals(rivals)
+    chosen_sizes = stack.choose(sizes, batches, quick)
+    chosen = stack.choose_implementations(implementations)
     more = {"limits": stack.QUICK_LIMITS} if quick else {}
     with progress_bar("stack") as tell:
-        result = stack.run(chosen, competing, repeats=repeats, threads=threads, tell=tell, **more)
+        result = stack.run(
+            chosen_sizes, chosen, repeats=repeats, threads=threads, tell=tell, **more
+        )
     show(result, stack_report, as_json, plot)
 
 
@@ -145,15 +147,15 @@ def stack(
     help="train: an iteration with its update; image: one image forward (default: both).",
 )  # fmt: skip
 @click.option(
-    "--rivals", metavar="KEY,…",
-    help="Who competes: stock, onednn, onednn_winograd (Caffe's convolution engines), torch, "
-    "channels_last, compiled (default: all but compiled).",
+    "--implementations", metavar="KEY,…",
+    help="Implementations to time; the first is the baseline: stock, onednn, onednn_winograd "
+    "(Caffe's convolution engines), torch, channels_last, compiled (default: all but compiled).",
 )  # fmt: skip
 @common_options
 def net(
     models: tuple[str, ...],
     tasks: tuple[str, ...],
-    rivals: str | None,
+    implementations: str | None,
     repeats: int,
     threads: int,
     quick: bool,
@@ -168,11 +170,11 @@ def net(
     from benchmarks import net, net_report, report
 
     report.check_picture(plot)
-    competing = net.choose_rivals(rivals)
+    chosen = net.choose_implementations(implementations)
     folders = {name: model_folder(name) for name in models or (net.QUICK if quick else net.MODELS)}
     tasks = tasks or tuple(net.TASKS)
     with progress_bar("net") as tell:
-        result = net.run(folders, competing, tasks, repeats=repeats, threads=threads, tell=tell)
+        result = net.run(folders, chosen, tasks, repeats=repeats, threads=threads, tell=tell)
     show(result, net_report, as_json, plot)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -13,7 +16,11 @@ from rich.table import Table
 from lglstm import __version__
 from lglstm.cli.model_files import choose_labels
 from lglstm.common.errors import InputError
+from lglstm.common.labels import LabelSet
 from lglstm.common.models import find_model
+
+if TYPE_CHECKING:
+    from lglstm.convert.options import ConvertOptions
 
 TARGETS = ("pytorch", "onnx", "caffemodel", "hdf5", "npz", "safetensors", "web", "reference")
 
@@ -21,8 +28,8 @@ EXAMPLES = """\b
 Examples:
   lglstm convert horse runs/horse_iter_8820.caffemodel --to pytorch
   lglstm convert horse runs/horse_iter_8820.caffemodel --to onnx --any-size
-  lglstm convert horse finetuned.safetensors --to caffemodel
-  lglstm convert horse runs/horse_iter_8820.caffemodel --to web -o horse_page
+  lglstm convert horse runs/finetuned.safetensors --to caffemodel
+  lglstm convert horse runs/horse_iter_8820.caffemodel --to web -o runs/horse_page
   lglstm convert net.prototxt net.caffemodel --to onnx
   lglstm convert net.prototxt net.caffemodel --list
 """
@@ -34,7 +41,7 @@ Examples:
 @click.option("--to", "target", type=click.Choice(TARGETS), help="The format to make.")
 @click.option(
     "-o", "--output", type=Path, metavar="PATH",
-    help="Where to write (default: beside WEIGHTS, with the format's suffix).",
+    help="Where to write (default: beside WEIGHTS, with the format's suffix; --to web: a folder).",
 )  # fmt: skip
 @click.option("--any-size", is_flag=True, help="onnx: leave height and width free.")
 @click.option(
@@ -44,7 +51,7 @@ Examples:
 @click.option("--photo", type=Path, metavar="FILE", help="The real photo to compare on.")
 @click.option(
     "--reference", type=Path, metavar="FILE",
-    help="Compare with what Caffe gave elsewhere (made by --to reference).",
+    help="Compare with what Caffe computed elsewhere (made by --to reference).",
 )  # fmt: skip
 @click.option("--no-verify", is_flag=True, help="Write without the proof.")
 @click.option("--list", "list_layers", is_flag=True, help="Only list the layers of WEIGHTS.")
@@ -54,59 +61,108 @@ def command(
     weights: Path,
     target: str | None,
     output: Path | None,
+    any_size: bool,
+    preprocessing: bool,
+    photo: Path | None,
+    reference: Path | None,
+    no_verify: bool,
     list_layers: bool,
     as_json: bool,
-    no_verify: bool,
-    **options,
 ) -> None:
     """Convert WEIGHTS of MODEL, and compare the result with Caffe before it is kept.
 
     MODEL is a name in models/, or the prototxt of any deploy net. WEIGHTS is a .caffemodel, .h5,
     .npz, .safetensors or .pth file. Differences and versions go into a JSON file beside the result.
     """
-    if list_layers:
+    given = {
+        "--any-size": any_size,
+        "--preprocessing": preprocessing,
+        "--photo": photo is not None,
+        "--reference": reference is not None,
+        "--no-verify": no_verify,
+        "--to": target is not None,
+        "--output": output is not None,
+    }
+    _check_usage(target, list_layers, [option for option, is_given in given.items() if is_given])
+    if target is None:
         _list(model, weights, as_json)
         return
-    if target is None:
-        raise click.UsageError(f"say --to FORMAT ({', '.join(TARGETS)}), or --list")
-    report = _convert(model, weights, target, output, verify=not no_verify, **options)
+    from lglstm.convert.options import ConvertOptions
+
+    found = find_model(model)
+    options = ConvertOptions(
+        deploy=found.file,
+        weights=weights,
+        format=target,
+        output=_output(target, output, weights),
+        verify=not no_verify,
+        reference=reference,
+        photo=photo,
+        any_size=any_size,
+        preprocessing=preprocessing,
+        versions={"lg-lstm": __version__},
+    )
+    report = _convert(options, functools.partial(choose_labels, None, found, near=None))
     if as_json:
         click.echo(json.dumps(report, indent=2))
     else:
         _print(report)
 
 
-def _convert(
-    model: str, weights: Path, target: str, output: Path | None, verify: bool, **options
-) -> dict:
+def _check_usage(target: str | None, list_layers: bool, given: list[str]) -> None:
+    """Raise UsageError for options that do not go together; `given` are those of a conversion."""
+    if list_layers and given:
+        raise click.UsageError(f"--list converts nothing; leave out {' and '.join(given)}")
+    if target is None and not list_layers:
+        raise click.UsageError(f"say --to FORMAT ({', '.join(TARGETS)}), or --list")
+    for option in ("--any-size", "--preprocessing"):
+        if option in given and target != "onnx":
+            raise click.UsageError(f"{option} is for --to onnx; leave it out")
+    for option, other, why in (
+        ("--photo", "--no-verify", "only the proof uses a photo"),
+        ("--reference", "--no-verify", "only the proof uses a reference"),
+        ("--photo", "--reference", "a reference holds its own photo"),
+    ):
+        if option in given and other in given:
+            raise click.UsageError(f"{option} and {other} exclude each other: {why}")
+    for option in ("--reference", "--no-verify"):
+        if option in given and target == "reference":
+            raise click.UsageError(f"{option} is for a conversion; leave it out")
+
+
+def _output(target: str, output: Path | None, weights: Path) -> Path:
+    """Where to write: as asked, if the name says the format, else beside the weights."""
+    from lglstm.convert.write import FORMATS, REFERENCE_SUFFIXES, default_output
+
+    if target == "web":
+        return output or default_output(weights, "_page")
+    suffixes = REFERENCE_SUFFIXES if target == "reference" else FORMATS[target].suffixes
+    if output is None:
+        return default_output(weights, suffixes[0])
+    if target != "onnx" and not output.name.endswith(suffixes):  # they are read by their suffix
+        raise click.UsageError(
+            f"--output {output}: give a name that ends in {' or '.join(suffixes)} for --to {target}"
+        )
+    return output
+
+
+def _convert(options: ConvertOptions, labels_for: Callable[[int], LabelSet]) -> dict[str, Any]:
+    """Make what options.format asks for; the report, with the `output` that it is about."""
     from lglstm.convert import conversion, page
 
-    found = find_model(model)
-    for option in ("any_size", "preprocessing"):
-        if options[option] and target != "onnx":
-            raise InputError(f"--{option.replace('_', '-')} is for --to onnx; leave it out")
-    output = output or conversion.default_output(weights, target)
-    job = conversion.Job(
-        deploy=found.file,
-        weights=weights,
-        target="onnx" if target == "web" else target,
-        output=output / page.MODEL if target == "web" else output,
-        verify=verify,
-        versions={"lg-lstm": __version__},
-        **options,
-    )
     with Console(stderr=True).status("") as status:  # shown on terminals only
-        if target == "reference":
-            report = conversion.make_reference(job, status.update)
-        elif target == "web":
-            labels = functools.partial(choose_labels, None, found, near=None)
-            report = page.build(job, labels, status.update)
+        if options.format == "reference":
+            report = conversion.make_reference(options, status.update)
+        elif options.format == "web":
+            model = options.output / page.MODEL
+            as_onnx = dataclasses.replace(options, format="onnx", output=model)
+            report = page.build_page(as_onnx, labels_for, status.update)
         else:
-            report = conversion.convert(job, status.update)
-    return {"output": str(output)} | report
+            report = conversion.convert(options, status.update)
+    return {"output": str(options.output)} | report
 
 
-def _print(report: dict) -> None:
+def _print(report: dict[str, Any]) -> None:
     console = Console()
     if report["differences"]:
         console.print(_table(report["differences"]))
@@ -118,7 +174,7 @@ def _print(report: dict) -> None:
     console.print(f"wrote {report['output']}", soft_wrap=True)
 
 
-def _table(differences: list[dict]) -> Table:
+def _table(differences: list[dict[str, Any]]) -> Table:
     """The largest difference of each blob over all samples; the report file has every one."""
     table = Table("blob", "largest number", "largest difference", "relative to it", box=None)
     for blob in dict.fromkeys(d["blob"] for d in differences):
@@ -133,33 +189,29 @@ def _table(differences: list[dict]) -> Table:
 
 
 def _list(model: str, weights: Path, as_json: bool) -> None:
-    """The layers of a weights file, and what the net of MODEL says of each."""
+    """The layers of a weights file, and the line of each in the prototxt of MODEL."""
     from lglstm.caffe_files import read_net
-    from lglstm.convert.weights import read_weights
+    from lglstm.convert.read import read_weights
 
-    found, reason = None, None
+    net, reason = None, None
     try:
-        found = read_net(find_model(model).file)
+        net = read_net(find_model(model).file)
     except InputError as error:
         reason = str(error)
-    stored = read_weights(weights, (found,) if found else ()).stored
-    lines = {layer.name: layer.line for layer in found.layers} if found else {}
+    stored = read_weights(weights, (net,) if net else ()).stored
+    lines = {layer.name: layer.line for layer in net.layers} if net else {}
     rows = [
-        {
-            "layer": layer.name,
-            "type": layer.type,
-            "shapes": [list(blob.shape) for blob in layer.blobs],
-            "line": lines.get(layer.name),
-        }
+        (layer.name, layer.type, [list(blob.shape) for blob in layer.blobs], lines.get(layer.name))
         for layer in stored
     ]
     if as_json:
-        click.echo(json.dumps({"layers": rows, "refused": reason}, indent=2))
+        layers = [dict(zip(("layer", "type", "shapes", "line"), row, strict=True)) for row in rows]
+        click.echo(json.dumps({"layers": layers, "refused": reason}, indent=2))
         return
     table = Table("layer", "type", "blobs", "line", box=None)
-    for row in rows:
-        shapes = "  ".join("x".join(map(str, shape)) or "1" for shape in row["shapes"])
-        table.add_row(row["layer"], row["type"], shapes, str(row["line"] or ""))
+    for name, kind, shapes, line in rows:
+        blobs = "  ".join("x".join(map(str, shape)) or "1" for shape in shapes)
+        table.add_row(name, kind, blobs, str(line or ""))
     Console().print(table)
     if reason:
         click.echo(f"not convertible: {reason}", err=True)

@@ -1,13 +1,18 @@
 """Caffe weights to other frameworks and back, each conversion with its proof.
 
-caffe/    prototxt and caffemodel without Caffe, and one net description for all targets
-torch/    the networks as PyTorch modules; a folder that also works copied into another project
-web/      a page that runs an ONNX model in the browser
+conversion.py      one conversion from beginning to end: it calls the next three in order
+read.py            the model: its nets, and its weights from a file of any format
+write.py           the model in another format
+prove.py           the file that was made against its source, number by number
 
-conversion.py      one conversion from beginning to end; what `lglstm convert` calls
-weights.py         files of weights in every format, read, checked and written
+options.py         what a user asks for
 onnx_graph.py      nets as ONNX graphs of standard operators
-page.py            the folder with the web page and a model
-proof.py           both sides on the same inputs, compared number by number
+samples.py         what both sides of a proof run on, and stored outputs of Caffe
+runtimes.py        nets run by Caffe, PyTorch and ONNX Runtime
 caffe_process.py   runs Caffe, where it is installed, in a process of its own
+page.py            the folder with the web page and a model
+init_weights.py    initial weights of a net from a VGG-16
+
+torch/             the networks as PyTorch modules; a folder that also works in another project
+web/               a page that runs an ONNX model in the browser
 """

@@ -1,7 +1,7 @@
 """Runs Caffe in a process of its own.
 
 Caffe ends the process on an error, writes its log to stderr, and brings a protobuf library that
-need not be that of other frameworks: none of this belongs into the converter's process.
+need not be that of other frameworks: none of this belongs in the converter's process.
 
     python -m lglstm.convert.caffe_process NET.prototxt WEIGHTS INPUTS.npz OUTPUTS.npz BLOB...
 """
@@ -69,9 +69,8 @@ def _run(module: str, *arguments: str | os.PathLike[str]) -> subprocess.Complete
 
 
 def _save(path: Path, sets: Sequence[Blobs]) -> None:
-    np.savez(
-        path, **{f"{i}:{name}": a for i, blobs in enumerate(sets) for name, a in blobs.items()}
-    )
+    arrays = {f"{i}:{name}": a for i, blobs in enumerate(sets) for name, a in blobs.items()}
+    np.savez(path, **arrays)  # type: ignore[arg-type]
 
 
 def _load(path: Path, count: int) -> list[Blobs]:

@@ -12,13 +12,21 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from lglstm.caffe_files import Layer, Net, read_net
-from lglstm.caffe_files.layer_types import LayerError, axis_of, crop_offsets, pooled, slice_sizes
+from lglstm.caffe_files.layer_types import (
+    LayerError,
+    Shape,
+    axis_of,
+    crop_offsets,
+    pooled,
+    slice_sizes,
+)
 from lglstm.caffe_files.net import Weights
 from lglstm.common.errors import InputError
 from lglstm.common.preprocessing import MEAN_BGR
@@ -36,6 +44,10 @@ _LAST = np.iinfo(np.int64).max
 _FIX_SIZE = "the net is bound to its size, so convert it without --any-size"
 
 
+FreeShape = tuple[int | None, ...]
+"""A shape with None for each axis that may vary."""
+
+
 class Graph:
     """Nodes and constants under construction, and the weights to take constants from."""
 
@@ -45,20 +57,32 @@ class Graph:
         self.constants: dict[str, onnx.TensorProto] = {}
         self._count = 0
 
-    def op(self, kind: str, *inputs: str, count: int = 1, **attributes):
-        """Add a node; return the name of its output, or the names of its `count` outputs."""
-        names = []
-        for _ in range(count):
-            self._count += 1
-            names.append(f"{kind}:{self._count}")
-        self.nodes.append(helper.make_node(kind, list(inputs), names, **attributes))
-        return names[0] if count == 1 else names
+    def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
+        """Add a node with one output; return the output's name."""
+        (name,) = self._node(kind, inputs, 1, attributes)
+        return name
 
-    def constant(self, name: str, value) -> str:
+    def split(self, x: str, axis: int, sizes: Sequence[int]) -> list[str]:
+        if len(sizes) == 1:
+            return [x]
+        return self.split_by(x, axis, self.ints(*sizes), len(sizes))
+
+    def split_by(self, x: str, axis: int, sizes: str, count: int) -> list[str]:
+        """Split into `count` parts whose sizes are a tensor."""
+        return self._node("Split", (x, sizes), count, {"axis": axis})
+
+    def _node(
+        self, kind: str, inputs: Sequence[str], outputs: int, attributes: dict[str, Any]
+    ) -> list[str]:
+        names = [f"{kind}:{self._count + i}" for i in range(1, outputs + 1)]
+        self._count += outputs
+        self.nodes.append(helper.make_node(kind, list(inputs), names, **attributes))
+        return names
+
+    def constant(self, name: str, value: np.ndarray) -> str:
         """A named constant; the same name is the same constant."""
         if name not in self.constants:
-            value = np.ascontiguousarray(value)
-            self.constants[name] = numpy_helper.from_array(value, name)
+            self.constants[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
         return name
 
     def ints(self, *values: int) -> str:
@@ -75,10 +99,9 @@ class Graph:
             return self.constant(key, array)
         return self.constant(f"{key}:{'x'.join(map(str, shape))}", array.reshape(shape))
 
-    def split(self, x: str, axis: int, sizes: Sequence[int]) -> list[str]:
-        if len(sizes) == 1:
-            return [x]
-        return self.op("Split", x, self.ints(*sizes), count=len(sizes), axis=axis)
+
+Emitter = Callable[[Graph, Layer, list[str]], list[str]]
+"""From a layer and the names of its bottoms to nodes in the graph and the names of its tops."""
 
 
 # --- Convolution and pooling ----------------------------------------------------------------------
@@ -167,8 +190,8 @@ def _inner_product(g: Graph, layer: Layer, x: list[str]) -> list[str]:
 
 
 def _batch_norm(g: Graph, layer: Layer, x: list[str]) -> list[str]:
-    mean, variance, factor = (g.weights[key] for key in layer.blobs.values())
-    factor = np.float32(0 if factor[0] == 0 else 1 / factor[0])
+    mean, variance, total = (g.weights[key] for key in layer.blobs.values())
+    factor = np.float32(0 if total[0] == 0 else 1 / total[0])
     ones = g.constant(f"ones:{len(mean)}", np.ones_like(mean))
     zeros = g.constant(f"zeros:{len(mean)}", np.zeros_like(mean))
     statistics = [
@@ -218,7 +241,7 @@ def _prelu(g: Graph, layer: Layer, x: list[str]) -> list[str]:
 # --- Elementwise ----------------------------------------------------------------------------------
 
 
-def _simple(kind: str) -> Callable:
+def _simple(kind: str) -> Emitter:
     return lambda g, layer, x: [g.op(kind, x[0])]
 
 
@@ -283,7 +306,8 @@ def _crop(g: Graph, layer: Layer, x: list[str]) -> list[str]:
 
 def _to_shape(g: Graph, layer: Layer, x: str) -> list[str]:
     """Reshape to the layer's top; at most one varying axis besides an unchanged batch."""
-    bottom, top = layer.bottom_shapes[0], list(layer.top_shapes[0])
+    bottom: Sequence[int | None] = layer.bottom_shapes[0]
+    top: list[int | None] = list(layer.top_shapes[0])
     if top.count(None) > 1 and top[0] is None and bottom[0] is None:
         top[0] = 0
     if top.count(None) > 1:
@@ -324,7 +348,7 @@ def _transition(g: Graph, layer: Layer, x: list[str]) -> list[str]:
         blobs.append(g.weight(layer, "bias", (lstms * 3 * d,)))
     gates = g.op("Conv", x[0], *blobs)
     hidden, memory = [], []
-    for u, o, c in _gates(g, gates, lstms, ["u", "o", "c"], d):
+    for u, o, c in _gates(g, gates, lstms, gates_of_set=3, d=d):
         memory.append(g.op("Mul", u, c))
         hidden.append(g.op("Tanh", g.op("Mul", o, memory[-1])))
     return _lg_lstm_tops(g, layer, hidden, memory)
@@ -335,7 +359,7 @@ def _lg_lstm(g: Graph, layer: Layer, x: list[str]) -> list[str]:
     d, n = layer.options["num_output"], layer.options["neighbors"]
     gates = _products(g, layer, x)
     sets = 1 if layer.options["share_spatial"] else n
-    *spatial, depth = _gates(g, gates, sets + 1, ["u", "f", "o", "c"], d)
+    *spatial, depth = _gates(g, gates, sets + 1, gates_of_set=4, d=d)
     per_lstm = spatial * (n // sets) + [depth]
     # u c is the same for LSTMs that share their weights.
     fresh = {gate: g.op("Mul", gate[0], gate[3]) for gate in dict.fromkeys(per_lstm)}
@@ -367,10 +391,10 @@ def _products(g: Graph, layer: Layer, x: list[str]) -> str:
     return products
 
 
-def _gates(g: Graph, x: str, sets: int, rows: list[str], d: int) -> list[tuple[str, ...]]:
-    """Cut (B, sets * rows * d, H, W) into each set's gates, sigmoid for all and tanh for c."""
-    result = []
-    sigmoids = len(rows) - 1
+def _gates(g: Graph, x: str, sets: int, gates_of_set: int, d: int) -> list[tuple[str, ...]]:
+    """Cut (B, sets * gates_of_set * d, H, W) into gates: tanh for c, a set's last, else sigmoid."""
+    result: list[tuple[str, ...]] = []
+    sigmoids = gates_of_set - 1
     parts = g.split(x, 1, [sigmoids * d, d] * sets)
     for linear, c in zip(parts[::2], parts[1::2], strict=True):
         gates = g.split(g.op("Sigmoid", linear), 1, [d] * sigmoids)
@@ -395,12 +419,12 @@ def _grid_max(g: Graph, x: str, grid: int, shape: Sequence[int | None]) -> str:
     for axis in (2, 3):
         if grid == 1:
             cells = [x]
-        elif shape[axis] is not None:
-            edges = [(2 * i * shape[axis] + grid) // (2 * grid) for i in range(grid + 1)]
+        elif (length := shape[axis]) is not None:
+            edges = [(2 * i * length + grid) // (2 * grid) for i in range(grid + 1)]
             cells = g.split(x, axis, np.diff(edges).tolist())
         else:
             sizes = _cell_sizes(g, x, axis, grid)
-            cells = g.op("Split", x, sizes, count=grid, axis=axis)
+            cells = g.split_by(x, axis, sizes, grid)
         largest = [g.op("ReduceMax", cell, axes=[axis]) for cell in cells]
         x = g.op("Concat", *largest, axis=axis) if grid > 1 else largest[0]
     return x
@@ -415,7 +439,7 @@ def _cell_sizes(g: Graph, x: str, axis: int, grid: int) -> str:
     return g.op("Sub", ends, g.op("Slice", edges, g.ints(0), g.ints(-1)))
 
 
-EMITTERS: dict[str, Callable[[Graph, Layer, list[str]], list[str]]] = {
+EMITTERS: dict[str, Emitter] = {
     "AbsVal": _simple("Abs"),
     "BatchNorm": _batch_norm,
     "Bias": _bias,
@@ -525,11 +549,13 @@ def _other_size(net: Net) -> tuple[int, int]:
     return height + 32, width + 64
 
 
-def _free(shapes, others) -> tuple:
-    return tuple(
+def _free(shapes: Sequence[Shape], others: Sequence[Shape]) -> tuple[Shape, ...]:
+    """The shapes with None, which a Layer's own never have, for each axis that differs."""
+    free: tuple[FreeShape, ...] = tuple(
         tuple(a if a == b else None for a, b in zip(shape, other, strict=True))
         for shape, other in zip(shapes, others, strict=True)
     )
+    return cast("tuple[Shape, ...]", free)
 
 
 def _preprocessing(g: Graph, net: Net) -> dict[str, str]:

@@ -1,19 +1,22 @@
-"""The web page that parses photos in the browser: built from convert/web and an ONNX model."""
+"""The web page that parses photos in the browser: the files of web/ and an ONNX model."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from lglstm.caffe_files import read_net
+from lglstm.caffe_files import Net, read_net
 from lglstm.common.errors import InputError
 from lglstm.common.labels import LabelSet
 from lglstm.common.preprocessing import MEAN_BGR
-from lglstm.convert import conversion
+from lglstm.convert.conversion import Say, convert
+from lglstm.convert.options import ConvertOptions
 
 MODEL = "model.onnx"
 _SOURCE = Path(__file__).with_name("web")
@@ -21,30 +24,31 @@ _PAGE = ("index.html", "page.css", "page.js", "parse.js")
 _RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 
 
-def build(
-    job: conversion.Job,
-    labels_for: Callable[[int], LabelSet],
-    say: conversion.Say,
-) -> dict:
-    """Make a folder that any static web server can serve; job.output is the model in it.
+def build_page(
+    options: ConvertOptions, labels_for: Callable[[int], LabelSet], say: Say
+) -> dict[str, Any]:
+    """Make a folder that any static web server can serve; options.output is the model in it.
 
     labels_for: from the number of classes to their names and colors. say: for a status line. The
-    runtime comes from the npm package onnxruntime-web, as `npm ci` puts it into convert/web.
+    runtime comes from the npm package onnxruntime-web, as `npm ci` puts it into web/.
     Returns the conversion's report. Raises InputError; the folder appears whole or not at all.
     """
-    folder = job.output.parent
+    folder = options.output.parent
     runtime = _SOURCE / "node_modules" / "onnxruntime-web" / "dist"
     missing = [name for name in _RUNTIME if not (runtime / name).is_file()]
     if missing:
-        raise InputError(f"{runtime / missing[0]}: is missing; run: npm ci --prefix convert/web")
+        source = os.path.relpath(_SOURCE)
+        raise InputError(
+            f"{runtime / missing[0]}: is missing; run: npm ci --prefix "
+            f"{_SOURCE if source.startswith(os.pardir) else source}"
+        )
     if folder.exists() and any(folder.iterdir()) and not (folder / "model.json").is_file():
-        raise InputError(f"{folder}: is not empty and no page of ours; give another --output")
-    net = read_net(job.deploy)
-    about = _about(net, labels_for)
+        raise InputError(f"{folder}: holds other files than such a page; give another --output")
+    about = _about(read_net(options.deploy), labels_for)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
         made = Path(scratch, "page")
-        report = conversion.convert(dataclasses.replace(job, output=made / MODEL), say)
+        report = convert(dataclasses.replace(options, output=made / MODEL), say)
         for name in _PAGE:
             shutil.copyfile(_SOURCE / name, made / name)
         for name in _RUNTIME:
@@ -56,7 +60,7 @@ def build(
     return report
 
 
-def _about(net, labels_for: Callable[[int], LabelSet]) -> dict:
+def _about(net: Net, labels_for: Callable[[int], LabelSet]) -> dict[str, Any]:
     """What the page must know of the model."""
     (shape, *more), (output, *others) = net.inputs.values(), net.outputs
     last = next(layer for layer in net.layers if output in layer.tops)

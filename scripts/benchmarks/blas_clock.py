@@ -19,14 +19,14 @@ SOURCE = Path(__file__).with_suffix(".c")
 
 BLAS, ONEDNN = 0, 1
 NAMES = {BLAS: "BLAS", ONEDNN: "ONEDNN"}
-AS_IT_STANDS, TRANSPOSED = 111, 112
+NOT_TRANSPOSED, TRANSPOSED = 111, 112  # CBLAS's numbers
 
 
 class Product(NamedTuple):
-    """C (m, n) = A (m, k) B (k, n), or added to C, row-major; `count` times.
+    """C (m, n) = A (m, k) B (k, n), or added to C, row-major; `calls` times.
 
-    library: whose function was called, BLAS or ONEDNN. transpose_a, transpose_b: AS_IT_STANDS or
-    TRANSPOSED, CBLAS's numbers.
+    library: whose function was called, BLAS or ONEDNN. transpose_a, transpose_b: NOT_TRANSPOSED
+    or TRANSPOSED.
     """
 
     library: int
@@ -39,12 +39,12 @@ class Product(NamedTuple):
     ldb: int
     ldc: int
     adds: int
-    count: int
+    calls: int
 
     @property
     def flop(self) -> int:
-        """Operations of all `count` products."""
-        return 2 * self.m * self.n * self.k * self.count
+        """Operations of all `calls` products."""
+        return 2 * self.m * self.n * self.k * self.calls
 
 
 def compiled(folder: Path) -> Path | None:
@@ -53,7 +53,17 @@ def compiled(folder: Path) -> Path | None:
     if compiler is None:
         return None
     library = folder / "libblas_clock.so"
-    command = [compiler, "-O2", "-shared", "-fPIC", "-o", library, SOURCE, "-ldl", "-lpthread"]
+    command: list[str | Path] = [
+        compiler,
+        "-O2",
+        "-shared",
+        "-fPIC",
+        "-o",
+        library,
+        SOURCE,
+        "-ldl",
+        "-lpthread",
+    ]
     done = subprocess.run(command, capture_output=True)
     return library if done.returncode == 0 else None
 

@@ -7,7 +7,7 @@ copying as many bytes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks import counts
@@ -15,13 +15,15 @@ from benchmarks.counts import Cost, StackSize
 from benchmarks.memory import MIB
 from benchmarks.timing import Measured, of, ratio
 
+Runs = Sequence[Measured | None]
+
 WAYS = {"forward": ("forward",), "backward": ("backward",), "both": ("forward", "backward")}
 
 
 def breakdown(
     size: StackSize,
-    runs: list[Measured],
-    limits: list[Measured],
+    runs: Runs,
+    limits: Runs,
     rates: Mapping[str, int],
     peak_mib: float,
 ) -> dict[str, Any]:
@@ -48,7 +50,7 @@ def memory(size: StackSize, peak_mib: float) -> dict[str, float]:
 
 
 def _products(
-    way: str, flop: Cost, runs: list[Measured], limits: list[Measured], rates: Mapping[str, int]
+    way: str, flop: Cost, runs: Runs, limits: Runs, rates: Mapping[str, int]
 ) -> dict[str, Any]:
     operations = _work(flop, way)
 
@@ -63,9 +65,7 @@ def _products(
     }
 
 
-def _alone(
-    runs: list[Measured], limits: list[Measured], rates: Mapping[str, int]
-) -> dict[str, Any]:
+def _alone(runs: Runs, limits: Runs, rates: Mapping[str, int]) -> dict[str, Any]:
     """The same products without the layers; `inside`: their time, divided by that in the layers."""
 
     def of_square(m: Measured) -> float:
@@ -82,7 +82,7 @@ def _alone(
 
 
 def _cells(
-    way: str, moved: Cost, runs: list[Measured], limits: list[Measured], rates: Mapping[str, int]
+    way: str, moved: Cost, runs: Runs, limits: Runs, rates: Mapping[str, int]
 ) -> dict[str, Any]:
     size = _work(moved, way)
 

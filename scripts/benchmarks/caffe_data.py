@@ -1,4 +1,4 @@
-"""SegData by itself: a rival in `lglstm bench data`."""
+"""SegData by itself: the implementation in `lglstm bench data`."""
 
 from __future__ import annotations
 

@@ -1,11 +1,13 @@
-"""A whole model in Caffe, training or looking at one image: a rival in `lglstm bench net`."""
+"""A whole model in Caffe, a training iteration or one image, for `lglstm bench net`."""
 
 from __future__ import annotations
 
 import json
 import tempfile
-import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import caffe
 import numpy as np
@@ -14,7 +16,8 @@ from google.protobuf import text_format
 
 from benchmarks.machine import caffe_version
 from benchmarks.memory import PeakMemory
-from benchmarks.net import INPUT_STD, PARTS, RATE, data_layer
+from benchmarks.net import INPUT_STD, PARTS, RATE, Arrays, data_layer
+from benchmarks.timing import seconds_of
 from lglstm.caffe_files import read_caffemodel, read_net, weights_for
 
 STACK = ("transition", "lg_lstm", "score", "raw_score", "silence")
@@ -47,7 +50,8 @@ class CaffeNet:
 
     def __init__(self) -> None:
         self.temporary = tempfile.TemporaryDirectory()
-        self.net = self.solver = None
+        self.net: Any = None
+        self.solver: Any = None
 
     def make_weights(self, folder: Path, destination: Path) -> None:
         """Write a caffemodel of random weights; convolutions as He et al. draw them.
@@ -65,7 +69,7 @@ class CaffeNet:
                 weight.data[...] = random.normal(0, std, weight.data.shape)
         net.save(str(destination))
 
-    def check(self, folder: Path, weights: Path, inputs: dict) -> dict[str, np.ndarray]:
+    def check(self, folder: Path, weights: Path, inputs: Arrays) -> Arrays:
         """Loss and gradients of all weights without dropout, and the deploy net's output."""
         net_file = self._train_file(folder)
         net = caffe.Net(str(net_file), caffe.TEST, weights=str(weights))  # TEST: no dropout
@@ -85,7 +89,7 @@ class CaffeNet:
         score = deploy.forward()["score"].copy()
         return {"loss": np.array([loss]), "score": score} | found
 
-    def build(self, folder: Path, weights: Path, task: str, inputs: dict) -> None:
+    def build(self, folder: Path, weights: Path, task: str, inputs: Arrays) -> None:
         """task: "train", an iteration with update, or "image", one forward pass."""
         self.memory = PeakMemory()
         if task == "train":
@@ -109,9 +113,9 @@ class CaffeNet:
         order = list(enumerate(self.names))
         self._pass("forward", self.net._forward, order, measured)
         if self.solver is not None:
-            clearing = _seconds(self.net.clear_param_diffs)
+            clearing = seconds_of(self.net.clear_param_diffs)
             self._pass("backward", self.net._backward, order[::-1], measured)
-            measured["update"] = clearing + _seconds(self.solver.apply_update)
+            measured["update"] = clearing + seconds_of(self.solver.apply_update)
         return measured
 
     def peak_mib(self) -> float:
@@ -120,10 +124,16 @@ class CaffeNet:
     def version(self) -> str:
         return caffe_version()
 
-    def _pass(self, way: str, work, order: list[tuple[int, str]], measured: dict) -> None:
+    def _pass(
+        self,
+        way: str,
+        work: Callable[[int, int], object],
+        order: list[tuple[int, str]],
+        measured: dict[str, float],
+    ) -> None:
         parts = dict.fromkeys(PARTS, 0.0)
         for i, name in order:
-            parts[part_of(name)] += _seconds(lambda i=i: work(i, i))
+            parts[part_of(name)] += seconds_of(partial(work, i, i))
         measured[way] = sum(parts.values())
         measured |= {f"{part}_{way}": seconds for part, seconds in parts.items()}
 
@@ -148,12 +158,6 @@ class CaffeNet:
         return file
 
 
-def _feed(net: caffe.Net, inputs: dict[str, np.ndarray]) -> None:
+def _feed(net: caffe.Net, inputs: Arrays) -> None:
     for name, array in inputs.items():
         net.blobs[name].data[...] = array
-
-
-def _seconds(work) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started

@@ -1,11 +1,14 @@
-"""The stack in Caffe, with the C++ or the Python layers: a rival in `lglstm bench stack`."""
+"""The stack in Caffe, with the C++ or the Python layers, for `lglstm bench stack`."""
 
 # ruff: noqa: C408 (dict(…) reads like the keyword arguments of NetSpec)
 from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import caffe
 import numpy as np
@@ -31,7 +34,7 @@ class CaffeStack:
 
     def build(self, size: StackSize) -> None:
         """Make the net and fill everything with random values."""
-        self.net = None  # the net before is freed first
+        self.net: Any = None  # the net before is freed first
         self.memory = PeakMemory()
         self.size = size
         with tempfile.NamedTemporaryFile("w", suffix=".prototxt") as file:
@@ -57,9 +60,9 @@ class CaffeStack:
     def run(self) -> dict[str, float]:
         """Seconds of the passes; and of the LSTM layers, and of the matrix products in these."""
         net, last = self.net, len(self.names) - 1
-        forward = [self._time(lambda i=i: net._forward(i, i)) for i in range(last + 1)]
+        forward = [self._time(partial(net._forward, i, i)) for i in range(last + 1)]
         cleared = self._time(net.clear_param_diffs)
-        backward = [self._time(lambda i=i: net._backward(i, i)) for i in range(last, -1, -1)]
+        backward = [self._time(partial(net._backward, i, i)) for i in range(last, -1, -1)]
         measured = {"forward": 0.0, "backward": cleared[0]}
         for way, times, names in (
             ("forward", forward, self.names),
@@ -102,7 +105,7 @@ class CaffeStack:
     def version(self) -> str:
         return caffe_version()
 
-    def _time(self, work) -> tuple[float, float]:
+    def _time(self, work: Callable[[], object]) -> tuple[float, float]:
         """Seconds that something takes, and those of the matrix products in it."""
         before = self.clock.seconds() if self.clock else 0.0
         started = time.perf_counter()
@@ -160,7 +163,7 @@ def _is_lstm(layer: str) -> bool:
 
 
 def _net(size: StackSize, engine: str) -> caffe.proto.caffe_pb2.NetParameter:
-    """The stack of the models, without what stands before and behind it."""
+    """The stack of the models, without what comes before and after it."""
     options = _Options(
         engine=engine,
         lg_lstm_layers=size.layers,

@@ -127,7 +127,7 @@ def needed_bytes(size: StackSize) -> int:
 
 
 def surrounding_bytes(size: StackSize) -> int:
-    """What stands around the LSTM layers in Caffe's net, all with gradients.
+    """Memory of the other blobs of Caffe's net around the LSTM layers, all with gradients.
 
     Features, weights, scores (their local and global parts apart), and the second gradient of a
     top that the next layer and a classifier both read.

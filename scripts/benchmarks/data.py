@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,9 @@ from typing import Any
 import cv2
 
 from benchmarks import machine
+from benchmarks.implementations import Comparison, Implementation
 from benchmarks.net import data_layer, random_inputs
-from benchmarks.rivals import Field, Rival
-from benchmarks.timing import Measured, of, ratio, total
+from benchmarks.timing import Measured, milliseconds, of, ratio, total
 from benchmarks.worker import Worker
 from lglstm.caffe_files.prototxt import read_prototxt
 from lglstm.common.files import write_text
@@ -28,8 +28,8 @@ DRAWN = 24
 DRAWN_SIZE = 400
 """Their side in pixels: as many as the photos of the data sets have on average."""
 
-RIVALS = tuple(
-    Rival(
+IMPLEMENTATIONS = tuple(
+    Implementation(
         f"workers{count}",
         label,
         "benchmarks.caffe_data:CaffeData",
@@ -37,7 +37,7 @@ RIVALS = tuple(
     )
     for count, label in enumerate(("in the net's process", "1 process ahead", "2 processes ahead"))
 )
-NET = Rival("net", "Caffe", "benchmarks.caffe_net:CaffeNet")
+NET = Implementation("net", "Caffe", "benchmarks.caffe_net:CaffeNet")
 
 
 def run(
@@ -57,41 +57,47 @@ def run(
     convolution engine that the environment names. Returns the object that `--json` prints.
     """
     net_file = folder / "train.prototxt"
-    runs = len(RIVALS) * (1 + repeats) + (0 if seconds else repeats)
+    runs = len(IMPLEMENTATIONS) * (1 + repeats) + (0 if seconds else repeats)
     with (
         tempfile.TemporaryDirectory() as temporary,
-        Field(RIVALS, threads, runs, tell) as field,
+        Comparison(IMPLEMENTATIONS, threads, runs, tell) as comparison,
         ExitStack() as stack,
     ):
         source, list_path = _source(net_file, list_path, Path(temporary))
-        field.start()
+        comparison.start()
         others = {}
         if seconds is None:
             others["net"] = stack.enter_context(_net(folder, Path(temporary), threads))
-        measured = field.compete(lambda w: _prepare(w, net_file, list_path), repeats, others)
-        need = measured.get("net", [{"forward": seconds}] * repeats)
+        measured = comparison.measure(lambda w: _prepare(w, net_file, list_path), repeats, others)
+        need = measured["net"] if seconds is None else [{"forward": seconds}] * repeats
         batch = data_options(net_file).batch_size
         return {
             "benchmark": "data",
             "machine": machine.describe(threads),
-            "versions": field.versions,
+            "versions": comparison.versions,
             "repeats": repeats,
             "model": model,
             "pictures": source,
             "batch": batch,
             "iteration_s": of(need, total).as_dict(),
             "need_images_s": of(need, lambda m: batch / total(m)).as_dict(),
-            "rivals": [_row(rival, measured[rival.key], need, batch) for rival in RIVALS],
+            "implementations": [
+                _row(implementation, measured[implementation.key], need, batch)
+                for implementation in IMPLEMENTATIONS
+            ],
         }
 
 
 def _row(
-    rival: Rival, runs: list[Measured | None], need: list[Measured | None], batch: int
+    implementation: Implementation,
+    runs: list[Measured | None],
+    need: Sequence[Measured | None],
+    batch: int,
 ) -> dict[str, Any]:
     return {
-        "key": rival.key,
-        "label": rival.label,
-        "ms_per_image": of(runs, lambda m: 1e3 * m["forward"]).as_dict(),
+        "key": implementation.key,
+        "label": implementation.label,
+        "ms_per_image": milliseconds(runs, "forward"),
         "images_s": of(runs, lambda m: 1 / m["forward"]).as_dict(),
         "times_need": ratio(need, runs, lambda m: total(m) / batch).as_dict(),
     }

@@ -15,7 +15,7 @@ def tables(result: dict[str, Any]) -> list[Table | str]:
         f"{result['model']}: {result['pictures']}",
         ["", "ms per image", "images/s", "× what training needs"],
     )
-    for row in result["rivals"]:
+    for row in result["implementations"]:
         made.add_row(
             row["label"],
             spread(row["ms_per_image"]),
@@ -33,7 +33,7 @@ def figure(result: dict[str, Any]) -> Figure:
     """Images per second for each number of processes, and a line at what training needs."""
     made = Figure(figsize=(7, 4.2), layout="constrained")
     axes = made.subplots()
-    rows = result["rivals"]
+    rows = result["implementations"]
     bars(axes, [row["label"] for row in rows], [row["images_s"] for row in rows])
     need = result["need_images_s"]["median"]
     axes.axvline(need, color="C3", linestyle="--")

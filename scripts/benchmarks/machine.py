@@ -6,16 +6,17 @@ import ctypes
 import os
 import platform
 import re
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 
-from benchmarks.blas_clock import AS_IT_STANDS, BLAS, ONEDNN, TRANSPOSED, Product
+from benchmarks.blas_clock import BLAS, NOT_TRANSPOSED, ONEDNN, TRANSPOSED, Product
+from benchmarks.timing import seconds_of
 
 SQUARE = 2048
 """Side of the square matrices whose product tells the machine's rate."""
@@ -30,16 +31,19 @@ ROW_MAJOR = 101
 
 
 class Machine:
-    """A competitor that does nothing but products and copies, in turns with the others."""
+    """Nothing but products and copies, measured in turns with the implementations."""
 
     def __init__(self, threads: int, square: int = SQUARE, copied: int = COPIED) -> None:
         self._multiply = {BLAS: _blas(caffe_function("cblas_sgemm"))}
         if caffe_function("dnnl_sgemm"):
             self._multiply[ONEDNN] = _onednn(caffe_function("dnnl_sgemm"))
         self._squares = [
-            Product(library, AS_IT_STANDS, AS_IT_STANDS, *[square] * 6, 0, 1)
+            Product(
+                library, NOT_TRANSPOSED, NOT_TRANSPOSED, m=square, n=square, k=square,
+                lda=square, ldb=square, ldc=square, adds=0, calls=1,
+            )
             for library in self._multiply
-        ]
+        ]  # fmt: skip
         self._parts = [np.ones((2, copied // threads // 4), np.float32) for _ in range(threads)]
         self._pool = ThreadPoolExecutor(threads)
         self.load([])
@@ -68,18 +72,19 @@ class Machine:
         """Seconds for the square product by the faster library, the copy, and the products."""
         return {
             "square": min(
-                median(_seconds(lambda p=p: self._repeat(p)) for _ in range(FEW))
-                for p in self._squares
+                median(seconds_of(partial(self._repeat, [product])) for _ in range(FEW))
+                for product in self._squares
             ),
-            "copy": median(_seconds(self._copy) for _ in range(FEW)),
-            "replay": _seconds(lambda: [self._repeat(product) for product in self._products]),
+            "copy": median(seconds_of(self._copy) for _ in range(FEW)),
+            "replay": seconds_of(partial(self._repeat, self._products)),
         }
 
-    def _repeat(self, product: Product) -> None:
-        multiply = self._multiply[product.library]
-        operands = [operand.ctypes.data for operand in self._operands]
-        for _ in range(product.count):
-            multiply(product, *operands)
+    def _repeat(self, products: list[Product]) -> None:
+        a, b, c = (operand.ctypes.data for operand in self._operands)
+        for product in products:
+            multiply = self._multiply[product.library]
+            for _ in range(product.calls):
+                multiply(product, a, b, c)
 
     def _copy(self) -> None:
         def copy(part: np.ndarray) -> None:  # ctypes lets other threads run meanwhile
@@ -106,7 +111,7 @@ def _onednn(sgemm: Any) -> Multiply:
     whole, real, matrix = ctypes.c_int64, ctypes.c_float, ctypes.c_void_p
     sgemm.argtypes = [ctypes.c_char] * 2 + [whole] * 3
     sgemm.argtypes += [real, matrix, whole, matrix, whole, real, matrix, whole]
-    letter = {AS_IT_STANDS: b"N", TRANSPOSED: b"T"}
+    letter = {NOT_TRANSPOSED: b"N", TRANSPOSED: b"T"}
 
     def multiply(p: Product, a: int, b: int, c: int) -> None:
         shape = (letter[p.transpose_a], letter[p.transpose_b], p.m, p.n, p.k)
@@ -172,12 +177,6 @@ def _read(path: str) -> str:
 
 def _sizes(p: Product) -> tuple[int, int, int]:
     """Values that the three matrices take with their leading dimensions."""
-    rows_a = p.m if p.transpose_a == AS_IT_STANDS else p.k
-    rows_b = p.k if p.transpose_b == AS_IT_STANDS else p.n
+    rows_a = p.m if p.transpose_a == NOT_TRANSPOSED else p.k
+    rows_b = p.k if p.transpose_b == NOT_TRANSPOSED else p.n
     return rows_a * p.lda, rows_b * p.ldb, p.m * p.ldc
-
-
-def _seconds(work) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started

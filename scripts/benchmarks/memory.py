@@ -33,11 +33,14 @@ class PeakMemory:
 
 def available_mib() -> float:
     """Memory that programs can still take on this machine, MiB."""
-    kib = re.search(r"^MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text(), re.MULTILINE)
-    return int(kib.group(1)) / 1024
+    return _kib("/proc/meminfo", "MemAvailable") / 1024
 
 
 def _status(field: str) -> int:
     """A memory count of this process in bytes."""
-    kib = re.search(rf"^{field}:\s+(\d+)", Path("/proc/self/status").read_text(), re.MULTILINE)
-    return int(kib.group(1)) * 1024
+    return _kib("/proc/self/status", field) * 1024
+
+
+def _kib(file: str, field: str) -> int:
+    (kib,) = re.findall(rf"^{field}:\s+(\d+)", Path(file).read_text(), re.MULTILINE)
+    return int(kib)

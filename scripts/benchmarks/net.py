@@ -11,24 +11,35 @@ from typing import Any
 import numpy as np
 
 from benchmarks import machine
-from benchmarks.rivals import TORCH_ENVIRONMENT, Field, Rival, check_equal, chosen
-from benchmarks.timing import Measured, of, ratio, total
+from benchmarks.implementations import (
+    TORCH_ENVIRONMENT,
+    Comparison,
+    Implementation,
+    check_equal,
+    select,
+)
+from benchmarks.timing import PASSES, Measured, milliseconds, of, ratio, total
 from benchmarks.worker import Worker
 from lglstm.caffe_files import read_net
 from lglstm.common.errors import InputError
 
+Arrays = dict[str, np.ndarray]
+"""Inputs, gradients or outputs of a net by their names."""
+
 ENGINE = "CAFFE_CONVOLUTION_ENGINE"
 
 
-def _caffe(key: str, label: str, engine: str | None) -> Rival:
-    return Rival(key, label, "benchmarks.caffe_net:CaffeNet", environment={ENGINE: engine})
+def _caffe(key: str, label: str, engine: str | None) -> Implementation:
+    return Implementation(key, label, "benchmarks.caffe_net:CaffeNet", environment={ENGINE: engine})
 
 
-def _torch(key: str, label: str, form: str) -> Rival:
-    return Rival(key, label, "benchmarks.torch_net:TorchNet", (form, "threads"), TORCH_ENVIRONMENT)
+def _torch(key: str, label: str, form: str) -> Implementation:
+    return Implementation(
+        key, label, "benchmarks.torch_net:TorchNet", (form, "threads"), TORCH_ENVIRONMENT
+    )
 
 
-RIVALS = (
+IMPLEMENTATIONS = (
     _caffe("stock", "Caffe", None),
     _caffe("onednn", "Caffe, oneDNN", "onednn"),
     _caffe("onednn_winograd", "Caffe, oneDNN Winograd", "onednn_winograd"),
@@ -36,7 +47,7 @@ RIVALS = (
     _torch("channels_last", "PyTorch, channels last", "channels_last"),
     _torch("compiled", "PyTorch, compiled", "compiled"),
 )
-DEFAULT = tuple(rival.key for rival in RIVALS if rival.key != "compiled")
+DEFAULT = tuple(each.key for each in IMPLEMENTATIONS if each.key != "compiled")
 
 COMPARED_WITH = "torch"
 PARTS = ("backbone", "stack", "losses")
@@ -62,38 +73,42 @@ differs by 1.
 
 def run(
     folders: Mapping[str, Path],
-    rivals: Iterable[Rival],
+    implementations: Iterable[Implementation],
     tasks: Iterable[str] = tuple(TASKS),
     *,
     repeats: int,
     threads: int,
     tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Measure every model with every rival; returns the object that `--json` prints.
+    """Measure every implementation on every model; returns the object that `--json` prints.
 
     folders: of the models' prototxts, by name. Inputs and weights are random.
-    Raises InputError if a rival computes another loss, other gradients or
-    another prediction than the first.
+    Raises InputError if an implementation computes another loss, other gradients
+    or another prediction than the baseline.
     """
-    rivals, tasks = list(rivals), list(tasks)
-    runs = len(folders) * len(rivals) * (1 + len(tasks) * (1 + repeats))
-    with tempfile.TemporaryDirectory() as temporary, Field(rivals, threads, runs, tell) as field:
+    implementations, tasks = list(implementations), list(tasks)
+    runs = len(folders) * len(implementations) * (1 + len(tasks) * (1 + repeats))
+    with (
+        tempfile.TemporaryDirectory() as temporary,
+        Comparison(implementations, threads, runs, tell) as comparison,
+    ):
         cases = []
         for model, folder in folders.items():
             weights = Path(temporary) / f"{model}.caffemodel"
-            field.visit(field.first, methodcaller("make_weights", folder, weights))
+            comparison.run_alone(comparison.baseline, methodcaller("make_weights", folder, weights))
             inputs = random_inputs(folder / "train.prototxt")
-            _check(field, folder, weights, inputs)
+            _check(comparison, folder, weights, inputs)
             for task in tasks:
                 arguments = (folder, weights, task, inputs)
-                case = _case(field, arguments, repeats)
+                case = _case(comparison, arguments, repeats)
                 cases.append({"model": model, "task": task, "batch": _batch(task, inputs)} | case)
+        has_torch = COMPARED_WITH in comparison.versions
         return {
             "benchmark": "net",
             "machine": machine.describe(threads),
-            "versions": field.versions,
+            "versions": comparison.versions,
             "repeats": repeats,
-            "compared_with": COMPARED_WITH if COMPARED_WITH in field.versions else field.first.key,
+            "compared_with": COMPARED_WITH if has_torch else comparison.baseline.key,
             "cases": cases,
         }
 
@@ -117,60 +132,67 @@ def random_inputs(net_file: Path) -> dict[str, np.ndarray]:
     }
 
 
-def choose_rivals(keys: str | None) -> list[Rival]:
-    """Rivals by their keys, separated by commas; the first must be a Caffe."""
-    rivals = chosen(RIVALS, keys.split(",") if keys else DEFAULT, f"--rivals {keys}")
-    if rivals[0].needs_torch:
-        raise InputError(f"--rivals {keys}: begin with one of Caffe's, which makes the weights")
-    return rivals
+def choose_implementations(keys: str | None) -> list[Implementation]:
+    """Implementations by their keys, separated by commas; the first must be one of Caffe's."""
+    given = f"--implementations {keys}"
+    implementations = select(IMPLEMENTATIONS, keys.split(",") if keys else DEFAULT, given)
+    if implementations[0].needs_torch:
+        raise InputError(f"{given}: begin with one of Caffe's, which makes the weights")
+    return implementations
 
 
-def _check(field: Field, folder: Path, weights: Path, inputs: dict[str, np.ndarray]) -> None:
+def _check(comparison: Comparison, folder: Path, weights: Path, inputs: Arrays) -> None:
     results = {}
-    for rival in field.rivals:
-        made = field.visit(rival, lambda worker: worker.check(folder, weights, inputs))
+    for implementation in comparison.implementations:
+        made = comparison.run_alone(
+            implementation, lambda worker: worker.check(folder, weights, inputs)
+        )
         if made is not None:
-            results[rival.key] = made
-        field.step()
-    check_equal(results, field.label, GRADIENT_TOLERANCE, TOLERANCE)
+            results[implementation.key] = made
+        comparison.step()
+    check_equal(results, comparison.label, GRADIENT_TOLERANCE, TOLERANCE)
 
 
-def _case(field: Field, arguments: tuple, repeats: int) -> dict[str, Any]:
+def _case(comparison: Comparison, arguments: tuple, repeats: int) -> dict[str, Any]:
     def prepare(worker: Worker) -> None:
         worker.build(*arguments)
         worker.warm_up()
 
-    field.start()
-    measured = field.compete(prepare, repeats)
-    reference = measured.get(COMPARED_WITH, measured[field.first.key])
+    comparison.start()
+    measured = comparison.measure(prepare, repeats)
+    reference = measured.get(COMPARED_WITH, measured[comparison.baseline.key])
     return {
-        "one_at_a_time": field.one_at_a_time,
-        "rivals": [_row(rival, field, measured, reference) for rival in field.rivals],
+        "one_at_a_time": comparison.one_at_a_time,
+        "implementations": [
+            _row(implementation, comparison, measured, reference)
+            for implementation in comparison.implementations
+        ],
     }
 
 
 def _row(
-    rival: Rival,
-    field: Field,
+    implementation: Implementation,
+    comparison: Comparison,
     measured: dict[str, list[Measured | None]],
     reference: list[Measured | None],
 ) -> dict[str, Any]:
-    row: dict[str, Any] = {"key": rival.key, "label": rival.label}
-    if rival.key not in measured:
-        return row | {"left_out": field.left_out[rival.key]}
-    runs = measured[rival.key]
-    names = [name for name in runs[0] if name not in ("forward", "backward", "update")]
-    passes = [name for name in ("forward", "backward", "update") if name in runs[0]]
-    row |= {f"{name}_ms": of(runs, lambda m, name=name: 1e3 * m[name]).as_dict() for name in passes}
-    return row | {
-        "total_ms": of(runs, lambda m: 1e3 * total(m)).as_dict(),
-        "ratio": ratio(runs, reference).as_dict(),
-        "peak_mib": field.peaks_mib[rival.key],
-        "parts_ms": {
-            name: of(runs, lambda m, name=name: 1e3 * m[name]).as_dict() for name in names
-        },
-    }
+    row: dict[str, Any] = {"key": implementation.key, "label": implementation.label}
+    if implementation.key not in measured:
+        return row | {"left_out": comparison.left_out[implementation.key]}
+    runs = measured[implementation.key]
+    measured_names = next(run for run in runs if run is not None)
+    ms = {name: milliseconds(runs, name) for name in measured_names}
+    return (
+        row
+        | {f"{name}_ms": ms.pop(name) for name in PASSES if name in ms}
+        | {
+            "total_ms": of(runs, lambda m: 1e3 * total(m)).as_dict(),
+            "ratio": ratio(runs, reference).as_dict(),
+            "peak_mib": comparison.peaks_mib[implementation.key],
+            "parts_ms": ms,
+        }
+    )
 
 
-def _batch(task: str, inputs: dict[str, np.ndarray]) -> int:
+def _batch(task: str, inputs: Arrays) -> int:
     return len(inputs["data"]) if task == "train" else 1

@@ -8,7 +8,14 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from benchmarks.net import PARTS, TASKS
-from benchmarks.report import left_out_row, number, one_at_a_time, rivals_figure, spread, table
+from benchmarks.report import (
+    implementations_figure,
+    left_out_row,
+    number,
+    one_at_a_time,
+    spread,
+    table,
+)
 
 
 def tables(result: dict[str, Any]) -> list[Table | str]:
@@ -23,11 +30,11 @@ def title(case: dict[str, Any]) -> str:
 
 
 def _table(case: dict[str, Any], reference: str) -> Table:
-    label = next(row["label"] for row in case["rivals"] if row["key"] == reference)
+    label = next(row["label"] for row in case["implementations"] if row["key"] == reference)
     passes = ["forward"] + (["backward", "update"] if case["task"] == "train" else [])
     columns = ["", *(f"{name} ms" for name in passes), "total ms", f"× {label}", "MiB", *PARTS]
     made = table(title(case), columns)
-    for row in case["rivals"]:
+    for row in case["implementations"]:
         if "left_out" in row:
             left_out_row(made, row["label"], row["left_out"])
             continue
@@ -49,5 +56,5 @@ def _part(parts: dict[str, Any], part: str) -> str:
 
 
 def figure(result: dict[str, Any]) -> Figure:
-    """A panel for each model and task: milliseconds of each rival, with its ratio."""
-    return rivals_figure(result["cases"], title, "ms")
+    """A panel for each model and task: milliseconds of each implementation, with its ratio."""
+    return implementations_figure(result["cases"], title, "ms")

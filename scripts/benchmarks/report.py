@@ -53,7 +53,7 @@ def left_out_row(made: Table, label: str, reason: str) -> None:
 
 
 def one_at_a_time(case: dict[str, Any]) -> list[str]:
-    """What to say where the rivals could not all be held at once."""
+    """What to say where the implementations could not all be held at once."""
     if not case["one_at_a_time"]:
         return []
     return [
@@ -105,16 +105,16 @@ def bars(axes: Axes, labels: list[str], values: list[dict[str, float]], color: s
     axes.set_axisbelow(True)
 
 
-def rivals_figure(
+def implementations_figure(
     cases: list[dict[str, Any]], title: Callable[[dict[str, Any]], str], unit: str
 ) -> Figure:
-    """A panel for each case: the total of each rival, and its ratio below its name."""
+    """A panel for each case: the total of each implementation, and its ratio below its name."""
     columns = min(len(cases), 2)
     rows = -(-len(cases) // columns)
     figure = Figure(figsize=(6.4 * columns, 3.2 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, case in zip(panels, cases, strict=False):
-        shown = [row for row in case["rivals"] if "left_out" not in row]
+        shown = [row for row in case["implementations"] if "left_out" not in row]
         labels = [f"{row['label']}\n× {number(row['ratio']['median'])}" for row in shown]
         bars(axes, labels, [row["total_ms"] for row in shown])
         axes.set_title(title(case), fontsize=9)

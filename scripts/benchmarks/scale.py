@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from benchmarks import counts, machine
 from benchmarks.counts import StackSize
-from benchmarks.timing import of, rounds, total
+from benchmarks.timing import Measured, of, rounds, total
 from benchmarks.worker import Worker
 
 BASE = StackSize(batch=1, height=41, width=41, channels=256, classes=5)
-MAPS = ((16, 16), (27, 20), (41, 41), (54, 54), (75, 50), (75, 75), (100, 75), (100, 100))
-MAPS += ((150, 100),)
+MAPS = [(16, 16), (27, 20), (41, 41), (54, 54), (75, 50), (75, 75), (100, 75), (100, 100)]
+MAPS += [(150, 100)]
 
 SERIES: dict[str, list[StackSize]] = {
     "positions": [replace(BASE, height=height, width=width) for height, width in MAPS],
@@ -97,9 +98,9 @@ def _series(
         for i, size in enumerate(sizes):
             worker.build(i, size)
             step()
-        runs = {str(i): lambda i=i: worker.run(i) for i in range(len(sizes))}
+        runs = {str(i): partial(worker.run, i) for i in range(len(sizes))}
         measured = rounds(runs, repeats, tell=step)
-    points = []
+    points: list[dict[str, Any]] = []
     for i, size in enumerate(sizes):
         flop = counts.stack_flop(size).total
         points.append(
@@ -107,7 +108,7 @@ def _series(
                 "x": value(name, size),
                 "size": size.as_dict(),
                 "total_ms": of(measured[str(i)], lambda m: 1e3 * total(m)).as_dict(),
-                "gflops": of(measured[str(i)], lambda m, f=flop: f / total(m) / 1e9).as_dict(),
+                "gflops": of(measured[str(i)], partial(_gflops, flop)).as_dict(),
             }
         )
     x = [point["x"] for point in points]
@@ -121,6 +122,10 @@ def _series(
             "largest_deviation": curve.deviation,
         },
     }
+
+
+def _gflops(flop: int, measured: Measured) -> float:
+    return flop / total(measured) / 1e9
 
 
 def _small(size: StackSize) -> StackSize:

@@ -15,22 +15,28 @@ from benchmarks import blas_clock, counts, machine
 from benchmarks.blas_clock import Product
 from benchmarks.breakdown import breakdown
 from benchmarks.counts import StackSize
-from benchmarks.rivals import TORCH_ENVIRONMENT, Field, Rival, check_equal, chosen
-from benchmarks.timing import Measured, of, ratio, total
+from benchmarks.implementations import (
+    TORCH_ENVIRONMENT,
+    Comparison,
+    Implementation,
+    check_equal,
+    select,
+)
+from benchmarks.timing import Measured, milliseconds, of, ratio, total
 from benchmarks.worker import Worker
 from lglstm.common.errors import InputError
 
 
-def _caffe(key: str, label: str, engine: str, slow: bool = False) -> Rival:
-    return Rival(key, label, "benchmarks.caffe_stack:CaffeStack", (engine,), slow=slow)
+def _caffe(key: str, label: str, engine: str, slow: bool = False) -> Implementation:
+    return Implementation(key, label, "benchmarks.caffe_stack:CaffeStack", (engine,), slow=slow)
 
 
-def _torch(key: str, label: str) -> Rival:
+def _torch(key: str, label: str) -> Implementation:
     target = "benchmarks.torch_stack:TorchStack"
-    return Rival(key, label, target, (key, "threads"), TORCH_ENVIRONMENT)
+    return Implementation(key, label, target, (key, "threads"), TORCH_ENVIRONMENT)
 
 
-RIVALS = (
+IMPLEMENTATIONS = (
     _caffe("cpp", "C++ layers", "caffe"),
     _caffe("python", "Python layers", "python", slow=True),
     _torch("literal", "PyTorch, literal"),
@@ -49,56 +55,57 @@ QUICK_LIMITS = (256, 2**20)
 TINY = StackSize(
     batch=2, height=5, width=4, channels=7, hidden=3, neighbors=8, grid=2, classes=3, layers=5
 )
-"""On which all rivals must compute the same numbers."""
+"""On which all implementations must compute the same numbers."""
 
 
 def run(
     sizes: Iterable[tuple[str, StackSize]],
-    rivals: Iterable[Rival] = RIVALS,
+    implementations: Iterable[Implementation] = IMPLEMENTATIONS,
     *,
     repeats: int,
     threads: int,
     limits: tuple[int, int] = (machine.SQUARE, machine.COPIED),
     tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Measure every size with every rival; the first rival is what the others are compared with.
+    """Measure every implementation at every size; the first one is the baseline of the others.
 
     limits: how large a product and a copy tell what the machine can do.
-    Returns the object that `--json` prints. Raises InputError if a rival computes other numbers.
+    Returns the object that `--json` prints. Raises InputError if an implementation computes other
+    numbers than the baseline.
     """
-    sizes, rivals = list(sizes), list(rivals)
-    runs = len(rivals) * (1 + len(sizes) * (1 + repeats)) + len(sizes) * repeats
+    sizes, implementations = list(sizes), list(implementations)
+    runs = len(implementations) * (1 + len(sizes) * (1 + repeats)) + len(sizes) * repeats
     with (
         tempfile.TemporaryDirectory() as folder,
-        Field(rivals, threads, runs, tell) as field,
-        field.best(*limits) as best,
+        Comparison(implementations, threads, runs, tell) as comparison,
+        comparison.machine(*limits) as best,
     ):
         clock = blas_clock.compiled(Path(folder))
-        field.environments["cpp"] = blas_clock.environment(clock, best.libraries())
-        cases = []
+        comparison.environments["cpp"] = blas_clock.environment(clock, best.libraries())
+        cases: list[dict[str, Any]] = []
         for name, size in sizes:
-            field.start()
+            comparison.start()
             if not cases:
-                check(field)
-            cases.append({"name": name} | _case(size, field, best, repeats))
+                check(comparison)
+            cases.append({"name": name} | _case(size, comparison, best, repeats))
         return {
             "benchmark": "stack",
             "machine": machine.describe(threads),
-            "versions": field.versions,
+            "versions": comparison.versions,
             "repeats": repeats,
-            "compared_with": rivals[0].key,
+            "compared_with": implementations[0].key,
             "cases": cases,
         }
 
 
-def check(field: Field) -> None:
-    """All rivals must compute the same scores and gradients on a tiny map."""
+def check(comparison: Comparison) -> None:
+    """All implementations must compute the same scores and gradients on a tiny map."""
     rng = np.random.default_rng(0)
     arrays: dict[str, np.ndarray] = {}
 
     def compute(worker: Worker) -> dict[str, np.ndarray]:
         worker.build(TINY)
-        if not arrays:  # of the first rival, which tells names and shapes
+        if not arrays:  # of the baseline, which tells names and shapes
             worker.run()
             for name, made in worker.results().items():
                 given = name.removesuffix("_diff") if name.endswith("_diff") else f"{name}_diff"
@@ -107,10 +114,10 @@ def check(field: Field) -> None:
         worker.run()
         return worker.results()
 
-    check_equal(field.each(compute), field.label)
+    check_equal(comparison.each(compute), comparison.label)
 
 
-def _case(size: StackSize, field: Field, best: Worker, repeats: int) -> dict[str, Any]:
+def _case(size: StackSize, comparison: Comparison, best: Worker, repeats: int) -> dict[str, Any]:
     products: list[Product] = []
 
     def prepare(worker: Worker) -> None:
@@ -118,51 +125,57 @@ def _case(size: StackSize, field: Field, best: Worker, repeats: int) -> dict[str
         worker.run()
         worker.build(size)
         worker.warm_up()
-        if not products and worker is field.workers.get("cpp"):
+        if not products and worker is comparison.workers.get("cpp"):
             products.extend(worker.products())
             best.load(products)
 
     best.load(products)
-    measured = field.compete(prepare, repeats, {"machine": best})
+    measured = comparison.measure(prepare, repeats, {"machine": best})
     limits = measured.pop("machine")
     rates = best.rates()
     case = {
         "size": size.as_dict(),
-        "one_at_a_time": field.one_at_a_time,
+        "one_at_a_time": comparison.one_at_a_time,
         "gemm": of(limits, lambda m: rates["square"] / m["square"] / 1e9).as_dict(),
         "copy": of(limits, lambda m: rates["copy"] / m["copy"] / 1e9).as_dict(),
-        "rivals": [_row(rival, size, field, measured, limits, rates) for rival in field.rivals],
+        "implementations": [
+            _row(implementation, size, comparison, measured, limits, rates)
+            for implementation in comparison.implementations
+        ],
     }
     if products:
-        case["breakdown"] = breakdown(size, measured["cpp"], limits, rates, field.peaks_mib["cpp"])
+        case["breakdown"] = breakdown(
+            size, measured["cpp"], limits, rates, comparison.peaks_mib["cpp"]
+        )
     return case
 
 
 def _row(
-    rival: Rival,
+    implementation: Implementation,
     size: StackSize,
-    field: Field,
+    comparison: Comparison,
     measured: dict[str, list[Measured | None]],
-    limits: list[Measured],
+    limits: list[Measured | None],
     rates: dict[str, int],
 ) -> dict[str, Any]:
-    row: dict[str, Any] = {"key": rival.key, "label": rival.label}
-    if rival.key not in measured:
-        return row | {"left_out": field.left_out[rival.key]}
-    runs, flop = measured[rival.key], counts.stack_flop(size, tiled=rival.key == "literal").total
+    row: dict[str, Any] = {"key": implementation.key, "label": implementation.label}
+    if implementation.key not in measured:
+        return row | {"left_out": comparison.left_out[implementation.key]}
+    runs = measured[implementation.key]
+    flop = counts.stack_flop(size, tiled=implementation.key == "literal").total
     square = rates["square"]
     return row | {
         "rounds": sum(run is not None for run in runs),
-        "forward_ms": of(runs, lambda m: 1e3 * m["forward"]).as_dict(),
-        "backward_ms": of(runs, lambda m: 1e3 * m["backward"]).as_dict(),
+        "forward_ms": milliseconds(runs, "forward"),
+        "backward_ms": milliseconds(runs, "backward"),
         "total_ms": of(runs, lambda m: 1e3 * total(m)).as_dict(),
-        "ratio": ratio(runs, measured[field.first.key]).as_dict(),
+        "ratio": ratio(runs, measured[comparison.baseline.key]).as_dict(),
         "gflop": flop / 1e9,
         "gflops": of(runs, lambda m: flop / total(m) / 1e9).as_dict(),
         "of_gemm": ratio(
             runs, limits, lambda m: flop / total(m), lambda m: square / m["square"]
         ).as_dict(),
-        "peak_mib": field.peaks_mib[rival.key],
+        "peak_mib": comparison.peaks_mib[implementation.key],
     }
 
 
@@ -180,10 +193,10 @@ def choose(
     ]
 
 
-def choose_rivals(keys: str | None) -> list[Rival]:
-    """Rivals by their keys, separated by commas; all of them by default."""
-    wanted = keys.split(",") if keys else [rival.key for rival in RIVALS]
-    return chosen(RIVALS, wanted, f"--rivals {keys}")
+def choose_implementations(keys: str | None) -> list[Implementation]:
+    """Implementations by their keys, separated by commas; all of them by default."""
+    wanted = keys.split(",") if keys else [each.key for each in IMPLEMENTATIONS]
+    return select(IMPLEMENTATIONS, wanted, f"--implementations {keys}")
 
 
 def _size(text: str) -> StackSize:

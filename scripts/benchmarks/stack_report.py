@@ -9,22 +9,22 @@ from rich.table import Table
 
 from benchmarks.breakdown import WAYS
 from benchmarks.report import (
+    implementations_figure,
     left_out_row,
     number,
     one_at_a_time,
     percent,
-    rivals_figure,
     spread,
     table,
 )
 
 
 def tables(result: dict[str, Any]) -> list[Table | str]:
-    """What to print: for each size the rivals, then where the C++ layers spend their time."""
+    """For each size the implementations, then where the C++ layers spend their time."""
     shown: list[Table | str] = []
     for case in result["cases"]:
-        shown += [_rivals(case), *one_at_a_time(case), _limits(case)]
-        if "breakdown" not in case and any(row["key"] == "cpp" for row in case["rivals"]):
+        shown += [_implementations(case), *one_at_a_time(case), _limits(case)]
+        if "breakdown" not in case and any(row["key"] == "cpp" for row in case["implementations"]):
             shown.append("Where the time of the C++ layers goes is not measured without gcc.")
         if "breakdown" in case:
             shown += [_breakdown(case["breakdown"]), _memory(case["breakdown"]["memory"])]
@@ -40,7 +40,7 @@ def title(case: dict[str, Any]) -> str:
     )
 
 
-def _rivals(case: dict[str, Any]) -> Table:
+def _implementations(case: dict[str, Any]) -> Table:
     made = table(
         title(case),
         [
@@ -55,7 +55,7 @@ def _rivals(case: dict[str, Any]) -> Table:
             "MiB",
         ],
     )
-    for row in case["rivals"]:
+    for row in case["implementations"]:
         if "left_out" in row:
             left_out_row(made, row["label"], row["left_out"])
             continue
@@ -120,5 +120,5 @@ def _memory(memory: dict[str, float]) -> str:
 
 
 def figure(result: dict[str, Any]) -> Figure:
-    """A panel for each size: milliseconds of each rival, with its ratio to the first."""
-    return rivals_figure(result["cases"], title, "forward + backward, ms")
+    """A panel for each size: milliseconds of each implementation, with its ratio to the first."""
+    return implementations_figure(result["cases"], title, "forward + backward, ms")

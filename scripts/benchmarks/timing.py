@@ -1,17 +1,20 @@
-"""Rounds in which competitors take turns, and the statistics of what they measured.
+"""Rounds in which all that is timed takes turns, and the statistics of what was measured.
 
-A machine that others share is now faster, now slower. So all competitors run in every round, one
-right after the other, and a ratio is taken within each round before the median is.
+A machine that others share is now faster, now slower. So everything runs in every round, one right
+after the other, and a ratio is taken within each round before the median is.
 """
 
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 Measured = Mapping[str, float]
-"""What one run measured: seconds by name, such as forward and backward."""
+"""What one run measured: seconds by name, such as those of PASSES."""
+
+PASSES = ("forward", "backward", "update")
 
 
 @dataclass(frozen=True)
@@ -38,23 +41,24 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def rounds(
-    competitors: Mapping[str, Callable[[], Measured]],
+    runs: Mapping[str, Callable[[], Measured | None]],
     repeats: int,
     fewer: Mapping[str, int] | None = None,
     tell: Callable[[str], None] = lambda name: None,
 ) -> dict[str, list[Measured | None]]:
-    """Let every competitor run `repeats` times, in turns, each time in another order.
+    """Call every run `repeats` times, in turns, each time in another order.
 
-    fewer: how many rounds a slow competitor takes part in, evenly among all; None stands for those
-    it missed. tell: is called after each run. Warming up is the caller's.
+    runs: by name; None is a run that failed. fewer: how many rounds a slow one takes part in,
+    evenly among all; those it misses are None, too. tell: is called after each run. Warming up is
+    the caller's.
     """
-    results: dict[str, list[Measured | None]] = {name: [None] * repeats for name in competitors}
-    names = list(competitors)
+    results: dict[str, list[Measured | None]] = {name: [None] * repeats for name in runs}
+    names = list(runs)
     for i in range(repeats):
         first = i % len(names)
         for name in names[first:] + names[:first]:
             if takes_part(i, repeats, (fewer or {}).get(name, repeats)):
-                results[name][i] = competitors[name]()
+                results[name][i] = runs[name]()
                 tell(name)
     return results
 
@@ -64,14 +68,26 @@ def takes_part(i: int, repeats: int, wanted: int) -> bool:
     return (i * wanted) // repeats != ((i + 1) * wanted) // repeats
 
 
+def seconds_of(work: Callable[[], object]) -> float:
+    """How long something takes."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
 def total(measured: Measured) -> float:
     """Seconds of forward and backward (and update) together."""
-    return sum(measured[key] for key in ("forward", "backward", "update") if key in measured)
+    return sum(measured[name] for name in PASSES if name in measured)
 
 
 def of(results: Sequence[Measured | None], value: Callable[[Measured], float]) -> Spread:
     """The spread of a value over the rounds that were run."""
     return spread([value(measured) for measured in results if measured is not None])
+
+
+def milliseconds(results: Sequence[Measured | None], name: str) -> dict[str, float]:
+    """The spread of one measured time, for JSON."""
+    return of(results, lambda measured: 1e3 * measured[name]).as_dict()
 
 
 def ratio(

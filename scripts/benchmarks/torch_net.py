@@ -1,38 +1,43 @@
-"""A whole model in PyTorch, as `lglstm convert --to pytorch` makes it: a rival in `bench net`."""
+"""A whole model in PyTorch, as `lglstm convert --to pytorch` makes it, for `lglstm bench net`."""
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
+from torch import Tensor
 
 from benchmarks.memory import PeakMemory
-from benchmarks.net import RATE
+from benchmarks.net import RATE, Arrays
+from benchmarks.timing import seconds_of
 from lglstm.convert.torch import load_caffemodel
 
 MOMENTUM, DECAY = 0.9, 0.0005
 
 
 class TorchNet:
-    """A rival with the calls of CaffeNet. form: "eager", "channels_last" or "compiled"."""
+    """Has the methods of CaffeNet. form: "eager", "channels_last" or "compiled"."""
 
     def __init__(self, form: str, threads: int) -> None:
         torch.set_num_threads(threads)
         self.form = form
 
-    def check(self, folder: Path, weights: Path, inputs: dict) -> dict[str, np.ndarray]:
+    def check(self, folder: Path, weights: Path, inputs: Arrays) -> Arrays:
         net = load_caffemodel(folder / "train.prototxt", weights, train=True).eval()
         loss = net(*_tensors(inputs))
         loss.backward()
-        gradients = {key: weight.grad.numpy() for key, weight in net.weights().items()}
+        gradients = {
+            key: weight.grad.numpy()
+            for key, weight in net.weights().items()
+            if weight.grad is not None
+        }
         deploy = load_caffemodel(folder / "deploy.prototxt", weights)
         with torch.inference_mode():
             score = deploy(torch.from_numpy(inputs["data"][:1])).numpy()
         return {"loss": loss.detach().numpy(), "score": score} | gradients
 
-    def build(self, folder: Path, weights: Path, task: str, inputs: dict) -> None:
+    def build(self, folder: Path, weights: Path, task: str, inputs: Arrays) -> None:
         self.memory = PeakMemory()
         self.task = task
         kind = "train" if task == "train" else "deploy"
@@ -42,9 +47,9 @@ class TorchNet:
             learned, RATE, momentum=MOMENTUM, weight_decay=DECAY, fused=True
         )
         self.inputs = _tensors(inputs if task == "train" else {"data": inputs["data"][:1]})
-        self.compute = self.net
+        self.compute: Callable[..., Tensor] = self.net
         if self.form == "channels_last":
-            self.net.to(memory_format=torch.channels_last)
+            self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             self.inputs[0] = self.inputs[0].contiguous(memory_format=torch.channels_last)
         if self.form == "compiled":
             self.compute = torch.compile(self.net, dynamic=False)
@@ -56,12 +61,12 @@ class TorchNet:
     def run(self) -> dict[str, float]:
         if self.task == "image":
             with torch.inference_mode():
-                return {"forward": _seconds(lambda: self.compute(*self.inputs))}
-        made = []
-        clearing = _seconds(self.optimizer.zero_grad)
-        forward = _seconds(lambda: made.append(self.compute(*self.inputs)))
-        backward = _seconds(made[0].backward)
-        update = clearing + _seconds(self.optimizer.step)
+                return {"forward": seconds_of(lambda: self.compute(*self.inputs))}
+        made: list[Tensor] = []
+        clearing = seconds_of(self.optimizer.zero_grad)
+        forward = seconds_of(lambda: made.append(self.compute(*self.inputs)))
+        backward = seconds_of(made[0].backward)
+        update = clearing + seconds_of(self.optimizer.step)
         return {"forward": forward, "backward": backward, "update": update}
 
     def peak_mib(self) -> float:
@@ -71,11 +76,5 @@ class TorchNet:
         return torch.__version__
 
 
-def _tensors(inputs: dict[str, np.ndarray]) -> list[torch.Tensor]:
+def _tensors(inputs: Arrays) -> list[Tensor]:
     return [torch.from_numpy(array) for array in inputs.values()]
-
-
-def _seconds(work) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started

@@ -1,17 +1,18 @@
-"""The stack in PyTorch: what a user would write instead, a rival in `lglstm bench stack`.
+"""The stack in PyTorch, what a user would write instead, for `lglstm bench stack`.
 
 Three forms of the same equations, each with the gates of the directions, whose weights are shared,
 computed once:
 
     literal    as the paper writes it: H of Eq. (3) is built, with the global hidden cells repeated
                at every position, and multiplied by the gate weights and the classifier's
-    factored   the product with the global hidden cells once for each image (convert/torch)
+    factored   the product with the global hidden cells once for each image (lglstm.convert.torch)
     compiled   the factored form through torch.compile
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -41,7 +42,10 @@ class LiteralLGLSTM(LGLSTM):
 
 
 class Classifier(nn.Module):
-    """A 1×1 convolution of H: weights for its local and its global part, and a bias."""
+    """A 1×1 convolution of H: weights for its local and its global part, and a bias.
+
+    Called with local and global cells, or with the tiled H alone.
+    """
 
     def __init__(self, size: StackSize) -> None:
         super().__init__()
@@ -49,13 +53,12 @@ class Classifier(nn.Module):
         self.global_ = nn.Parameter(torch.empty(size.classes, size.global_))
         self.bias = nn.Parameter(torch.empty(size.classes))
 
-    def forward(self, local: Tensor, grid: Tensor) -> Tensor:
-        scores = F.conv2d(local, self.local[:, :, None, None], self.bias)
+    def forward(self, inputs: Tensor, grid: Tensor | None = None) -> Tensor:
+        if grid is None:
+            weight = torch.cat([self.global_, self.local], dim=1)
+            return F.conv2d(inputs, weight[:, :, None, None], self.bias)
+        scores = F.conv2d(inputs, self.local[:, :, None, None], self.bias)
         return scores + (grid.flatten(1) @ self.global_.T)[:, :, None, None]
-
-    def of_tiled(self, inputs: Tensor) -> Tensor:
-        weight = torch.cat([self.global_, self.local], dim=1)
-        return F.conv2d(inputs, weight[:, :, None, None], self.bias)
 
 
 class Stack(nn.Module):
@@ -69,45 +72,47 @@ class Stack(nn.Module):
         self.layers, self.literal = size.layers, literal
         cells = (size.hidden, size.neighbors, size.grid)
         self.transition = LGLSTMTransition(size.channels, *cells)
-        self.lg_lstm = (LiteralLGLSTM if literal else LGLSTM)(*cells)
+        self.lg_lstm: LGLSTM = (LiteralLGLSTM if literal else LGLSTM)(*cells)
         self.classifiers = nn.ModuleList(Classifier(size) for _ in range(size.layers))
 
     def forward(self, x: Tensor) -> list[Tensor]:
         local, memory, grid = self.transition(x)
-        inputs = tiled(local, grid) if self.literal else None
         scores = []
-        for classifier in self.classifiers:
-            if self.literal:
-                local, memory, grid = self.lg_lstm(inputs, memory)
-                inputs = tiled(local, grid)
-                scores.append(classifier.of_tiled(inputs))
-            else:
+        if not self.literal:
+            for classifier in self.classifiers:
                 local, memory, grid = self.lg_lstm(local, memory, grid)
                 scores.append(classifier(local, grid))
+            return scores
+        inputs = tiled(local, grid)
+        for classifier in self.classifiers:
+            local, memory, grid = self.lg_lstm(inputs, memory)
+            inputs = tiled(local, grid)
+            scores.append(classifier(inputs))
         return scores
 
     def weights(self) -> dict[str, Tensor]:
-        """The parameters by the names that all rivals use."""
-        named = {"transition": self.transition.weight}
+        """The parameters by the names that all implementations use."""
+        named: dict[str, Tensor] = {"transition": self.transition.weight}
         named |= {"spatial": self.lg_lstm.spatial, "depth": self.lg_lstm.depth}
         for i, classifier in enumerate(self.classifiers, start=1):
-            named |= {f"score{i}_local": classifier.local, f"score{i}_bias": classifier.bias}
-            named |= {f"score{i}_global": classifier.global_}
+            for part, weight in classifier.named_parameters():
+                named[f"score{i}_{part.rstrip('_')}"] = weight
         return named
 
 
 class TorchStack:
-    """A rival with the calls of CaffeStack. form: one of FORMS."""
+    """Has the methods of CaffeStack. form: one of FORMS."""
 
     def __init__(self, form: str, threads: int) -> None:
         torch.set_num_threads(threads)
         self.form = form
 
     def build(self, size: StackSize) -> None:
-        self.stack = self.x = self.diffs = self.scores = None
+        for name in ("stack", "compute", "x", "diffs", "scores"):
+            vars(self).pop(name, None)  # the net before is freed first
         self.memory = PeakMemory()
         self.stack = Stack(size, self.form == "literal")
-        self.compute = self.stack
+        self.compute: Callable[[Tensor], list[Tensor]] = self.stack
         if self.form == "compiled":
             torch._dynamo.reset()  # for these shapes, not for those of a net before
             self.compute = torch.compile(self.stack, dynamic=False)
@@ -129,7 +134,8 @@ class TorchStack:
                 diff.copy_(torch.from_numpy(arrays[f"score{i}_diff"]))
 
     def run(self) -> dict[str, float]:
-        self.scores = self.x.grad = None
+        self.scores: list[Tensor] = []
+        self.x.grad = None
         self.stack.zero_grad(set_to_none=True)
         started = time.perf_counter()
         self.scores = self.compute(self.x)
@@ -139,9 +145,11 @@ class TorchStack:
         return {"forward": between - started, "backward": ended - between}
 
     def results(self) -> dict[str, np.ndarray]:
-        scores = {f"score{i}": s.detach().numpy() for i, s in enumerate(self.scores, start=1)}
-        inputs = {"x": self.x} | self.stack.weights()
-        return scores | {f"{name}_diff": tensor.grad.numpy() for name, tensor in inputs.items()}
+        found = {f"score{i}": s.detach().numpy() for i, s in enumerate(self.scores, start=1)}
+        for name, tensor in ({"x": self.x} | self.stack.weights()).items():
+            assert tensor.grad is not None  # after run
+            found[f"{name}_diff"] = tensor.grad.numpy()
+        return found
 
     def warm_up(self) -> None:
         self.run()

@@ -1,8 +1,8 @@
-"""A competitor in a process of its own, which sleeps until it is asked.
+"""An object in a process of its own, which sleeps until it is called.
 
 Why processes: the number of threads must be set before a library starts; Caffe and PyTorch each
 bring an OpenMP runtime, and two in one process fight; and only a process of its own tells how much
-memory a competitor takes. The two ends talk over a pipe:
+memory an implementation takes. The two ends talk over a pipe:
 
     worker = Worker("benchmarks.torch_stack:TorchStack", "factored", threads=2)
     worker.build(size)                      # calls TorchStack("factored").build(size) over there
@@ -122,7 +122,7 @@ def _environment(threads: int, changes: Mapping[str, str | None]) -> dict[str, s
 def serve(pipe: Connection, target: str) -> None:
     """The far end: answer calls until the pipe is closed."""
     module, name = target.split(":")
-    competitor = None
+    served: Any = None
     while True:
         try:
             method, arguments = pipe.recv()
@@ -130,10 +130,10 @@ def serve(pipe: Connection, target: str) -> None:
             return
         try:
             if method == "__init__":
-                competitor = getattr(importlib.import_module(module), name)(*arguments)
+                served = getattr(importlib.import_module(module), name)(*arguments)
                 answer = None
             else:
-                answer = getattr(competitor, method)(*arguments)
+                answer = getattr(served, method)(*arguments)
             pipe.send(("result", answer))
         except InputError as error:
             pipe.send(("input error", str(error)))

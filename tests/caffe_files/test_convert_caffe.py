@@ -21,7 +21,7 @@ from convert_help import (
 from lglstm.caffe_files import read_caffemodel, read_net, weights_for, write_caffemodel
 from lglstm.caffe_files.schema import NetParameter, message_class
 from lglstm.common.errors import InputError
-from lglstm.convert.weights import read_weights
+from lglstm.convert.read import read_weights
 
 CONVOLUTION = "convolution_param { num_output: 2 kernel_size: 3 }"
 SMALL = data(1, 3, 8, 6) + layer("Convolution", "conv", "data", "conv", CONVOLUTION)

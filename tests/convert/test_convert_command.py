@@ -15,11 +15,18 @@ from convert_help import ROOT, lg_lstm_net, make_net, needs_caffe, write_weights
 
 from lglstm.caffe_files import random_weights, read_caffemodel, read_net
 from lglstm.cli.convert import command
+from lglstm.cli.main import main
 from lglstm.common.errors import InputError
-from lglstm.convert import conversion, proof
+from lglstm.convert import conversion, prove
+from lglstm.convert.read import sha256
+from lglstm.convert.samples import Sample
+from lglstm.convert.write import default_output
 
 for package in ("torch", "onnx", "onnxruntime", "safetensors"):
-    pytest.importorskip(package, reason="needs the extra packages: pip install 'lg-lstm[convert]'")
+    pytest.importorskip(package, reason=f"needs the package {package}: see docs/convert.md")
+
+
+DEMO = ROOT / "models" / "demo" / "deploy.prototxt"
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +99,8 @@ def test_a_conversion_proves_itself(demo, tmp_path):
         } <= compared
     assert all(d["passed"] and d["relative"] <= 1e-4 and d["largest"] > 0.01
                for d in report["differences"])  # fmt: skip
-    assert report["weights"]["sha256"] == conversion.sha256(demo)
-    assert report["sha256"] == conversion.sha256(made)
+    assert report["weights"]["sha256"] == sha256(demo)
+    assert report["sha256"] == sha256(made)
 
 
 @needs_caffe
@@ -139,10 +146,12 @@ def test_a_net_trained_in_pytorch_runs_in_caffe(demo, tmp_path):
 def test_without_caffe_a_stored_reference_serves(demo, tmp_path, monkeypatch):
     stored = tmp_path / "demo.reference.npz"
     convert("demo", demo, "--to", "reference", "-o", stored)
-    monkeypatch.setattr(conversion, "caffe_is_there", lambda: False)
+    for module in (conversion, prove):
+        monkeypatch.setattr(module, "caffe_is_there", lambda: False)
     made = tmp_path / "demo.safetensors"
     arguments = ("demo", demo, "--to", "pytorch", "-o", made)
-    assert "there is no Caffe here to compare with" in convert(*arguments, code=1)
+    assert "there is no Caffe to compare with" in convert(*arguments, code=1)
+    assert not made.exists()
     report = convert(*arguments, "--reference", stored)
     assert report["reference"].startswith("stored reference") and report["differences"]
     other = tmp_path / "other.caffemodel"
@@ -153,6 +162,17 @@ def test_without_caffe_a_stored_reference_serves(demo, tmp_path, monkeypatch):
     assert "was made from other weights" in message
 
 
+def python(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run Python code in a process of its own that starts in a folder."""
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env={"PATH": "", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+
+
 def test_the_torch_folder_works_alone(demo, tmp_path):
     """Copied into another project, without this repository, it loads and computes the same."""
     import torch
@@ -161,21 +181,140 @@ def test_the_torch_folder_works_alone(demo, tmp_path):
 
     made = tmp_path / "demo.safetensors"
     convert("demo", demo, "--to", "pytorch", "-o", made, "--no-verify")
-    shutil.copytree(ROOT / "lglstm" / "convert" / "torch", tmp_path / "project" / "parsing")
-    code = (
+    project = tmp_path / "project"
+    shutil.copytree(ROOT / "lglstm" / "convert" / "torch", project / "parsing")
+    result = python(
+        "import sys; sys.modules['lglstm'] = None; "
         "import torch; from parsing import load; torch.manual_seed(0); "
-        "print(load('../demo.safetensors')(torch.randn(1, 3, 33, 41)).double().sum().item())"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path / "project",
-        env={"PATH": "", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
+        "print(load('../demo.safetensors')(torch.randn(1, 3, 33, 41)).double().sum().item())",
+        project,
     )
     torch.manual_seed(0)
     expected = load(made)(torch.randn(1, 3, 33, 41)).double().sum().item()
     assert float(result.stdout) == pytest.approx(expected, rel=1e-6), result.stderr
+
+
+@pytest.mark.parametrize("there", ["nothing", "a module of the same name", "a common folder"])
+def test_a_caffemodel_in_another_project(demo, tmp_path, there):
+    """The folder alone says what it needs; with lglstm it reads, whatever folders the user has."""
+    project = tmp_path / "project"
+    shutil.copytree(ROOT / "lglstm" / "convert" / "torch", project / "parsing")
+    missing = "import sys; sys.modules['lglstm'] = None; "
+    if there == "a module of the same name":
+        (project / "lglstm.py").write_text("VERSION = 1\n")
+    if there == "a common folder":
+        for name in ("common", "convert", "layers"):
+            (project / name).mkdir()
+            (project / name / "__init__.py").write_text("raise SystemExit('of the user')\n")
+    code = (
+        f"from parsing import load_caffemodel; net = load_caffemodel({str(DEMO)!r}, {str(demo)!r})"
+        "; print(net.name)"
+    )
+    result = python((missing if there == "nothing" else "") + code, project)
+    if there == "a common folder":
+        assert result.stdout == "demo_deploy\n", result.stderr
+        return
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith(
+        "ImportError: load_caffemodel reads Caffe's files with the Python package"
+    )
+    assert "--to pytorch` and use load" in last
+
+
+def without(package: str, *arguments) -> subprocess.CompletedProcess[str]:
+    """Run `lglstm convert demo …` where a Python package is not installed."""
+    code = (
+        f"import sys; sys.modules[{package!r}] = None; from lglstm.cli.main import main; "
+        f"main({['convert', 'demo', *map(str, arguments)]!r})"
+    )
+    return python(code, ROOT)
+
+
+@needs_caffe
+@pytest.mark.parametrize("target", ["npz", "safetensors", "hdf5", "caffemodel", "onnx", "pytorch"])
+def test_without_caffe(demo, tmp_path, target):
+    """Weights are compared bit for bit, nets with a reference; else one sentence says why not."""
+    suffix = {"hdf5": ".h5", "pytorch": ".safetensors"}.get(target, f".{target}")
+    made = tmp_path / f"made{suffix}"
+    arguments = (demo, "--to", target, "-o", made)
+    plain = without("caffe", *arguments)
+    if target in ("onnx", "pytorch"):
+        assert plain.returncode == 1 and plain.stderr.count("\n") == 1, plain.stderr
+        assert plain.stderr.startswith("error: the Python package caffe is not installed here")
+        assert "--reference FILE" in plain.stderr and "--no-verify" in plain.stderr
+        assert not made.exists()
+        stored = tmp_path / "demo.reference.npz"
+        convert("demo", demo, "--to", "reference", "-o", stored)
+        compared = without("caffe", *arguments, "--reference", stored)
+        assert compared.returncode == 0, compared.stderr
+        assert f"compared with stored reference {stored}" in " ".join(compared.stdout.split())
+        made.unlink()
+        assert without("caffe", *arguments, "--no-verify").returncode == 0
+    else:
+        assert plain.returncode == 0, plain.stderr
+        assert "blobs read back, equal bit for bit" in plain.stdout
+    assert made.is_file()
+
+
+def test_a_reference_is_refused_without_caffe(demo, tmp_path):
+    made = tmp_path / "demo.reference.npz"
+    result = without("caffe", demo, "--to", "reference", "-o", made)
+    assert result.returncode == 1 and result.stderr.count("\n") == 1, result.stderr
+    assert result.stderr.startswith("error: a reference is made by Caffe, whose Python package")
+    assert not made.exists()
+
+
+def test_a_missing_package_is_named(demo, tmp_path, monkeypatch):
+    """The package, and never the name of this project, which is not on any index."""
+    save = tmp_path / "demo.safetensors"
+    convert("demo", demo, "--to", "safetensors", "-o", save)
+    result = without("safetensors", save, "--to", "npz", "-o", tmp_path / "made.npz")
+    assert result.returncode == 1 and result.stderr.count("\n") == 1, result.stderr
+    assert "without the Python package safetensors" in result.stderr
+    monkeypatch.setattr("lglstm.convert.write.is_installed", lambda package: False)
+    message = convert("demo", demo, "--to", "onnx", "-o", tmp_path / "made.onnx", code=1)
+    assert message == (
+        "--to onnx: needs the Python packages onnx and onnxruntime; install with pip install onnx "
+        "onnxruntime"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("", "say --to FORMAT"),
+        ("--list --to npz", "--list converts nothing; leave out --to"),
+        ("--list -o x.npz --photo p.png", "leave out --photo and --output"),
+        ("--to npz --any-size", "--any-size is for --to onnx"),
+        ("--to web --preprocessing", "--preprocessing is for --to onnx"),
+        ("--to onnx --no-verify --photo p.png", "--photo and --no-verify exclude each other"),
+        ("--to onnx --no-verify --reference r.npz", "--reference and --no-verify exclude"),
+        ("--to onnx --photo p.png --reference r.npz", "--photo and --reference exclude each"),
+        ("--to reference --no-verify", "--no-verify is for a conversion"),
+        ("--to reference --reference r.npz", "--reference is for a conversion"),
+        ("--to npz -o x.bin", "--output x.bin: give a name that ends in .npz for --to npz"),
+        ("--to pytorch -o x.npz", "ends in .safetensors or .pth or .pt for --to pytorch"),
+        ("--to reference -o x", "ends in .reference.npz or .npz for --to reference"),
+        ("--to tensorflow", "'tensorflow' is not one of"),
+    ],
+)
+def test_usage_errors_exit_with_2(demo, arguments, words):
+    result = CliRunner().invoke(main, ["convert", "demo", str(demo), *arguments.split()])
+    assert result.exit_code == 2, result.output
+    assert words in " ".join(result.stderr.split())
+
+
+def test_the_result_is_written_beside_the_weights(demo, tmp_path):
+    weights = tmp_path / "iter_10.caffemodel"
+    shutil.copyfile(demo, weights)
+    for target in ("npz", "hdf5", "safetensors", "caffemodel", "pytorch", "onnx"):
+        report = convert("demo", weights, "--to", target, "--no-verify")
+        assert Path(report["output"]).is_file()
+    made = {path.name for path in tmp_path.iterdir()} - {weights.name}
+    files = {"iter_10.npz", "iter_10.caffemodel.h5", "iter_10.caffe.safetensors"}
+    files |= {"iter_10.converted.caffemodel", "iter_10.safetensors", "iter_10.onnx"}
+    assert made == files | {f"{name}.json" for name in files}
+    assert default_output(Path("runs/iter_10.caffemodel"), "_page") == Path("runs/iter_10_page")
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".h5", ".safetensors", ".pth", ".caffemodel", ".bin"])
@@ -212,9 +351,9 @@ def test_diverged_weights_are_refused(tmp_path):
 
 
 def test_differences_are_relative_to_the_largest_number():
-    given = [proof.Sample(("noise",), {})]
+    given = [Sample(("noise",), {})]
     expected = [{"score": np.float32([[1000, -2000]])}]
     for made, passed in (([1000, -2000.1], True), ([1000.3, -2000], False), ([np.nan, 0], False)):
-        (difference,) = proof.compare(given, expected, [{"score": np.float32([made])}])
+        (difference,) = prove.compare(given, expected, [{"score": np.float32([made])}])
         assert difference.passed is passed
         assert difference.largest == 2000

@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from convert_help import ROOT, assert_close, needs_caffe, write_weights
 
 from lglstm.caffe_files import random_weights, read_net
+from lglstm.common.errors import InputError
 from lglstm.common.images import read_photo
 from lglstm.common.preprocessing import MEAN_BGR, to_blob, to_label_map
 from lglstm.convert.caffe_process import run_caffe
@@ -26,7 +27,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 needs_node = pytest.mark.skipif(not shutil.which("node"), reason="needs Node: apt install nodejs")
 needs_browser = pytest.mark.skipif(
     not CHROMIUM or not (WEB / "node_modules").is_dir() or not shutil.which("node"),
-    reason="needs Chromium, Node and `npm ci --prefix convert/web`",
+    reason="needs Chromium, Node and `npm ci --prefix lglstm/convert/web`",
 )
 
 
@@ -101,3 +102,18 @@ class serve:
 class _Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_) -> None:
         pass
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_missing_runtime_is_named_with_the_command_that_gets_it(tmp_path, monkeypatch, elsewhere):
+    """The folder that the command names exists, wherever one is."""
+    from lglstm.cli.convert import command
+    from lglstm.convert import page
+
+    monkeypatch.setattr(page, "_RUNTIME", ("missing.wasm",))
+    monkeypatch.chdir(tmp_path if elsewhere else ROOT)
+    result = CliRunner().invoke(command, ["demo", "runs/w.caffemodel", "--to", "web"])
+    assert isinstance(result.exception, InputError)
+    path, advice = str(result.exception).split(": is missing; run: npm ci --prefix ")
+    assert path.endswith("missing.wasm")
+    assert (Path(advice) / "package-lock.json").is_file()

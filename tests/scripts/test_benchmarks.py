@@ -1,4 +1,4 @@
-"""`lglstm bench`: counts, ratios, equal rivals, and a tiny run of each command; no times judged."""
+"""`lglstm bench`: counts, ratios, equal numbers, a tiny run of each command; judges no times."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from benchmarks import blas_clock, counts, rivals, scale, stack, timing
+from benchmarks import blas_clock, counts, implementations, scale, stack, timing
 from benchmarks.breakdown import breakdown
 from benchmarks.counts import StackSize
 from benchmarks.memory import MIB
@@ -131,7 +131,7 @@ def test_memory_that_is_needed_is_that_of_the_blobs() -> None:
     assert counts.needed_bytes(s) == 4 * ((s.layers + 1) * 2 * tops + gates)
 
 
-# --- rivals -----------------------------------------------------------------------------------
+# --- implementations --------------------------------------------------------------------------
 
 
 def test_the_clock_sees_every_product_of_the_cpp_layers(tmp_path: Path) -> None:
@@ -175,13 +175,13 @@ def test_breakdown_of_known_seconds() -> None:
     assert math.isclose(found["memory"]["ratio"], 1.25)
 
 
-def test_a_rival_with_other_numbers_is_refused() -> None:
+def test_an_implementation_with_other_numbers_is_refused() -> None:
     right = {"score": np.array([1.0, 2.0])}
     label = {"a": "A", "b": "B"}.get
-    rivals.check_equal({"a": right, "b": {"score": np.array([1.0, 2.0001])}}, label)
+    implementations.check_equal({"a": right, "b": {"score": np.array([1.0, 2.0001])}}, label)
     for wrong in ([1.0, 2.1], [1.0, np.nan], [1.0, 2.0, 3.0]):
         with pytest.raises(InputError, match="B does not compute what A computes: score differs"):
-            rivals.check_equal({"a": right, "b": {"score": np.array(wrong)}}, label)
+            implementations.check_equal({"a": right, "b": {"score": np.array(wrong)}}, label)
 
 
 def test_a_worker_passes_on_what_goes_wrong() -> None:
@@ -200,25 +200,25 @@ def test_a_worker_passes_on_what_goes_wrong() -> None:
 
 
 def test_stack(tmp_path: Path) -> None:
-    """All rivals but the compiled one, which needs a minute, compute the same and are measured."""
+    """All but the compiled implementation, which needs a minute, compute the same; measured."""
     keys = ["cpp", "python"] + (["literal", "factored"] if HAS_TORCH else [])
     picture = tmp_path / "stack.png"
     run = bench(
-        "stack", "--quick", "--repeats", "2", "--threads", "1", "--rivals", ",".join(keys),
+        "stack", "--quick", "--repeats", "2", "--threads", "1", "--implementations", ",".join(keys),
         "--json", "--plot", str(picture),
     )  # fmt: skip
     assert run.exit_code == 0, run.output
     result = json.loads(run.stdout)
     assert result["machine"]["threads"] == 1 and set(result["versions"]) == set(keys)
     [case] = result["cases"]
-    assert [row["key"] for row in case["rivals"]] == keys
+    assert [row["key"] for row in case["implementations"]] == keys
     size = StackSize(**case["size"])
-    for row in case["rivals"]:
+    for row in case["implementations"]:
         assert row["rounds"] == (1 if row["key"] == "python" else 2)
         flop = counts.stack_flop(size, tiled=row["key"] == "literal").total
         assert math.isclose(row["gflop"], flop / 1e9)
         assert row["total_ms"]["low"] <= row["total_ms"]["median"] <= row["total_ms"]["high"]
-    assert case["rivals"][0]["ratio"] == {"median": 1, "low": 1, "high": 1}
+    assert case["implementations"][0]["ratio"] == {"median": 1, "low": 1, "high": 1}
     assert picture.read_bytes()[:4] == b"\x89PNG"
 
 
@@ -226,13 +226,13 @@ def test_net() -> None:
     """Loss, gradients and scores of the demo's net agree in Caffe and PyTorch; parts add up."""
     run = bench(
         "net", "--quick", "--task", "train", "--repeats", "1", "--threads", "1", "--json",
-        "--rivals", "stock,torch" if HAS_TORCH else "stock",
+        "--implementations", "stock,torch" if HAS_TORCH else "stock",
     )  # fmt: skip
     assert run.exit_code == 0, run.output
     result = json.loads(run.stdout)
     [case] = result["cases"]
     assert (case["model"], case["task"], case["batch"]) == ("demo", "train", 8)
-    caffe = case["rivals"][0]
+    caffe = case["implementations"][0]
     parts = sum(part["median"] for part in caffe["parts_ms"].values())
     passes = [caffe[f"{way}_ms"]["median"] for way in ("forward", "backward")]
     assert math.isclose(parts, sum(passes), rel_tol=1e-6) and caffe["update_ms"]["median"] > 0
@@ -241,20 +241,22 @@ def test_net() -> None:
 
 
 def test_too_little_memory_for_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each rival is then started for every run; what is measured is the same."""
-    monkeypatch.setattr(rivals, "available_mib", lambda: 0.0)
+    """Each implementation is then started for every run; what is measured is the same."""
+    monkeypatch.setattr(implementations, "available_mib", lambda: 0.0)
     started = []
-    start = rivals.Rival.start
+    start = implementations.Implementation.start
     monkeypatch.setattr(
-        rivals.Rival, "start", lambda self, *more: started.append(self.key) or start(self, *more)
+        implementations.Implementation,
+        "start",
+        lambda self, *more: started.append(self.key) or start(self, *more),
     )
     sizes = stack.choose((), (1,), quick=True)
-    competing = stack.choose_rivals("cpp,python")
-    result = stack.run(sizes, competing, repeats=2, threads=1, limits=stack.QUICK_LIMITS)
+    chosen = stack.choose_implementations("cpp,python")
+    result = stack.run(sizes, chosen, repeats=2, threads=1, limits=stack.QUICK_LIMITS)
     assert started == ["cpp", "python"] + ["cpp"] + ["python", "cpp"]
     [case] = result["cases"]
-    assert case["one_at_a_time"] and [row["rounds"] for row in case["rivals"]] == [2, 1]
-    assert all(row["peak_mib"] > 0 for row in case["rivals"])
+    assert case["one_at_a_time"] and [row["rounds"] for row in case["implementations"]] == [2, 1]
+    assert all(row["peak_mib"] > 0 for row in case["implementations"])
 
 
 def test_data(tmp_path: Path) -> None:
@@ -267,9 +269,9 @@ def test_data(tmp_path: Path) -> None:
     )  # fmt: skip
     assert run.exit_code == 0, run.output
     result = json.loads(run.stdout)
-    assert [row["key"] for row in result["rivals"]] == ["workers0", "workers1", "workers2"]
+    assert [row["key"] for row in result["implementations"]] == ["workers0", "workers1", "workers2"]
     assert result["need_images_s"]["median"] == result["batch"] / 0.5 == 16
-    for row in result["rivals"]:
+    for row in result["implementations"]:
         rate = row["images_s"]["median"]
         assert math.isclose(row["times_need"]["median"], rate / 16)
         assert math.isclose(row["ms_per_image"]["median"], 1000 / rate)
@@ -291,7 +293,7 @@ def test_scale(tmp_path: Path) -> None:
 
 
 def test_tables_are_printed_for_people() -> None:
-    run = bench("stack", "--quick", "--repeats", "1", "--threads", "1", "--rivals", "cpp")
+    run = bench("stack", "--quick", "--repeats", "1", "--threads", "1", "--implementations", "cpp")
     assert run.exit_code == 0, run.output
     for words in ("C++ layers", "× C++", "matrix products, backward", "Memory of the LSTM layers"):
         assert words in run.stdout
@@ -300,12 +302,18 @@ def test_tables_are_printed_for_people() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("stack", "--rivals", "cpp,gpu"), "--rivals cpp,gpu: there is no 'gpu'; choose of cpp,"),
+        (
+            ("stack", "--implementations", "cpp,gpu"),
+            "--implementations cpp,gpu: there is no 'gpu'; choose from cpp,",
+        ),
         (("stack", "--size", "41"), "--size 41: give height x width in positions"),
         (("stack", "--size", "2x9"), "--size 2x9: the global grid needs at least 3 positions"),
         (("stack", "--plot", "a.txt"), "a.txt: unknown kind of picture; end it in .png"),
         (("net", "horze"), "there is no model 'horze'; did you mean horse"),
-        (("net", "--rivals", "torch"), "--rivals torch: begin with one of Caffe's"),
+        (
+            ("net", "--implementations", "torch"),
+            "--implementations torch: begin with one of Caffe's",
+        ),
         (("data", "--quick", "--list", "no.txt"), "no.txt: there is no such list"),
     ],
 )
@@ -317,9 +325,9 @@ def test_wrong_input_gives_one_sentence(arguments: tuple[str, ...], words: str) 
 
 
 def test_without_pytorch_its_rows_say_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rivals.importlib.util, "find_spec", lambda name: None)
-    chosen = stack.choose_rivals("cpp,factored")
+    monkeypatch.setattr(implementations.importlib.util, "find_spec", lambda name: None)
+    chosen = stack.choose_implementations("cpp,factored")
     sizes = stack.choose((), (1,), quick=True)
     result = stack.run(sizes, chosen, repeats=1, threads=1, limits=stack.QUICK_LIMITS)
-    [_, torch_row] = result["cases"][0]["rivals"]
-    assert torch_row["left_out"] == rivals.WITHOUT_TORCH
+    [_, torch_row] = result["cases"][0]["implementations"]
+    assert torch_row["left_out"] == implementations.WITHOUT_TORCH

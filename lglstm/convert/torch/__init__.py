@@ -10,7 +10,7 @@ net.py       Net: a network built from a description of its layers
 files.py     load, save, load_caffemodel
 
 Only PyTorch is needed, and `safetensors` for files of that kind; `load_caffemodel` alone needs the
-rest of the repository, which reads Caffe's files.
+package `lglstm`, which reads Caffe's files.
 """
 
 from .files import load, load_caffemodel, save

@@ -5,10 +5,16 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
+from .layers import LAYERS
 from .net import Net
+
+_SOURCES = {"Input", "SegData", "DummyData"}
+"""Layers that bring a net's inputs; what they bring is given to the module."""
 
 
 def load(path: str | os.PathLike[str], train: bool = False) -> Net:
@@ -24,21 +30,31 @@ def load(path: str | os.PathLike[str], train: bool = False) -> Net:
         # weights_only: tensors and plain data; nothing in the file is run.
         content = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(content, dict) or not {"state_dict", "nets"} <= content.keys():
-            raise ValueError(f"{path}: was not made by `lglstm convert --to pytorch`")
+            raise _not_converted(path)
         weights, descriptions = content["state_dict"], json.loads(content["nets"])
     phase = "train" if train else "deploy"
     if phase not in descriptions:
-        raise ValueError(f"{path}: holds the nets {sorted(descriptions)}, no {phase} net")
+        raise ValueError(
+            f"{path}: holds no {phase} net, only {' and '.join(sorted(descriptions))}; convert it "
+            "with a model that has one"
+        )
     return Net(descriptions[phase]).load_weights(weights).train(train)
 
 
-def _read_safetensors(path: Path) -> tuple[dict, dict]:
+def _not_converted(path: Path) -> ValueError:
+    return ValueError(
+        f"{path}: was not made by `lglstm convert … --to pytorch` or by save, which keep the net "
+        "with its weights; give such a file"
+    )
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     from safetensors import safe_open
 
     with safe_open(path, "pt") as file:
         metadata, keys = file.metadata() or {}, file.keys()
         if "nets" not in metadata:
-            raise ValueError(f"{path}: was not made by `lglstm convert --to pytorch`")
+            raise _not_converted(path)
         return {key: file.get_tensor(key) for key in keys}, json.loads(metadata["nets"])
 
 
@@ -61,21 +77,16 @@ def load_caffemodel(
     """Build the net of a prototxt and load a caffemodel into it; Caffe is not needed.
 
     With `train`, the prototxt is read in phase TRAIN. Raises InputError (a ValueError) for files
-    that are wrong or do not belong together.
+    that are wrong or do not belong together, and ImportError without the package `lglstm`.
     """
     try:
         from lglstm.caffe_files import read_caffemodel, read_net, weights_for
     except ImportError as error:
         raise ImportError(
-            "load_caffemodel needs the LG-LSTM repository; there, `lglstm convert --to pytorch` "
-            "makes a file for load, which needs nothing"
+            "load_caffemodel reads Caffe's files with the Python package lglstm, which cannot be "
+            f"imported here ({error}); install it from a checkout of LG-LSTM, or convert the files "
+            "there with `lglstm convert MODEL WEIGHTS --to pytorch` and use load"
         ) from error
-    net = read_net(prototxt, "TRAIN" if train else "TEST", supported=_layers())
+    net = read_net(prototxt, "TRAIN" if train else "TEST", supported=_SOURCES | LAYERS.keys())
     weights = weights_for(net, read_caffemodel(caffemodel), str(caffemodel))
     return Net(net.description()).load_weights(weights).train(train)
-
-
-def _layers() -> dict:
-    from .layers import LAYERS
-
-    return dict.fromkeys(("Input", "SegData", "DummyData")) | LAYERS

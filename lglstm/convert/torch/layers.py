@@ -6,6 +6,7 @@ module. A module's parameters have the names of the Caffe blobs and are called w
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -15,26 +16,32 @@ from torch.nn import functional as F
 from .lg_lstm import LGLSTM, LGLSTMTransition
 
 Shapes = dict[str, list[int]]
+Tops = Tensor | tuple[Tensor, ...]
 
 
 class Function(nn.Module):
     """A layer without weights."""
 
-    def __init__(self, function: Callable[..., Tensor], note: str = ""):
+    def __init__(self, function: Callable[..., Tops], note: str = ""):
         super().__init__()
         self.function, self.note = function, note
 
     def extra_repr(self) -> str:
         return self.note
 
-    def forward(self, *bottoms: Tensor):
+    def forward(self, *bottoms: Tensor) -> Tops:
         return self.function(*bottoms)
 
 
 class Pooling(nn.Module):
-    """Caffe's pooling: sizes are rounded up, and an average counts the pad but nothing beyond."""
+    """Caffe's pooling: sizes are rounded up, and an average counts the pad but nothing beyond.
 
-    def __init__(self, pool: str, kernel, stride, pad, ceil: bool):
+    kernel, stride, pad: height and width; a kernel of None is the whole map.
+    """
+
+    def __init__(
+        self, pool: str, kernel: list[int] | None, stride: list[int], pad: list[int], ceil: bool
+    ):
         super().__init__()
         self.pool, self.kernel, self.stride, self.pad, self.ceil = pool, kernel, stride, pad, ceil
 
@@ -42,7 +49,7 @@ class Pooling(nn.Module):
         return f"{self.pool}, kernel={self.kernel}, stride={self.stride}, pad={self.pad}"
 
     def forward(self, x: Tensor) -> Tensor:
-        kernel = self.kernel or x.shape[-2:]  # None: over the whole map
+        kernel = self.kernel or list(x.shape[-2:])
         if self.pool == "MAX":
             return F.max_pool2d(x, kernel, self.stride, self.pad, ceil_mode=self.ceil)
         return F.avg_pool2d(x, kernel, self.stride, self.pad, self.ceil, count_include_pad=True)
@@ -50,6 +57,9 @@ class Pooling(nn.Module):
 
 class InnerProduct(nn.Module):
     """weight (out, in), or (in, out) when transposed, over all axes from `axis` on."""
+
+    weight: Tensor
+    bias: Tensor | None
 
     def __init__(self, shapes: Shapes, axis: int, transpose: bool):
         super().__init__()
@@ -64,6 +74,10 @@ class InnerProduct(nn.Module):
 
 class BatchNorm(nn.Module):
     """Normalizes by stored statistics; these are sums, to be divided by `scale_factor`."""
+
+    mean: Tensor
+    variance: Tensor
+    scale_factor: Tensor
 
     def __init__(self, shapes: Shapes, eps: float):
         super().__init__()
@@ -80,6 +94,9 @@ class BatchNorm(nn.Module):
 class Scale(nn.Module):
     """x times the weight, or times the second bottom, and plus a bias if there is one."""
 
+    weight: Tensor
+    bias: Tensor | None
+
     def __init__(self, shapes: Shapes, axis: int):
         super().__init__()
         self.axis = axis
@@ -93,6 +110,8 @@ class Scale(nn.Module):
 class Bias(nn.Module):
     """x plus the bias, or plus the second bottom."""
 
+    bias: Tensor
+
     def __init__(self, shapes: Shapes, axis: int):
         super().__init__()
         self.axis = axis
@@ -103,6 +122,10 @@ class Bias(nn.Module):
 
 
 class PReLU(nn.Module):
+    """Caffe's PReLU: a weight for each channel, or one for all."""
+
+    weight: Tensor
+
     def __init__(self, shapes: Shapes):
         super().__init__()
         parameters(self, shapes)
@@ -230,7 +253,8 @@ def _eltwise(options: dict, shapes: Shapes) -> nn.Module:
             return torch.stack(bottoms).prod(dim=0)
         if operation == "MAX":
             return torch.stack(bottoms).amax(dim=0)
-        return sum(a if c == 1 else c * a for c, a in zip(coefficients, bottoms, strict=True))
+        terms = (a if c == 1 else c * a for c, a in zip(coefficients, bottoms, strict=True))
+        return functools.reduce(torch.add, terms)
 
     return Function(compute, operation)
 

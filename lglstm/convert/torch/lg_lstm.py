@@ -129,7 +129,7 @@ class LGLSTM(_LGLSTMBase):
         weight = torch.cat([self.spatial.flatten(0, 1), self.depth])
         from_global, from_local = weight.tensor_split([weight.shape[1] - local.shape[1]], dim=1)
         bias = None
-        if self.spatial_bias is not None:
+        if self.spatial_bias is not None and self.depth_bias is not None:
             bias = torch.cat([self.spatial_bias.flatten(), self.depth_bias])
         gates = F.conv2d(local, from_local[:, :, None, None], bias)
         if grid:

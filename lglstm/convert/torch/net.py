@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -58,7 +59,7 @@ class Net(nn.Module):
     def forward(self, *inputs: Tensor) -> Tensor | dict[str, Tensor]:
         blobs = self.blobs(inputs, self.outputs)
         if self.trains:
-            return sum(blobs.values())
+            return functools.reduce(torch.add, blobs.values())
         return blobs[self.outputs[0]] if len(blobs) == 1 else blobs
 
     def blobs(self, inputs: Iterable[Tensor], wanted: Iterable[str]) -> dict[str, Tensor]:

@@ -32,7 +32,7 @@ async function pixelsOf(file) {
   try {
     bitmap = await createImageBitmap(file, { colorSpaceConversion: "none" });
   } catch {
-    throw new Error(`${file.name} is no picture that this browser can read.`);
+    throw new Error(`${file.name} cannot be read as a picture by this browser.`);
   }
   if (bitmap.width * bitmap.height > MAX_PIXELS) {
     throw new Error(`${file.name} has more than ${MAX_PIXELS / 1e6} million pixels.`);

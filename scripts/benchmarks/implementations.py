@@ -1,4 +1,4 @@
-"""Who competes: starting each in its worker, and refusing to time what computes other numbers."""
+"""What is timed: each implementation in a worker, and only what computes the baseline's numbers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -15,6 +15,8 @@ from benchmarks.memory import available_mib
 from benchmarks.timing import Measured, rounds
 from benchmarks.worker import Worker, WorkerError
 from lglstm.common.errors import InputError
+
+Result = TypeVar("Result")
 
 TOLERANCE = 1e-4
 """Largest difference allowed, relative to the largest value of an array; single precision."""
@@ -30,18 +32,19 @@ For PyTorch that is the faster way: with `passive`, Caffe's default here, the fa
 REASON_LENGTH = 100
 
 MEMORY_MARGIN = 1.2
-"""How much more than the first rival the others may take each, on average."""
+"""How much more than the baseline the others may take each, on average."""
 
 SLOW_SHARE = 3
-"""A slow rival takes part in one of this many rounds."""
+"""A slow implementation takes part in one of this many rounds."""
 
 
 @dataclass(frozen=True)
-class Rival:
+class Implementation:
     """A row of a table.
 
     key: its name in options and JSON. label: its name in tables. target, arguments, environment:
-    see Worker; `threads` as an argument stands for their number. slow: takes part in fewer rounds.
+    see Worker; `threads` as an argument is replaced by their number. slow: takes part in fewer
+    rounds.
     """
 
     key: str
@@ -61,34 +64,36 @@ class Rival:
         return Worker(self.target, *given, threads=threads, environment=environment)
 
 
-def chosen(known: Iterable[Rival], keys: Iterable[str], given: str) -> list[Rival]:
-    """The rivals of these keys, in this order; `given` is what the user wrote."""
-    by_key = {rival.key: rival for rival in known}
+def select(
+    known: Iterable[Implementation], keys: Iterable[str], given: str
+) -> list[Implementation]:
+    """The implementations of these keys, in this order; `given` is what the user wrote."""
+    by_key = {implementation.key: implementation for implementation in known}
     for key in keys:
         if key not in by_key:
-            raise InputError(f"{given}: there is no {key!r}; choose of {', '.join(by_key)}")
+            raise InputError(f"{given}: there is no {key!r}; choose from {', '.join(by_key)}")
     return [by_key[key] for key in dict.fromkeys(keys)]
 
 
-class Field:
-    """The rivals that are running; those that could not start or go on, with the reason.
+class Comparison:
+    """The implementations that are running; those that could not start or go on, with the reason.
 
-    The first rival is the one the others are compared with: what goes wrong there ends all.
+    The first one is the baseline, which the others are compared with: what fails there ends all.
     steps: how many runs there will be; tell(done, steps) is called after each.
 
-    Attributes: workers, left_out, versions and peaks_mib (of the last competition) by key;
-    environments: more variables for some rivals, by key, to be set before they start;
-    one_at_a_time: whether memory did not suffice for all at once in the last competition.
+    Attributes: workers, left_out, versions and peaks_mib (of the last `measure`) by key;
+    environments: more variables for some implementations, by key, to be set before they start;
+    one_at_a_time: whether memory did not suffice for all at once in the last `measure`.
     """
 
     def __init__(
         self,
-        rivals: Iterable[Rival],
+        implementations: Iterable[Implementation],
         threads: int,
         steps: int = 0,
         tell: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
-        self.rivals, self.threads = list(rivals), threads
+        self.implementations, self.threads = list(implementations), threads
         self.workers: dict[str, Worker] = {}
         self.left_out: dict[str, str] = {}
         self.environments: dict[str, Mapping[str, str | None]] = {}
@@ -97,7 +102,7 @@ class Field:
         self.one_at_a_time = False
         self._steps, self._done, self._tell = steps, 0, tell
 
-    def __enter__(self) -> Field:
+    def __enter__(self) -> Comparison:
         self._tell(0, self._steps)
         return self
 
@@ -105,120 +110,130 @@ class Field:
         self.close()
 
     @property
-    def first(self) -> Rival:
-        return self.rivals[0]
+    def baseline(self) -> Implementation:
+        return self.implementations[0]
 
     def label(self, key: str) -> str:
-        return next(rival.label for rival in self.rivals if rival.key == key)
+        return next(each.label for each in self.implementations if each.key == key)
 
-    def best(self, *arguments: int) -> Worker:
+    def machine(self, *arguments: int) -> Worker:
         """A worker that measures what the machine can do (see Machine); the caller closes it."""
         target = "benchmarks.machine:Machine"
         return Worker(target, self.threads, *arguments, threads=self.threads)
 
     def start(self) -> None:
-        """Start every rival that was not left out; one that runs anew, with nothing allocated."""
+        """Start all that were not left out; one that runs anew, with nothing allocated."""
         self.close()
-        for rival in self.rivals:
-            self._start(rival)
+        for implementation in self.implementations:
+            self._start(implementation)
 
     def close(self) -> None:
         while self.workers:
             self.workers.popitem()[1].close()
 
-    def each(self, work: Callable[[Worker], Any]) -> dict[str, Any]:
-        """What `work` returns for each worker; rivals at which it fails are left out from here."""
+    def each(self, work: Callable[[Worker], Result]) -> dict[str, Result]:
+        """What `work` returns for each worker; one at which it fails is left out from here."""
         results = {}
-        for rival in self.rivals:
-            if rival.key in self.workers:
-                made = self._try(rival, work)
-                if rival.key in self.workers:
-                    results[rival.key] = made
+        for implementation in self.implementations:
+            if implementation.key in self.workers:
+                made = self._try(implementation, work)
+                if made is not None:
+                    results[implementation.key] = made
             self.step()
         return results
 
-    def visit(self, rival: Rival, work: Callable[[Worker], Any]) -> Any:
-        """Start one rival for some work alone, None if that fails."""
-        self._start(rival)
-        if rival.key not in self.workers:
+    def run_alone(
+        self, implementation: Implementation, work: Callable[[Worker], Result]
+    ) -> Result | None:
+        """Start one implementation for some work alone, None if that fails."""
+        self._start(implementation)
+        if implementation.key not in self.workers:
             return None
-        made = self._try(rival, work)
-        if rival.key in self.workers:
-            self.workers.pop(rival.key).close()
+        made = self._try(implementation, work)
+        if implementation.key in self.workers:
+            self.workers.pop(implementation.key).close()
         return made
 
-    def compete(
+    def measure(
         self,
-        prepare: Callable[[Worker], Any],
+        prepare: Callable[[Worker], None],
         repeats: int,
         others: Mapping[str, Worker] | None = None,
     ) -> dict[str, list[Measured | None]]:
-        """Let all rivals run in turns after `prepare`, and the others, by name, with them.
+        """Run all implementations in turns after `prepare`, and the others, by name, with them.
 
         All have been started. If the memory does not suffice for all at once, going by that of the
-        first, each is started and prepared for every single run.
+        baseline, each is started and prepared for every single run.
         """
         self.peaks_mib = {}
-        self._try(self.first, prepare)
-        peak = self.workers[self.first.key].peak_mib()
+        self._try(self.baseline, prepare)
+        peak = self.workers[self.baseline.key].peak_mib()
         self.one_at_a_time = peak * (MEMORY_MARGIN * len(self.workers) - 1) > available_mib()
         if self.one_at_a_time:
             self.close()
-        runs = {}
-        for rival in self.rivals:
-            if rival.key in self.workers and rival is not self.first:
-                self._try(rival, prepare)
-            if rival.key not in self.left_out:
-                runs[rival.key] = partial(self._run, rival, prepare)
+        runs: dict[str, Callable[[], Measured | None]] = {}
+        for implementation in self.implementations:
+            if implementation.key in self.workers and implementation is not self.baseline:
+                self._try(implementation, prepare)
+            if implementation.key not in self.left_out:
+                runs[implementation.key] = partial(self._run, implementation, prepare)
             self.step()
         slow = max(1, repeats // SLOW_SHARE)
-        fewer = {rival.key: slow for rival in self.rivals if rival.slow}
+        fewer = {each.key: slow for each in self.implementations if each.slow}
         runs |= {name: worker.run for name, worker in (others or {}).items()}
         measured = rounds(runs, repeats, fewer, lambda name: self.step())
         return {key: results for key, results in measured.items() if key not in self.left_out}
 
-    def _run(self, rival: Rival, prepare: Callable[[Worker], Any]) -> Measured | None:
+    def _run(
+        self, implementation: Implementation, prepare: Callable[[Worker], None]
+    ) -> Measured | None:
         def run(worker: Worker) -> Measured:
             if self.one_at_a_time:
                 prepare(worker)
             measured = worker.run()
-            self.peaks_mib[rival.key] = max(self.peaks_mib.get(rival.key, 0.0), worker.peak_mib())
+            peak = max(self.peaks_mib.get(implementation.key, 0.0), worker.peak_mib())
+            self.peaks_mib[implementation.key] = peak
             return measured
 
         if self.one_at_a_time:
-            return self.visit(rival, run)
-        return self._try(rival, run) if rival.key in self.workers else None
+            return self.run_alone(implementation, run)
+        return self._try(implementation, run) if implementation.key in self.workers else None
 
     def step(self) -> None:
         self._done += 1
         self._tell(min(self._done, self._steps), self._steps)
 
-    def _start(self, rival: Rival) -> None:
-        if rival.needs_torch and importlib.util.find_spec("torch") is None:
-            self.left_out[rival.key] = WITHOUT_TORCH
-        if rival.key in self.left_out:
+    def _start(self, implementation: Implementation) -> None:
+        key = implementation.key
+        if implementation.needs_torch and importlib.util.find_spec("torch") is None:
+            self.left_out[key] = WITHOUT_TORCH
+        if key in self.left_out:
             return
         try:
-            worker = rival.start(self.threads, self.environments.get(rival.key))
+            worker = implementation.start(self.threads, self.environments.get(key))
         except WorkerError as error:
-            self._leave_out(rival, error)
+            self._leave_out(implementation, error)
         else:
-            self.workers[rival.key] = worker
-            if rival.key not in self.versions:
-                self.versions[rival.key] = worker.version()
+            self.workers[key] = worker
+            if key not in self.versions:
+                self.versions[key] = worker.version()
 
-    def _try(self, rival: Rival, work: Callable[[Worker], Any]) -> Any:
+    def _try(
+        self, implementation: Implementation, work: Callable[[Worker], Result]
+    ) -> Result | None:
         try:
-            return work(self.workers[rival.key])
+            return work(self.workers[implementation.key])
         except WorkerError as error:
-            self._leave_out(rival, error)
+            self._leave_out(implementation, error)
         return None
 
-    def _leave_out(self, rival: Rival, error: WorkerError) -> None:
-        if rival is self.first:
-            raise InputError(f"{rival.label}: {error}; see what `lglstm doctor` says") from None
-        self.left_out[rival.key] = shortened(str(error))
-        worker = self.workers.pop(rival.key, None)
+    def _leave_out(self, implementation: Implementation, error: WorkerError) -> None:
+        if implementation is self.baseline:
+            raise InputError(
+                f"{implementation.label}: {error}; see what `lglstm doctor` says"
+            ) from None
+        self.left_out[implementation.key] = shortened(str(error))
+        worker = self.workers.pop(implementation.key, None)
         if worker is not None:
             worker.close()
 
@@ -229,7 +244,7 @@ def check_equal(
     tolerance: float = TOLERANCE,
     special: Mapping[str, float] = MappingProxyType({}),
 ) -> None:
-    """Raise InputError unless all rivals computed the arrays of the first.
+    """Raise InputError unless all implementations computed the arrays of the first.
 
     tolerance: relative to the largest value of an array, but for the arrays named in `special`.
     """

@@ -1,7 +1,7 @@
-"""Files of weights: Caffe's own, NumPy's, safetensors and PyTorch's; read, checked and written.
+"""Reads what is converted: the nets of a model, and its weights in any format.
 
-All are read into the layers that a caffemodel would hold (`StoredLayer`), so that any of them can
-become any other. Two ways of naming are in use:
+Weights are read into the layers that a caffemodel would hold (`StoredLayer`), so that any format
+can become any other. Two ways of naming are in use:
 
 - Caffe's, `conv1/0`: layer and number of the blob. npz, safetensors and HDF5 (there below `data`).
 - the modules', `conv1.weight`: a PyTorch file. It also holds the description of its nets, which is
@@ -10,33 +10,109 @@ become any other. Two ways of naming are in use:
 
 from __future__ import annotations
 
-import json
+import contextlib
+import hashlib
 import os
 import re
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from lglstm.caffe_files import Net, read_caffemodel, write_caffemodel
+from lglstm.caffe_files import Net, read_caffemodel, read_net, weights_for
 from lglstm.caffe_files.caffemodel import StoredLayer
-from lglstm.caffe_files.schema import LayerParameter
+from lglstm.caffe_files.layer_types import LAYER_TYPES
+from lglstm.caffe_files.net import Weights
 from lglstm.common.errors import InputError
 
-Stored = list[StoredLayer]
 PathLike = str | os.PathLike[str]
 
 
-class Found(NamedTuple):
+@dataclass(frozen=True)
+class Model:
+    """A model as it was read.
+
+    nets: "deploy", and "train" if there is one whose weights the file holds. stored: every layer of
+    the weights file. weights: those of the deploy net, by key. from_modules: whether the file names
+    weights as PyTorch modules do, and comes from PyTorch, not from Caffe.
+    """
+
+    deploy_path: Path
+    weights_path: Path
+    deploy_sha256: str
+    weights_sha256: str
+    nets: dict[str, Net]
+    stored: list[StoredLayer]
+    weights: Weights
+    from_modules: bool
+
+    @property
+    def deploy(self) -> Net:
+        return self.nets["deploy"]
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What is kept with the weights in formats that can."""
+        return {"model": self.deploy.name, "weights_sha256": self.weights_sha256}
+
+
+def read_model(
+    deploy_path: Path, weights_path: Path, supported: Container[str] = LAYER_TYPES
+) -> Model:
+    """Read nets and weights; every check of the input is made here, before anything is written.
+
+    supported: the layer types that can be written. Raises InputError.
+    """
+    deploy = read_net(deploy_path, supported=supported)
+    nets = {"deploy": deploy}
+    train = deploy_path.with_name("train.prototxt")
+    if deploy_path.name == "deploy.prototxt" and train.is_file():
+        # Only PyTorch takes it; other people's may have data layers that nobody can convert.
+        with contextlib.suppress(InputError):
+            nets["train"] = read_net(train, "TRAIN")
+    file = read_weights(weights_path, tuple(nets.values())[::-1])
+    needed = {layer.name for layer in nets.get("train", deploy).layers if layer.blobs}
+    if not needed <= {layer.name for layer in file.stored}:  # without what only training has
+        nets.pop("train", None)
+    weights = weights_for(deploy, file.stored, str(weights_path))
+    for layer in file.stored:
+        if not all(np.isfinite(blob).all() for blob in layer.blobs):
+            raise InputError(
+                f'{weights_path}: layer "{layer.name}" holds NaN or infinity, so its training '
+                "diverged; use an earlier snapshot"
+            )
+    return Model(
+        deploy_path=deploy_path,
+        weights_path=weights_path,
+        deploy_sha256=sha256(deploy_path),
+        weights_sha256=sha256(weights_path),
+        nets=nets,
+        stored=file.stored,
+        weights=weights,
+        from_modules=file.by_modules,
+    )
+
+
+def sha256(path: Path) -> str:
+    """The file's SHA-256, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# --- Weights in any format ------------------------------------------------------------------------
+
+
+class WeightsFile(NamedTuple):
     """The layers of a file, and whether it names them as PyTorch modules do."""
 
-    stored: Stored
+    stored: list[StoredLayer]
     by_modules: bool
 
 
-def read_weights(path: PathLike, nets: Sequence[Net] = ()) -> Found:
+def read_weights(path: PathLike, nets: Sequence[Net] = ()) -> WeightsFile:
     """Read a file of weights, its format by its suffix, as float32.
 
     nets: the model's nets; needed for PyTorch files, whose names only these can turn into layers.
@@ -48,17 +124,17 @@ def read_weights(path: PathLike, nets: Sequence[Net] = ()) -> Found:
     format_ = format_of(path)
     try:
         if format_ == "caffemodel":
-            return Found(read_caffemodel(path), by_modules=False)
+            return WeightsFile(read_caffemodel(path), by_modules=False)
         if format_ == "hdf5":
-            return Found(_layers_of(path, _read_hdf5(path)), by_modules=False)
+            return WeightsFile(_layers_of(path, _read_hdf5(path)), by_modules=False)
         if format_ == "npz":
-            return Found(_layers_of(path, _read_npz(path)), by_modules=False)
+            return WeightsFile(_layers_of(path, _read_npz(path)), by_modules=False)
         named = _read_safetensors(path) if format_ == "safetensors" else _read_pth(path)
     except _Unreadable as error:
-        raise InputError(f"{path}: is no whole {format_} file ({error}); make it again") from None
+        raise InputError(f"{path}: not a whole {format_} file ({error}); make it again") from None
     if any("/" in name and name.rsplit("/", 1)[1].isdigit() for name in named):
-        return Found(_layers_of(path, named), by_modules=False)
-    return Found(_layers_of_modules(path, named, nets), by_modules=True)
+        return WeightsFile(_layers_of(path, named), by_modules=False)
+    return WeightsFile(_layers_of_modules(path, named, nets), by_modules=True)
 
 
 def format_of(path: PathLike) -> str:
@@ -68,8 +144,9 @@ def format_of(path: PathLike) -> str:
     format_ = known.get(suffix, suffix[1:])
     if format_ not in ("caffemodel", "hdf5", "npz", "safetensors", "pth"):
         raise InputError(
-            f"{path}: the suffix {suffix or 'is missing and'} says no format of weights; known are "
-            ".caffemodel, .h5, .npz, .safetensors and .pth"
+            f"{path}: {f'the suffix {suffix}' if suffix else 'a name without a suffix'} does not "
+            "say which format of weights this is; give a file that ends in .caffemodel, .h5, .npz, "
+            ".safetensors or .pth"
         )
     return format_
 
@@ -78,18 +155,22 @@ class _Unreadable(Exception):
     """What a library said about a file."""
 
 
-def _checked(read: Callable) -> Callable:
+Arrays = dict[str, np.ndarray]
+"""The arrays of a file by their names in it."""
+
+
+def _checked(read: Callable[[Path], Arrays]) -> Callable[[Path], Arrays]:
     """Turn whatever the libraries raise on a damaged file into _Unreadable."""
 
-    def checked(path: Path) -> dict[str, np.ndarray]:
+    def checked(path: Path) -> Arrays:
         try:
             return {name: _float32(name, array) for name, array in read(path).items()}
         except InputError:
             raise
         except ImportError as error:
             raise InputError(
-                f"{path}: {error.name} is needed for it; install it with pip install "
-                "'lg-lstm[convert]'"
+                f"{path}: cannot be read without the Python package {error.name}; install it, for "
+                f"example with pip install {error.name}"
             ) from None
         except MemoryError:
             raise _Unreadable("it claims more numbers than fit into memory") from None
@@ -108,7 +189,7 @@ def _float32(name: str, array: np.ndarray) -> np.ndarray:
 
 
 @_checked
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
+def _read_npz(path: Path) -> Arrays:
     with zipfile.ZipFile(path) as archive:
         if sum(entry.file_size for entry in archive.infolist()) > 64 << 30:
             raise _Unreadable("it unpacks to more than 64 GiB")
@@ -117,7 +198,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
 
 
 @_checked
-def _read_hdf5(path: Path) -> dict[str, np.ndarray]:
+def _read_hdf5(path: Path) -> Arrays:
     import h5py
 
     named = {}
@@ -133,14 +214,14 @@ def _read_hdf5(path: Path) -> dict[str, np.ndarray]:
 
 
 @_checked
-def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+def _read_safetensors(path: Path) -> Arrays:
     from safetensors.numpy import load_file
 
     return load_file(path)
 
 
 @_checked
-def _read_pth(path: Path) -> dict[str, np.ndarray]:
+def _read_pth(path: Path) -> Arrays:
     import torch
 
     content = torch.load(path, map_location="cpu", weights_only=True)
@@ -148,14 +229,14 @@ def _read_pth(path: Path) -> dict[str, np.ndarray]:
     return {name: tensor.detach().numpy() for name, tensor in content.items()}
 
 
-def _layers_of(path: Path, named: dict[str, np.ndarray]) -> Stored:
+def _layers_of(path: Path, named: Arrays) -> list[StoredLayer]:
     """From Caffe's names, in the file's order; blobs sorted by their number."""
     layers: dict[str, dict[int, np.ndarray]] = {}
     for name, array in named.items():
         match = re.fullmatch(r"(.+)/(\d{1,2})", name, re.S)
         if match is None:
             raise InputError(
-                f"{path}: holds {name}, which is no <layer>/<number of the blob>; give a file that "
+                f"{path}: holds {name}, expected <layer>/<number of the blob>; give a file that "
                 "`lglstm convert` or Caffe made"
             )
         layers.setdefault(match[1], {})[int(match[2])] = array
@@ -168,10 +249,13 @@ def _layers_of(path: Path, named: dict[str, np.ndarray]) -> Stored:
     ]
 
 
-def _layers_of_modules(path: Path, named: dict[str, np.ndarray], nets: Sequence[Net]) -> Stored:
+def _layers_of_modules(path: Path, named: Arrays, nets: Sequence[Net]) -> list[StoredLayer]:
     """From the modules' names, by the layers of the model's nets."""
     if not nets:
-        raise InputError(f"{path}: a PyTorch file needs the model that it belongs to")
+        raise InputError(
+            f"{path}: a PyTorch file can be read only with its model; give a model whose nets can "
+            "be converted"
+        )
     stored: dict[str, StoredLayer] = {}
     for layer in (layer for net in nets for layer in net.layers):
         if not layer.blobs or not all(key in named for key in layer.blobs.values()):
@@ -184,99 +268,14 @@ def _layers_of_modules(path: Path, named: dict[str, np.ndarray], nets: Sequence[
         ]
         if shared:
             raise InputError(
-                f"{path}: {layer.name}.{shared[0][0]} differs from {shared[0][1]}, but the model "
-                "shares them; keep them shared while training"
+                f"{path}: {layer.name}.{shared[0][0]} differs from {shared[0][1]}, but in the "
+                "model they are one weight; keep them shared while training"
             )
         blobs = [named[key] for key in layer.blobs.values()]
         stored[layer.name] = StoredLayer(layer.name, layer.type, blobs)
     if not stored:
         raise InputError(
-            f"{path}: none of its tensors ({', '.join(list(named)[:3])}, …) belongs to "
+            f"{path}: none of its tensors ({', '.join(list(named)[:3])}, …) belong to "
             f"{nets[0].path}; give the model that it was made from"
         )
     return list(stored.values())
-
-
-# --- Writing --------------------------------------------------------------------------------------
-
-
-class Content(NamedTuple):
-    """What a file of weights is written from.
-
-    stored: every layer with blobs. nets: the model's nets by phase, "deploy" and perhaps "train".
-    metadata: text to keep with the weights where the format can.
-    """
-
-    stored: Stored
-    nets: dict[str, Net]
-    metadata: dict[str, str]
-
-
-def write_npz(path: Path, content: Content) -> None:
-    np.savez(path, **_caffe_names(content.stored))
-
-
-def write_safetensors(path: Path, content: Content) -> None:
-    from safetensors.numpy import save_file
-
-    named = {name: np.ascontiguousarray(a) for name, a in _caffe_names(content.stored).items()}
-    save_file(named, path, content.metadata)
-
-
-def write_hdf5(path: Path, content: Content) -> None:
-    """Caffe's own HDF5 weights."""
-    import h5py
-
-    with h5py.File(path, "w") as file:
-        data = file.create_group("data")
-        for name, array in _caffe_names(content.stored).items():
-            layer, index = name.rsplit("/", 1)
-            if "/" in layer:
-                raise InputError(
-                    f'layer "{layer}" has a slash in its name, which Caffe cannot read back from '
-                    "HDF5; convert to npz or safetensors"
-                )
-            data.require_group(layer).create_dataset(index, data=array)
-
-
-def write_caffe(path: Path, content: Content) -> None:
-    """A caffemodel; layers have the parameters that the model's nets give them."""
-    messages: dict[str, LayerParameter] = {}
-    for net in content.nets.values():
-        messages |= {layer.name: layer.message for layer in net.layers}
-    layers = [
-        (messages.get(x.name) or LayerParameter(name=x.name, type=x.type), x.blobs)
-        for x in content.stored
-    ]
-    write_caffemodel(path, content.nets["deploy"].name, layers)
-
-
-def write_torch_safetensors(path: Path, content: Content) -> None:
-    from safetensors.numpy import save_file
-
-    named = {key: np.ascontiguousarray(a) for key, a in _module_names(content).items()}
-    save_file(named, path, content.metadata | {"nets": _descriptions(content)})
-
-
-def write_pth(path: Path, content: Content) -> None:
-    import torch
-
-    tensors = {key: torch.from_numpy(a.copy()) for key, a in _module_names(content).items()}
-    torch.save({"state_dict": tensors, "nets": _descriptions(content), **content.metadata}, path)
-
-
-def _caffe_names(stored: Stored) -> dict[str, np.ndarray]:
-    return {f"{x.name}/{index}": blob for x in stored for index, blob in enumerate(x.blobs)}
-
-
-def _module_names(content: Content) -> dict[str, np.ndarray]:
-    from lglstm.caffe_files import weights_for
-
-    named: dict[str, np.ndarray] = {}
-    for net in content.nets.values():
-        named |= weights_for(net, content.stored, "the weights")
-    return named
-
-
-def _descriptions(content: Content) -> str:
-    return json.dumps({phase: net.description() for phase, net in content.nets.items()})

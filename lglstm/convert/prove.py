@@ -1,0 +1,194 @@
+"""Proves a conversion: both sides run on the same inputs, and every number is compared.
+
+One side is Caffe, or what Caffe computed elsewhere (`samples.Reference`), the other the file that
+was just made. Compared are the net's outputs and what every LG-LSTM layer hands on. Formats of
+weights are also read back and compared bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lglstm.caffe_files import Net
+from lglstm.caffe_files.caffemodel import StoredLayer
+from lglstm.common.errors import InputError
+from lglstm.convert.caffe_process import Blobs, caffe_is_there, caffe_version
+from lglstm.convert.options import ConvertOptions
+from lglstm.convert.read import Model, read_weights
+from lglstm.convert.runtimes import run_onnx, run_torch, run_weights_by_caffe
+from lglstm.convert.samples import Reference, Sample, make_samples
+from lglstm.convert.write import is_installed
+
+TOLERANCE = 1e-4
+"""The largest allowed difference, relative to the largest number of the blob."""
+
+_REPORT = "report this as an error of the converter"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far one blob of one sample is off. `largest` is the largest number of the reference."""
+
+    sample: str
+    blob: str
+    largest: float
+    absolute: float
+    relative: float
+
+    @property
+    def passed(self) -> bool:
+        return self.relative <= TOLERANCE  # False for NaN
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What was compared with what; all differences are within the tolerance.
+
+    exact_blobs: how many blobs the result holds bit for bit; None for formats that compute the same
+    from other numbers.
+    """
+
+    reference: str
+    differences: list[Difference]
+    exact_blobs: int | None
+
+    def as_json(self) -> dict[str, Any]:
+        report: dict[str, Any] = {"tolerance": TOLERANCE, "reference": self.reference}
+        if self.exact_blobs is not None:
+            report["exact_blobs"] = self.exact_blobs
+        return report | {
+            "differences": [asdict(d) | {"passed": d.passed} for d in self.differences]
+        }
+
+
+def prove(model: Model, path: Path, options: ConvertOptions, say: Callable[[str], None]) -> Proof:
+    """Compare the file that was made with its source. Raises InputError if they differ.
+
+    path: where the file is now; messages call it options.output, where it will be.
+    """
+    stored: list[StoredLayer] = []
+    exact_blobs = None
+    if options.format != "onnx":
+        say(f"reading back {options.output}")
+        stored = read_weights(path, tuple(model.nets.values())).stored
+        exact_blobs = _compare_bits(model, stored, options)
+    by_caffe = options.format not in ("onnx", "pytorch")
+    if by_caffe and not caffe_is_there():
+        return Proof("none: no Caffe here", [], exact_blobs)
+    expected = expected_outputs(model, options, say)
+    say(f"running and comparing {options.output}")
+    wanted = compared_blobs(model.deploy)
+    if options.format == "onnx":
+        outputs = run_onnx(path, expected.samples, wanted)
+    elif options.format == "pytorch":
+        from lglstm.convert.torch import load
+
+        outputs = run_torch(load(path), expected.samples, wanted)
+    else:
+        outputs = run_weights_by_caffe(path, stored, model.nets, expected.samples, wanted)
+    differences = compare(expected.samples, expected.outputs, outputs)
+    _check_passed(differences, options)
+    return Proof(expected.by, differences, exact_blobs)
+
+
+class Expected(NamedTuple):
+    """The side to compare with: samples, what they should give, and by whom."""
+
+    samples: list[Sample]
+    outputs: list[Blobs]
+    by: str
+
+
+def expected_outputs(model: Model, options: ConvertOptions, say: Callable[[str], None]) -> Expected:
+    """Take the stored reference, or run the source where it comes from: in PyTorch or in Caffe."""
+    if options.reference is not None:
+        reference = Reference.load(options.reference)
+        reference.check_made_from(model, options.reference)
+        by = f"stored reference {options.reference}"
+        return Expected(reference.samples, reference.outputs, by)
+    by_torch = model.from_modules and options.format != "onnx" and is_installed("torch")
+    if not by_torch and not caffe_is_there():
+        raise InputError(
+            "the Python package caffe is not installed here, so there is no Caffe to compare with; "
+            "give --reference FILE, made where Caffe is installed by `lglstm convert … --to "
+            "reference`, or ask for --no-verify"
+        )
+    samples = make_samples(model.deploy, options.photo, options.any_size)
+    wanted = compared_blobs(model.deploy)
+    say(f"running the source, {sum(len(sample.names) for sample in samples)} images")
+    if by_torch:
+        from lglstm.convert.torch import Net as TorchNet
+
+        net = TorchNet(model.deploy.description()).load_weights(model.weights).eval()
+        return Expected(samples, run_torch(net, samples, wanted), "PyTorch on the source")
+    outputs = run_weights_by_caffe(model.weights_path, model.stored, model.nets, samples, wanted)
+    return Expected(samples, outputs, f"Caffe {caffe_version()}")
+
+
+def compared_blobs(net: Net) -> list[str]:
+    """The net's outputs, and the tops of every LG-LSTM layer."""
+    cells = [blob for x in net.layers if x.type.startswith("LGLSTM") for blob in x.tops]
+    return [*net.outputs, *(blob for blob in cells if blob not in net.outputs)]
+
+
+def compare(
+    samples: Sequence[Sample], expected: Sequence[Blobs], made: Sequence[Blobs]
+) -> list[Difference]:
+    """One Difference for each image and each blob that `made` has."""
+    differences = []
+    for sample, reference, result in zip(samples, expected, made, strict=True):
+        for blob, array in result.items():
+            if array.shape != reference[blob].shape:
+                raise InputError(
+                    f"{blob} came out with the shape {list(array.shape)}, in Caffe it is "
+                    f"{list(reference[blob].shape)}; {_REPORT}"
+                )
+            pairs = [(reference[blob], array)]
+            if len(sample.names) > 1:
+                pairs = list(zip(reference[blob], array, strict=True))
+            for name, (one, other) in zip(sample.names, pairs, strict=True):
+                differences.append(_difference(name, blob, one, other))
+    return differences
+
+
+def _difference(sample: str, blob: str, expected: np.ndarray, made: np.ndarray) -> Difference:
+    largest = float(np.abs(expected).max(initial=0))
+    with np.errstate(invalid="ignore"):
+        absolute = float(np.abs(made - expected).max(initial=0))
+    relative = absolute / largest if largest > 0 else absolute
+    return Difference(sample, blob, largest, absolute, relative)
+
+
+def _check_passed(differences: Sequence[Difference], options: ConvertOptions) -> None:
+    failed = [difference for difference in differences if not difference.passed]
+    if failed:
+        worst = max(failed, key=lambda d: d.relative if d.relative == d.relative else np.inf)
+        raise InputError(
+            f"{options.output}: the proof failed and nothing was written: {worst.blob} differs by "
+            f"{worst.relative:.1e} of its largest number on {worst.sample}, allowed is "
+            f"{TOLERANCE:g}; if the net is sound, {_REPORT}"
+        )
+
+
+def _compare_bits(model: Model, stored: Sequence[StoredLayer], options: ConvertOptions) -> int:
+    """How many blobs were read back, all of them bit for bit as they were."""
+    made = {layer.name: layer.blobs for layer in stored}
+    computed = {layer.name for net in model.nets.values() for layer in net.layers}
+    count = 0
+    for layer in model.stored:
+        if options.format == "pytorch" and layer.name not in computed:
+            continue  # what no module computes, such as the data layer's place in the data
+        before = [blob.tobytes() for blob in layer.blobs]
+        after = [blob.tobytes() for blob in made.get(layer.name, [])]
+        if before != after:
+            raise InputError(
+                f'{options.output}: layer "{layer.name}" was not kept bit for bit, nothing was '
+                f"written; {_REPORT}"
+            )
+        count += len(before)
+    return count

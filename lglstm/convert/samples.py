@@ -1,0 +1,149 @@
+"""What both sides of a proof run on, and the outputs of one side, stored for another machine."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lglstm.caffe_files import Net
+from lglstm.common.errors import InputError
+from lglstm.common.files import atomic_path
+from lglstm.common.images import read_photo
+from lglstm.common.preprocessing import resize_photo, to_blob
+from lglstm.convert.caffe_process import Blobs
+from lglstm.convert.read import Model
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One run of the net: its input blobs, and for photos the (B, H, W, 3) uint8 BGR.
+
+    names: what each image of the batch is; a single name is that of the whole batch.
+    """
+
+    names: tuple[str, ...]
+    blobs: Blobs
+    photos: np.ndarray | None = None
+
+
+def make_samples(net: Net, photo: Path | None, any_size: bool, seed: int = 0) -> list[Sample]:
+    """What to compare on: noise and a real photo in one batch, and noise of another size.
+
+    Two different images in a batch show whether they are kept apart. Nets that take no photo get
+    noise alone.
+    """
+    if len(net.inputs) != 1 or next(iter(net.inputs.values()))[1:2] != (3,):
+        found = [_noise(net, "noise", seed), _noise(net, "more noise", seed + 1)]
+        return found + ([_noise(net, "larger noise", seed + 2, (32, 64))] if any_size else [])
+    rng = np.random.default_rng(seed)
+    ((_, _, height, width),) = net.inputs.values()
+    images = {"noise": rng.integers(0, 256, (height, width, 3), np.uint8)}
+    if (picture := _photo(photo)) is not None:
+        images["photo"] = _stretched(picture, (height, width))
+    else:
+        images["more noise"] = rng.integers(0, 256, (height, width, 3), np.uint8)
+    found = [_photos(net, images)]
+    if any_size:
+        larger = rng.integers(0, 256, (height + 32, width + 64, 3), np.uint8)
+        found.append(_photos(net, {"larger noise": larger}))
+    return found
+
+
+def _noise(net: Net, name: str, seed: int, more: tuple[int, int] = (0, 0)) -> Sample:
+    rng = np.random.default_rng(seed)
+    blobs = {}
+    for blob, shape in net.inputs.items():
+        if len(shape) == 4:
+            shape = (*shape[:2], shape[2] + more[0], shape[3] + more[1])
+        blobs[blob] = rng.standard_normal(shape).astype(np.float32)
+    return Sample((name,), blobs)
+
+
+def _photos(net: Net, images: dict[str, np.ndarray]) -> Sample:
+    photos = np.stack(list(images.values()))
+    data = np.stack([to_blob(photo, photo.shape[:2]) for photo in photos])
+    return Sample(tuple(images), {next(iter(net.inputs)): data}, photos)
+
+
+def _photo(path: Path | None) -> np.ndarray | None:
+    """The user's photo; without one the portrait that scikit-image brings, if it is installed."""
+    if path is not None:
+        return read_photo(path)
+    try:
+        from skimage.data import astronaut
+    except ImportError:
+        return None
+    return astronaut()[..., ::-1]
+
+
+def _stretched(photo: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    resized = resize_photo(np.ascontiguousarray(photo, np.float32), size)
+    return np.rint(resized).clip(0, 255).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Inputs, and what Caffe made of them: a proof for machines without Caffe.
+
+    weights_sha256: of the weights file that it was made from; net: its deploy net's SHA-256.
+    """
+
+    samples: list[Sample]
+    outputs: list[Blobs]
+    weights_sha256: str
+    net_sha256: str
+
+    def save(self, path: Path) -> None:
+        arrays: Blobs = {}
+        for index, (sample, outputs) in enumerate(zip(self.samples, self.outputs, strict=True)):
+            arrays |= {f"in:{index}:{name}": a for name, a in sample.blobs.items()}
+            arrays |= {f"out:{index}:{name}": a for name, a in outputs.items()}
+            if sample.photos is not None:
+                arrays[f"photos:{index}:"] = sample.photos
+        about = {
+            "names": [sample.names for sample in self.samples],
+            "weights_sha256": self.weights_sha256,
+            "net_sha256": self.net_sha256,
+        }
+        arrays["about"] = np.array(json.dumps(about))
+        with atomic_path(path) as temporary:
+            np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
+
+    @classmethod
+    def load(cls, path: Path) -> Reference:
+        """Read what `save` wrote. Raises InputError for any other file."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                about: dict[str, Any] = json.loads(str(file["about"]))
+                names = about["names"]
+                parts: dict[str, list[Blobs]] = {
+                    kind: [{} for _ in names] for kind in ("in", "out", "photos")
+                }
+                for key in file.files:
+                    if key != "about":
+                        kind, index, name = key.split(":", 2)
+                        parts[kind][int(index)][name] = file[key]
+            found = [
+                Sample(tuple(images), blobs, photos.get(""))
+                for images, blobs, photos in zip(names, parts["in"], parts["photos"], strict=True)
+            ]
+            return cls(found, parts["out"], about["weights_sha256"], about["net_sha256"])
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+        except Exception:
+            raise InputError(
+                f"{path}: is not a stored reference; make one with `lglstm convert … --to "
+                "reference` where Caffe is installed"
+            ) from None
+
+    def check_made_from(self, model: Model, path: Path) -> None:
+        """Raise InputError unless it was made from this model; `path` names it in the message."""
+        if (self.weights_sha256, self.net_sha256) != (model.weights_sha256, model.deploy_sha256):
+            raise InputError(
+                f"{path}: was made from other weights or another net than {model.weights_path} and "
+                f"{model.deploy_path}; make it again where Caffe is installed"
+            )

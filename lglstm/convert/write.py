@@ -1,0 +1,171 @@
+"""Writes a model in another format."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from collections.abc import Callable, Container, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from google.protobuf.message import Message
+
+from lglstm.caffe_files import Net, weights_for, write_caffemodel
+from lglstm.caffe_files.caffemodel import StoredLayer
+from lglstm.caffe_files.layer_types import LAYER_TYPES
+from lglstm.caffe_files.schema import LayerParameter
+from lglstm.common.errors import InputError
+from lglstm.convert.options import ConvertOptions
+from lglstm.convert.read import Model
+
+
+class Format(NamedTuple):
+    """The suffixes of its files, the usual one first, and the Python packages that it needs."""
+
+    suffixes: tuple[str, ...]
+    needs: tuple[str, ...] = ()
+
+
+FORMATS = {
+    "pytorch": Format((".safetensors", ".pth", ".pt"), ("torch", "safetensors")),
+    "onnx": Format((".onnx",), ("onnx", "onnxruntime")),
+    "caffemodel": Format((".caffemodel",)),
+    "hdf5": Format((".caffemodel.h5", ".h5", ".hdf5")),
+    "npz": Format((".npz",)),
+    "safetensors": Format((".caffe.safetensors", ".safetensors"), ("safetensors",)),
+}
+REFERENCE_SUFFIXES = (".reference.npz", ".npz")
+"""Of a stored reference (`samples.Reference`), which is made from a model, too."""
+
+
+def write_model(path: Path, model: Model, options: ConvertOptions) -> None:
+    """Write the model to `path` as options.format. Raises InputError if it cannot be."""
+    if options.format == "onnx":
+        _write_onnx(path, model, options)
+    else:
+        _WRITERS[options.format](path, model)
+
+
+def default_output(weights: Path, suffix: str) -> Path:
+    """Beside the weights, with another suffix; never the weights themselves."""
+    name = weights.name
+    for known in (".caffe.safetensors", ".caffemodel.h5", weights.suffix):
+        name = name.removesuffix(known)
+    output = weights.with_name(name + suffix)
+    return weights.with_name(f"{name}.converted{suffix}") if output == weights else output
+
+
+def supported_layers(name: str) -> Container[str]:
+    """The layer types that can be written in a format."""
+    if name == "onnx":
+        from lglstm.convert.onnx_graph import SUPPORTED
+
+        return SUPPORTED
+    return LAYER_TYPES
+
+
+def check_installed(name: str) -> None:
+    """Raise InputError with the Python packages that the format needs and that are missing."""
+    missing = [package for package in FORMATS[name].needs if not is_installed(package)]
+    if missing:
+        raise InputError(
+            f"--to {name}: needs the Python package{'s' * (len(missing) > 1)} "
+            f"{' and '.join(missing)}; install with pip install {' '.join(missing)}"
+        )
+
+
+def is_installed(package: str) -> bool:
+    try:
+        importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+# --- One function a format ------------------------------------------------------------------------
+
+
+def _write_onnx(path: Path, model: Model, options: ConvertOptions) -> None:
+    from lglstm.convert.onnx_graph import to_onnx
+
+    graph = to_onnx(
+        model.deploy,
+        model.weights,
+        any_size=options.any_size,
+        preprocessing=options.preprocessing,
+        metadata=model.metadata,
+    )
+    path.write_bytes(graph.SerializeToString())
+
+
+def _write_pytorch(path: Path, model: Model) -> None:
+    nets = json.dumps({phase: net.description() for phase, net in model.nets.items()})
+    weights: dict[str, np.ndarray] = {}
+    for net in model.nets.values():
+        weights |= weights_for(net, model.stored, "the weights")
+    if path.suffix in (".pth", ".pt"):
+        import torch
+
+        tensors = {key: torch.from_numpy(array.copy()) for key, array in weights.items()}
+        torch.save({"state_dict": tensors, "nets": nets, **model.metadata}, path)
+    else:
+        _save_safetensors(path, weights, model.metadata | {"nets": nets})
+
+
+def _write_caffemodel(path: Path, model: Model) -> None:
+    write_for_caffe(path, model.stored, model.nets)
+
+
+def write_for_caffe(path: Path, stored: Sequence[StoredLayer], nets: Mapping[str, Net]) -> None:
+    """A caffemodel; layers have the parameters that the nets give them."""
+    messages: dict[str, Message] = {}
+    for net in nets.values():
+        messages |= {layer.name: layer.message for layer in net.layers}
+    layers = [
+        (messages.get(x.name) or LayerParameter(name=x.name, type=x.type), x.blobs) for x in stored
+    ]
+    write_caffemodel(path, nets["deploy"].name, layers)
+
+
+def _write_hdf5(path: Path, model: Model) -> None:
+    """Caffe's own HDF5 weights."""
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        data = file.create_group("data")
+        for name, array in _caffe_names(model).items():
+            layer, index = name.rsplit("/", 1)
+            if "/" in layer:
+                raise InputError(
+                    f'layer "{layer}" has a slash in its name, which Caffe cannot read back from '
+                    "HDF5; convert to npz or safetensors"
+                )
+            data.require_group(layer).create_dataset(index, data=array)
+
+
+def _write_npz(path: Path, model: Model) -> None:
+    np.savez(path, **_caffe_names(model))  # type: ignore[arg-type]
+
+
+def _write_safetensors(path: Path, model: Model) -> None:
+    _save_safetensors(path, _caffe_names(model), model.metadata)
+
+
+_WRITERS: dict[str, Callable[[Path, Model], None]] = {
+    "pytorch": _write_pytorch,
+    "caffemodel": _write_caffemodel,
+    "hdf5": _write_hdf5,
+    "npz": _write_npz,
+    "safetensors": _write_safetensors,
+}
+
+
+def _caffe_names(model: Model) -> dict[str, np.ndarray]:
+    return {f"{x.name}/{index}": blob for x in model.stored for index, blob in enumerate(x.blobs)}
+
+
+def _save_safetensors(path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
+    from safetensors.numpy import save_file
+
+    save_file({k: np.ascontiguousarray(array) for k, array in arrays.items()}, path, metadata)
