@@ -20,7 +20,8 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -46,6 +47,8 @@ OUR_TESTS, ALL_TESTS = "test_lg_lstm.testbin", "test.testbin"
 RECORD = Path("share/lg-lstm/caffe.json")  # in an installation: what it was made from
 SITE_PACKAGES = Path(f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages")
 KEPT_INSTALLATIONS = 5
+STEP = "step "  # how Ninja's lines about its steps begin
+SECONDS_BETWEEN_LINES = 30
 SPACE_MB = 500  # what a first build needs, with its tests
 
 LAUNCHER = """\
@@ -108,7 +111,7 @@ def compiler() -> str:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class BuildSettings:
     """All that decides what comes out of a build."""
 
     tree: Path | None  # the user's own Caffe source; None for Debian's
@@ -116,8 +119,8 @@ class Recipe:
     files: dict[str, object]
 
     @classmethod
-    def here(cls) -> Recipe:
-        """The recipe that this checkout, this environment and this machine ask for."""
+    def here(cls) -> BuildSettings:
+        """The settings that this checkout, this environment and this machine ask for."""
         tree = caffe_source.own_tree()
         tools = {
             "cmake_flags": cmake_flags(),
@@ -154,16 +157,16 @@ def _digest(parts: dict[str, object]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-class Workshop:
+class CaffeBuild:
     """The folders of one build in the cache."""
 
-    def __init__(self, recipe: Recipe, cache: Path) -> None:
-        self.recipe = recipe
+    def __init__(self, settings: BuildSettings, cache: Path) -> None:
+        self.settings = settings
         self.downloads = cache / "downloads"
-        self.folder = cache / "caffe" / recipe.build_key
+        self.folder = cache / "caffe" / settings.build_key
         self.source = self.folder / "source"
         self.build = self.folder / "build"
-        self.installation = self.folder / recipe.install_key
+        self.installation = self.folder / settings.install_key
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -185,7 +188,7 @@ class Workshop:
             yield
 
     def installed(self) -> Path:
-        """The installation for the recipe, from the cache or built now."""
+        """The installation for the settings, from the cache or built now."""
         if not self.installation.exists():
             with self._locked():
                 if not self.installation.exists():
@@ -206,17 +209,17 @@ class Workshop:
         with self._locked():
             self._make(program)
             command = [self.build / "test" / program]
-            if self.recipe.mode == "CPU":
+            if self.settings.mode == "CPU":
                 command.append("--gtest_filter=-*GPU*")
             return subprocess.run(command, cwd=self.source).returncode
 
     def _make(self, *targets: str) -> None:
-        """Bring the source up to date with the recipe, and build `targets` of Ninja."""
+        """Bring the source up to date with the settings, and build `targets` of Ninja."""
         configured = (self.build / "build.ninja").exists()
         if not configured:
             require_space(self.folder, SPACE_MB)
         wanted = self._empty("assembling")
-        caffe_source.assemble(wanted, self.recipe.tree, self.downloads)
+        caffe_source.assemble(wanted, self.settings.tree, self.downloads)
         files_changed = caffe_source.synchronize(wanted, self.source)
         shutil.rmtree(wanted)
         if files_changed or not configured:
@@ -227,23 +230,39 @@ class Workshop:
         _provide_numpy_headers(self.build)
         log = self.folder / "cmake.log"
         command = ["cmake", "-G", "Ninja", "-S", self.source, "-B", self.build, "-Wno-dev"]
-        command += self.recipe.tools["cmake_flags"]
+        command += self.settings.tools["cmake_flags"]
         with log.open("w") as output:
             done = subprocess.run(command, stdout=output, stderr=output, env=self._environment())
         if done.returncode != 0:
             (self.build / "build.ninja").unlink(missing_ok=True)  # the next call configures again
             print(*log.read_text().splitlines()[-30:], sep="\n", file=sys.stderr)
             raise InputError(
-                f"CMake could not configure Caffe: the end of {log} stands above; install what it "
-                "misses and run make setup again"
+                f"CMake could not configure Caffe: the end of {log} is shown above; install what "
+                "it misses and run make setup again"
             )
 
     def _compile(self, *targets: str) -> None:
-        environment = self._environment() | {"NINJA_STATUS": "Caffe [%f/%t] "}
-        if subprocess.run(["ninja", "-C", self.build, *targets], env=environment).returncode != 0:
+        """Run Ninja; the compiler's words go to a log, the screen shows how far it is."""
+        log = self.folder / "compile.log"
+        environment = self._environment() | {"NINJA_STATUS": f"{STEP}%f/%t "}
+        command = ["ninja", "-C", self.build, *targets]
+        with (
+            log.open("w") as output,
+            subprocess.Popen(
+                command,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            ) as ninja,
+        ):
+            for line in _with_progress(ninja.stdout or ()):
+                output.write(line)
+        if ninja.returncode != 0:
+            print(*_first_failure(log.read_text()), sep="\n", file=sys.stderr)
             raise InputError(
-                "Caffe could not be compiled: the first lines after FAILED above say why; repair "
-                "that and run make setup again"
+                f"Caffe could not be compiled: the lines above say why, and {log} holds everything; "
+                "repair that and run make setup again"
             )
 
     def _environment(self) -> dict[str, str]:
@@ -271,7 +290,7 @@ class Workshop:
         shutil.copy(self.build / "include" / "caffe" / "proto" / "caffe_pb2.py", module / "proto")
         record = place / RECORD
         record.parent.mkdir(parents=True)
-        record.write_text(json.dumps(self.recipe.record(), indent=2) + "\n")
+        record.write_text(json.dumps(self.settings.record(), indent=2) + "\n")
         place.rename(self.installation)
 
     def _empty(self, name: str) -> Path:
@@ -286,6 +305,30 @@ class Workshop:
         installations.sort(key=lambda folder: folder.stat().st_mtime, reverse=True)
         for folder in installations[KEPT_INSTALLATIONS:]:
             shutil.rmtree(folder)
+
+
+def _with_progress(lines: Iterable[str]) -> Iterator[str]:
+    """Pass Ninja's lines on, and show its steps: one line that changes, or one each half minute."""
+    terminal, shown = sys.stdout.isatty(), time.monotonic()
+    for line in lines:
+        yield line
+        if not line.startswith(STEP):
+            continue
+        step = f"Caffe {line.removeprefix(STEP).split()[0]}"
+        if terminal:
+            print(f"\r{step} ", end="", flush=True)
+        elif time.monotonic() - shown >= SECONDS_BETWEEN_LINES:
+            print(step, flush=True)
+            shown = time.monotonic()
+    if terminal:
+        print("\r\x1b[K", end="", flush=True)
+
+
+def _first_failure(log: str) -> list[str]:
+    """What Ninja says of the first command that failed, or the end of its log."""
+    lines = log.splitlines()
+    start = next((i for i, line in enumerate(lines) if line.startswith("FAILED:")), -20)
+    return lines[start:][:20]
 
 
 def _provide_numpy_headers(build: Path) -> None:

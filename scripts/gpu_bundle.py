@@ -29,7 +29,7 @@ from pathlib import Path
 import caffe_build
 import caffe_cuda
 import gpu_kit
-from caffe_build import Recipe, Workshop
+from caffe_build import BuildSettings, CaffeBuild
 from gpu_check import KIT
 from lglstm.common.errors import InputError
 
@@ -74,11 +74,11 @@ def make(folder: Path, arch: str, models: list[str], photos: Path | None) -> Non
     cache = caffe_build.cache_folder()
     home = toolkit(cache)
     os.environ |= {"CUDA": "1", "CUDA_ARCH": arch, "CUDA_HOME": str(home)}
-    recipe = Recipe.here()
-    recipe = replace(
-        recipe, tools=recipe.tools | {"cmake_flags": recipe.tools["cmake_flags"] + FLAGS}
+    settings = BuildSettings.here()
+    settings = replace(
+        settings, tools=settings.tools | {"cmake_flags": settings.tools["cmake_flags"] + FLAGS}
     )
-    build = Workshop(recipe, cache).built("caffe.bin", caffe_build.ALL_TESTS)
+    build = CaffeBuild(settings, cache).built("caffe.bin", caffe_build.ALL_TESTS)
     with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
         kit, bundle = Path(temporary, "kit"), Path(temporary, "bundle")
         gpu_kit.make(kit, models, photos)
@@ -86,7 +86,7 @@ def make(folder: Path, arch: str, models: list[str], photos: Path | None) -> Non
         bundle.mkdir()
         pack(kit, bundle / KIT)
         add_scripts(bundle)
-        (bundle / "README.txt").write_text(readme(recipe, arch, kit))
+        (bundle / "README.txt").write_text(readme(settings, arch, kit))
         size = sum(path.stat().st_size for path in bundle.rglob("*") if path.is_file()) / 1e6
         if size > LARGEST:
             raise InputError(f"{folder}: would take {size:.0f} MB; bundle fewer models")
@@ -187,9 +187,9 @@ def add_scripts(bundle: Path) -> None:
     (modules.parent / "__init__.py").write_text('"""See the folder torch."""\n')
 
 
-def readme(recipe: Recipe, arch: str, kit: Path) -> str:
+def readme(settings: BuildSettings, arch: str, kit: Path) -> str:
     """What the folder is, for whoever finds it on another machine."""
-    release = recipe.tools["cuda"]
+    release = settings.tools["cuda"]
     return f"""\
 LG-LSTM in BVLC Caffe: check and time its GPU side, beside PyTorch.
 
@@ -199,9 +199,9 @@ LG-LSTM in BVLC Caffe: check and time its GPU side, beside PyTorch.
 Needs an NVIDIA GPU of compute capability {arch} or higher with a driver for CUDA 13, glibc
 {glibc(kit)} or later, and Python 3.10 or later with PyTorch for CUDA 13.
 
-Built with CUDA {release} and {recipe.tools["compiler"]}
-from {recipe.files["source"]}, this project's layers
-(SHA-256 {recipe.files["overlay_sha256"]}) and patches.
+Built with CUDA {release} and {settings.tools["compiler"]}
+from {settings.files["source"]}, this project's layers
+(SHA-256 {settings.files["overlay_sha256"]}) and patches.
 
 {KIT} holds nets, pictures, Caffe and its tests. To use them by hand, unpack it and let
 LD_LIBRARY_PATH name its lib/ and the folders of PyTorch's CUDA (…/site-packages/nvidia/*/lib).

@@ -294,8 +294,10 @@ def checkout_kit(folder: Path, models: list[str]) -> Path:
     import gpu_kit
 
     gpu_kit.make(folder, models)
-    recipe = caffe_build.Recipe.here()
-    tests = caffe_build.Workshop(recipe, caffe_build.cache_folder()).built(caffe_build.OUR_TESTS)
+    settings = caffe_build.BuildSettings.here()
+    tests = caffe_build.CaffeBuild(settings, caffe_build.cache_folder()).built(
+        caffe_build.OUR_TESTS
+    )
     (folder / "bin").mkdir()
     (folder / "bin" / "caffe").symlink_to(Path(sys.prefix) / "bin" / "caffe")
     (folder / "bin" / caffe_build.OUR_TESTS).symlink_to(tests / "test" / caffe_build.OUR_TESTS)

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 import caffe_build
-from caffe_build import Recipe, Workshop
+from caffe_build import BuildSettings, CaffeBuild
 from lglstm.common.errors import InputError
 
 
@@ -25,14 +25,14 @@ def main() -> int:
     parser.add_argument("step", choices=["install", "test", "test-all"])
     step = parser.parse_args().step
     try:
-        recipe = Recipe.here()
-        workshop = Workshop(recipe, caffe_build.cache_folder())
+        settings = BuildSettings.here()
+        build = CaffeBuild(settings, caffe_build.cache_folder())
         if step == "test":
-            return workshop.run_tests(caffe_build.OUR_TESTS)
+            return build.run_tests(caffe_build.OUR_TESTS)
         if step == "test-all":
-            return workshop.run_tests(caffe_build.ALL_TESTS)
-        if caffe_build.installed_key(Path(sys.prefix)) != recipe.install_key:
-            caffe_build.install(workshop.installed(), Path(sys.prefix))
+            return build.run_tests(caffe_build.ALL_TESTS)
+        if caffe_build.installed_key(Path(sys.prefix)) != settings.install_key:
+            caffe_build.install(build.installed(), Path(sys.prefix))
             print(f"Caffe is installed in {sys.prefix}")
         return 0
     except InputError as error:

@@ -267,17 +267,17 @@ def test_a_change_of_ours_makes_another_installation_of_the_same_build(tmp_path:
     (tmp_path / "layer.cpp").write_text("int one;")
     tools = {"cmake_flags": ["-DCPU_ONLY=ON"], "compiler": "g++ 12"}
 
-    def recipe(**changed: object) -> caffe_build.Recipe:
+    def settings(**changed: object) -> caffe_build.BuildSettings:
         files = {"source": "Debian", "overlay_sha256": caffe_source.tree_digest(tmp_path)}
-        return caffe_build.Recipe(None, tools | changed, files)
+        return caffe_build.BuildSettings(None, tools | changed, files)
 
-    before = recipe()
+    before = settings()
     (tmp_path / "layer.cpp").write_text("int two;")
-    after, other_compiler = recipe(), recipe(compiler="g++ 13")
+    after, other_compiler = settings(), settings(compiler="g++ 13")
     assert before.build_key == after.build_key != other_compiler.build_key
     assert before.install_key != after.install_key
     (tmp_path / "layer.cpp").rename(tmp_path / "renamed.cpp")
-    assert recipe().install_key != after.install_key
+    assert settings().install_key != after.install_key
 
 
 def test_install_replaces_whole_files(tmp_path: Path) -> None:
