@@ -28,14 +28,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lglstm.common.lg_lstm_shapes import DIRECTIONS, LSTM_GATES, TRANSITION_GATES
+
 Array = NDArray[np.floating]
-
-# Where the hidden cells of each spatial LSTM come from, as (row, column) offsets in raster order.
-_ALL = [(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)]
-DIRECTIONS = {8: _ALL, 4: _ALL[:4], 2: [(-1, 0), (0, -1)]}
-
-LSTM_GATES = 4  # u, f, o, c
-TRANSITION_GATES = 3  # u, o, c: with zero memory the forget gate multiplies nothing
 
 
 def sigmoid(x: Array) -> Array:

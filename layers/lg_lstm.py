@@ -23,11 +23,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from lglstm.common.errors import InputError
+from lglstm.common.lg_lstm_shapes import DIRECTIONS, LGLSTMShapes
 from lglstm.common.rules import TRUTH, Rule, check, one_of, parse_object, whole
 from lglstm.layers.equations import (
-    DIRECTIONS,
-    LSTM_GATES,
-    TRANSITION_GATES,
     Array,
     Forward,
     LGLSTMOptions,
@@ -116,6 +114,12 @@ class _LGLSTMLayer(PythonLayer):
         """Shapes of the weights, in the order of their blobs; a bias has one axis less."""
         raise NotImplementedError
 
+    @property
+    def shapes(self) -> LGLSTMShapes:
+        """The shapes that follow from the options, biases left out."""
+        o = self.options
+        return LGLSTMShapes(o.num_output, o.neighbors, o.global_grid, o.share_spatial)
+
     def setup(self, bottom: Blobs, top: Blobs) -> None:
         self.label = f"{self.TYPE} layer (Python)"
         self.options = parse_options(self.label, self.param_str)
@@ -191,8 +195,7 @@ class LGLSTMTransition(_LGLSTMLayer):
             raise InputError(f"{self.label}: the bottom is x; given are {given}")
 
     def weight_shapes(self, bottom: Blobs) -> list[tuple[int, ...]]:
-        o = self.options
-        return [(o.lstms, TRANSITION_GATES * o.num_output, bottom[0].data.shape[1])]
+        return [*self.shapes.transition_blobs(bottom[0].data.shape[1]).values()]
 
     def check_bottoms(self, bottom: Blobs) -> None:
         shape = bottom[0].data.shape
@@ -229,9 +232,7 @@ class LGLSTM(_LGLSTMLayer):
         self.check_count("bottom", given, 3 if self.options.global_grid else 2)
 
     def weight_shapes(self, bottom: Blobs) -> list[tuple[int, ...]]:
-        o = self.options
-        shape = (LSTM_GATES * o.num_output, (o.global_grid**2 + o.lstms) * o.num_output)
-        return [(1 if o.share_spatial else o.neighbors, *shape), shape]
+        return [*self.shapes.layer_blobs().values()]
 
     def check_bottoms(self, bottom: Blobs) -> None:
         o = self.options

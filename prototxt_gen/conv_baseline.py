@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+from math import prod
 
+from lglstm.common.lg_lstm_shapes import LGLSTMShapes
 from lglstm.prototxt_gen.options import Demo
 
 
 def lg_lstm_weights(options: Demo) -> int:
     """Weights of transition, LG-LSTM layers and classifiers on top of the last convolution."""
-    d, lstms, grid = options.hidden, options.lstms, options.global_grid
+    shapes = LGLSTMShapes(
+        options.hidden,
+        options.neighbors,
+        options.global_grid,
+        options.share_spatial,
+        options.bias_term,
+    )
     layers, classes = options.lg_lstm_layers, options.num_classes
-    inputs = (grid**2 + lstms) * d  # length of H, Eq. (3)
-    bias = int(options.bias_term)
-    transition = lstms * 3 * d * (options.widths[-1] + bias)
-    spatial = (1 if options.share_spatial else options.neighbors) * 4 * d * (inputs + bias)
-    depth = 4 * d * (inputs + bias)
-    stack = (spatial + depth) * (1 if options.share_layers else layers)
-    return transition + stack + layers * classes * (inputs + 1)
+    transition = sum(map(prod, shapes.transition_blobs(options.widths[-1]).values()))
+    layer = sum(map(prod, shapes.layer_blobs().values()))
+    stack = layer * (1 if options.share_layers else layers)
+    return transition + stack + layers * classes * (shapes.inputs + 1)
 
 
 def convolution_weights(options: Demo, filters: int) -> int:

@@ -13,8 +13,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch
 
+from lglstm.caffe_files.costs import MeasuredLayer
 from lglstm.common.files import atomic_path
-from lglstm.prototxt_gen.shapes import Layer, lstm_param
 from lglstm.prototxt_gen.summary import Summary, group
 
 COLORS = {
@@ -38,7 +38,7 @@ class Block:
 
     key: str
     part: str
-    layers: list[Layer] = field(default_factory=list)
+    layers: list[MeasuredLayer] = field(default_factory=list)
     x: float = 0.0
     y: float = 0.0
     height: float = 0.0
@@ -46,8 +46,8 @@ class Block:
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the maps that the block computes; 1×1 for vectors."""
-        learned = [layer for layer in self.layers if layer.cost.params and not layer.is_fixed]
-        tops = [layer.cost.tops[0] for layer in learned or self.layers]
+        learned = [layer for layer in self.layers if layer.blobs and not layer.is_fixed]
+        tops = [layer.tops[0] for layer in learned or self.layers]
         shapes = [shape for shape in tops if len(shape) > 2]
         return shapes[-1][2:] if shapes else (1, 1)
 
@@ -78,15 +78,15 @@ def draw(summary: Summary, destination: Path) -> None:
         figure.savefig(temporary)
 
 
-def collect(layers: list[Layer]) -> dict[str, Block]:
+def collect(layers: list[MeasuredLayer]) -> dict[str, Block]:
     """Group the layers of a net into blocks, in order of their first layer."""
     blocks: dict[str, Block] = {}
     stage = ""
     for layer in layers:
         part = group(layer)
-        if layer.kind in ("Silence", "ImageLabels", "Accuracy"):
+        if layer.type in ("Silence", "ImageLabels", "Accuracy"):
             continue
-        if part == "backbone" and layer.kind in ("Convolution", "Deconvolution"):
+        if part == "backbone" and layer.type in ("Convolution", "Deconvolution"):
             # conv4_1, conv4_2 → conv4; up3_whole begins decoder3
             stage = re.sub(r"_(\d+|whole)$", "", layer.name).replace("up", "decoder")
         number = re.search(r"\d+", layer.name)
@@ -104,11 +104,14 @@ def collect(layers: list[Layer]) -> dict[str, Block]:
 def connections(blocks: dict[str, Block]) -> list[Link]:
     """List pairs of blocks of which the second reads what the first makes."""
     makers = {
-        top: block for block in blocks.values() for layer in block.layers for top in layer.proto.top
+        top: block
+        for block in blocks.values()
+        for layer in block.layers
+        for top in layer.message.top
     }
     pairs = {}
     for block in blocks.values():
-        for bottom in (bottom for layer in block.layers for bottom in layer.proto.bottom):
+        for bottom in (bottom for layer in block.layers for bottom in layer.message.bottom):
             maker = makers.get(bottom)
             if maker and maker is not block and bottom != "label":
                 pairs[maker.key, block.key] = (maker, block)
@@ -175,42 +178,43 @@ def paint(axes, block: Block) -> None:
 def words(block: Block) -> list[str]:
     """The words in a block: its name, then what it holds."""
     name = block.key.replace("_", r"\_")
-    kinds = [layer for layer in block.layers if layer.cost.params and not layer.is_fixed]
+    kinds = [layer for layer in block.layers if layer.blobs and not layer.is_fixed]
     if block.part == "data":
         return ["image", "BGR", "− mean"]
     if block.part == "LG-LSTM":
         return [rf"LG{{-}}LSTM\ {block.key.removeprefix('lg_lstm')}", *lstm_words(block)]
     if block.part == "image labels":
-        return ["labels", "FC, softmax", f"{block.layers[-1].cost.tops[0][1]} values"]
+        return ["labels", "FC, softmax", f"{block.layers[-1].tops[0][1]} values"]
     if block.part == "loss":
         return [name]
     if block.part == "transition":
         return ["transition", *lstm_words(block)]
     if block.part == "prediction":
-        return [name, "1×1", str(kinds[0].cost.tops[0][1])]
+        return [name, "1×1", str(kinds[0].tops[0][1])]
     return [name, *convolution_words(kinds), *extras(block)]
 
 
 def lstm_words(block: Block) -> list[str]:
     """How many LSTMs of how many cells, and the grid of the global cells."""
-    param = lstm_param(block.layers[0].proto)
-    grid = f"global {param.global_grid}×{param.global_grid}" if param.global_grid else "no global"
-    return [f"{param.neighbors} + 1 LSTMs", f"{param.num_output} cells", grid]
+    options = block.layers[0].options
+    size = options["global_grid"]
+    grid = f"global {size}×{size}" if size else "no global"
+    return [f"{options['neighbors']} + 1 LSTMs", f"{options['num_output']} cells", grid]
 
 
-def convolution_words(layers: list[Layer]) -> list[str]:
+def convolution_words(layers: list[MeasuredLayer]) -> list[str]:
     """`2 × 5×5` and the filters, for the convolutions of a block."""
-    kernels = [layer.cost.params[0][-1] for layer in layers]
-    filters = list(dict.fromkeys(layer.cost.params[0][0] for layer in layers))
+    kernels = [layer.blobs[0][-1] for layer in layers]
+    filters = list(dict.fromkeys(layer.blobs[0][0] for layer in layers))
     count = f"{len(layers)} × " if len(layers) > 1 else ""
     lines = [f"{count}{kernels[0]}×{kernels[0]}", ", ".join(map(str, filters))]
-    dilation = max((*layer.proto.convolution_param.dilation, 1)[0] for layer in layers)
+    dilation = max(layer.options["dilation"][0] for layer in layers)
     return lines + ([f"dilated {dilation}"] if dilation > 1 else [])
 
 
 def extras(block: Block) -> list[str]:
     """The other things worth a word in a backbone block."""
-    kinds = [layer.kind for layer in block.layers]
+    kinds = [layer.type for layer in block.layers]
     shown = (("Pooling", "pool"), ("Dropout", "dropout"), ("Eltwise", "+ sum"))
     return [word for kind, word in shown if kind in kinds]
 
@@ -251,7 +255,7 @@ def bracket(axes, blocks: dict[str, Block]) -> None:
     y = first.height / 2 + 0.42
     left, right = first.x - WIDTH / 2, last.x + WIDTH / 2
     axes.plot([left, left, right, right], [y, y + 0.12, y + 0.12, y], color="#555555", lw=0.9)
-    shapes = [" × ".join(map(str, s)) for s in first.layers[0].cost.params]
+    shapes = [" × ".join(map(str, s)) for s in first.layers[0].blobs]
     shared = first.layers[0].param_names[0] == last.layers[0].param_names[0]
     words = "shared weights" if shared else "each with weights"
     text = f"{words} {' and '.join(shapes)}"

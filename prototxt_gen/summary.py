@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
-from caffe.proto import caffe_pb2
-
-from lglstm.prototxt_gen.shapes import Layer, measure, read_net
+from lglstm.caffe_files.costs import MeasuredLayer, measure
+from lglstm.caffe_files.prototxt import read_prototxt
+from lglstm.caffe_files.schema import NetParameter
 
 BYTES = 4  # Caffe trains in float32
 WEIGHT_COPIES = 3  # values, gradients, momentum
@@ -39,7 +39,7 @@ class Summary:
     """
 
     name: str
-    layers: list[Layer]
+    layers: list[MeasuredLayer]
     batch: int
     weights: int
     multiply_adds: int
@@ -68,35 +68,35 @@ class Summary:
 def summarize(folder: Path) -> Summary:
     """Measure `folder/train.prototxt`, and test.prototxt beside it."""
     return summarize_nets(
-        folder.name, read_net(folder / "train.prototxt"), read_net(folder / "test.prototxt")
+        folder.name,
+        read_prototxt(folder / "train.prototxt", "TRAIN")[0],
+        read_prototxt(folder / "test.prototxt")[0],
     )
 
 
-def summarize_nets(
-    name: str, train_net: caffe_pb2.NetParameter, test_net: caffe_pb2.NetParameter
-) -> Summary:
+def summarize_nets(name: str, train_net: NetParameter, test_net: NetParameter) -> Summary:
     """Measure a training net and the test net that Caffe keeps beside it."""
     layers, test = measure(train_net), measure(test_net)
-    batch = layers[0].cost.tops[0][0]
+    batch = layers[0].tops[0][0]
     return Summary(
         name=name,
         layers=layers,
         batch=batch,
         weights=sum(own_weights(layers).values()),
-        multiply_adds=sum(layer.cost.multiply_adds for layer in layers) // batch,
+        multiply_adds=sum(layer.multiply_adds for layer in layers) // batch,
         activation_bytes=training_bytes(layers),
         test_bytes=BYTES * (sum(blob_sizes(test).values()) + workspaces(test)),
     )
 
 
-def own_weights(layers: list[Layer]) -> dict[str, int]:
+def own_weights(layers: list[MeasuredLayer]) -> dict[str, int]:
     """Learnable weights per layer; a shared blob counts where it comes first."""
     seen: set[str] = set()
     own = {}
     for layer in layers:
         fresh = [
             prod(shape)
-            for name, shape in zip(layer.param_names, layer.cost.params, strict=True)
+            for name, shape in zip(layer.param_names, layer.blobs, strict=True)
             if name not in seen and not layer.is_fixed
         ]
         own[layer.name] = sum(fresh)
@@ -104,16 +104,16 @@ def own_weights(layers: list[Layer]) -> dict[str, int]:
     return own
 
 
-def blob_sizes(layers: list[Layer]) -> dict[str, int]:
+def blob_sizes(layers: list[MeasuredLayer]) -> dict[str, int]:
     """Values per blob; a layer that works in place adds none."""
     return {
         top: prod(shape)
         for layer in layers
-        for top, shape in zip(layer.proto.top, layer.cost.tops, strict=True)
+        for top, shape in zip(layer.message.top, layer.tops, strict=True)
     }
 
 
-def training_bytes(layers: list[Layer]) -> int:
+def training_bytes(layers: list[MeasuredLayer]) -> int:
     """Blobs, their gradients and the workspaces of a forward and backward pass.
 
     A blob that several layers read is split: every reader has a gradient of its own.
@@ -122,10 +122,10 @@ def training_bytes(layers: list[Layer]) -> int:
     readers = Counter(
         bottom
         for layer in layers
-        for bottom in dict.fromkeys(layer.proto.bottom)
-        if bottom not in layer.proto.top
+        for bottom in dict.fromkeys(layer.message.bottom)
+        if bottom not in layer.message.top
     )
-    data = layers[0].proto.top  # images and labels have no gradient
+    data = layers[0].message.top  # images and labels have no gradient
     gradients = {
         blob: size * (1 if readers[blob] <= 1 else 1 + readers[blob])
         for blob, size in sizes.items()
@@ -134,14 +134,14 @@ def training_bytes(layers: list[Layer]) -> int:
     return BYTES * (sum(sizes.values()) + sum(gradients.values()) + workspaces(layers))
 
 
-def workspaces(layers: list[Layer]) -> int:
+def workspaces(layers: list[MeasuredLayer]) -> int:
     """Values that layers hold beside their blobs."""
-    return sum(layer.cost.workspace for layer in layers)
+    return sum(layer.workspace for layer in layers)
 
 
-def group(layer: Layer) -> str:
+def group(layer: MeasuredLayer) -> str:
     """The part of the net that a layer belongs to, one of GROUPS."""
-    kind, name = layer.kind, layer.name
+    kind, name = layer.type, layer.name
     if kind in ("SegData", "Input", "Power"):
         return "data"
     if kind == "LGLSTMTransition":
@@ -159,20 +159,20 @@ def group(layer: Layer) -> str:
     return "backbone"
 
 
-def layer_row(summary: Summary, layer: Layer) -> dict:
+def layer_row(summary: Summary, layer: MeasuredLayer) -> dict:
     """One layer as plain values."""
     own = own_weights(summary.layers)[layer.name]
     return {
         "name": layer.name,
-        "type": layer.kind,
+        "type": layer.type,
         "group": group(layer),
-        "tops": {top: list(s) for top, s in zip(layer.proto.top, layer.cost.tops, strict=True)},
-        "weight_shapes": [list(shape) for shape in layer.cost.params],
+        "tops": {top: list(s) for top, s in zip(layer.message.top, layer.tops, strict=True)},
+        "weight_shapes": [list(shape) for shape in layer.blobs],
         "weights": own,
-        "shared_weights": sum(map(prod, layer.cost.params)) - own,
-        "multiply_adds_per_image": layer.cost.multiply_adds // summary.batch,
-        "lr_mult": [param.lr_mult for param in layer.proto.param],
-        "decay_mult": [param.decay_mult for param in layer.proto.param],
+        "shared_weights": sum(map(prod, layer.blobs)) - own,
+        "multiply_adds_per_image": layer.multiply_adds // summary.batch,
+        "lr_mult": [param.lr_mult for param in layer.message.param],
+        "decay_mult": [param.decay_mult for param in layer.message.param],
     }
 
 
@@ -186,7 +186,7 @@ def group_totals(summary: Summary) -> dict[str, dict[str, int]]:
             totals[name] = {
                 "layers": len(members),
                 "weights": sum(own[layer.name] for layer in members),
-                "multiply_adds_per_image": sum(layer.cost.multiply_adds for layer in members)
+                "multiply_adds_per_image": sum(layer.multiply_adds for layer in members)
                 // summary.batch,
             }
     return totals

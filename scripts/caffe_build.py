@@ -261,7 +261,7 @@ class CaffeBuild:
         if ninja.returncode != 0:
             print(*_first_failure(log.read_text()), sep="\n", file=sys.stderr)
             raise InputError(
-                f"Caffe could not be compiled: the lines above say why, and {log} holds everything; "
+                f"Caffe could not be compiled: the lines above say why, all are in {log}; "
                 "repair that and run make setup again"
             )
 

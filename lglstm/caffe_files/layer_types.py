@@ -22,8 +22,8 @@ from typing import NamedTuple
 import numpy as np
 
 from lglstm.caffe_files.schema import LayerParameter, message_class
+from lglstm.common.lg_lstm_shapes import DIRECTIONS, LGLSTMShapes, Shape
 
-Shape = tuple[int, ...]
 Shapes = list[Shape]
 
 
@@ -486,7 +486,7 @@ def _lg_lstm_options(layer: LayerParameter) -> dict:
         options = _python_options(layer)
     else:
         options = _fields(layer.lg_lstm_param, *_LG_LSTM_KEYS)
-    if options["neighbors"] not in (2, 4, 8):
+    if options["neighbors"] not in DIRECTIONS:
         raise LayerError(f"its neighbors is {options['neighbors']}; allowed are 2, 4 and 8")
     if options["num_output"] < 1:
         raise LayerError("its num_output must be positive")
@@ -509,34 +509,26 @@ def _python_options(layer: LayerParameter) -> dict:
     return options
 
 
+def _shapes_of(options: dict) -> LGLSTMShapes:
+    return LGLSTMShapes(*(options[key] for key in _LG_LSTM_KEYS))
+
+
 def _transition_blobs(options: dict, bottoms: Shapes) -> dict[str, Shape]:
-    rows = (options["neighbors"] + 1, 3 * options["num_output"])
-    bias = {"bias": rows} if options["bias_term"] else {}
-    return {"weight": (*rows, bottoms[0][1]), **bias}
+    return _shapes_of(options).transition_blobs(bottoms[0][1])
 
 
 def _lg_lstm_blobs(options: dict, bottoms: Shapes) -> dict[str, Shape]:
-    d, n, grid = (options[name] for name in ("num_output", "neighbors", "global_grid"))
-    inputs = (grid * grid + n + 1) * d
-    sets = 1 if options["share_spatial"] else n
-    blobs = {"spatial": (sets, 4 * d, inputs)}
-    if options["bias_term"]:
-        blobs["spatial_bias"] = (sets, 4 * d)
-    blobs["depth"] = (4 * d, inputs)
-    if options["bias_term"]:
-        blobs["depth_bias"] = (4 * d,)
-    return blobs
+    return _shapes_of(options).layer_blobs()
 
 
 def _transition_tops(options: dict, bottoms: Shapes) -> Shapes:
     if len(bottoms[0]) != 4:
         raise LayerError(f"its bottom has the shape {list(bottoms[0])}, not 4 axes")
     batch, _, height, width = bottoms[0]
-    d, n, grid = (options[name] for name in ("num_output", "neighbors", "global_grid"))
+    grid = options["global_grid"]
     if min(height, width) < grid:
         raise LayerError(f"its {height} x {width} map is smaller than its {grid} x {grid} grid")
-    local = (batch, (n + 1) * d, height, width)
-    return [local, local] + ([(batch, d, grid, grid)] if grid else [])
+    return _shapes_of(options).tops(batch, height, width)
 
 
 def _lg_lstm_tops(options: dict, bottoms: Shapes) -> Shapes:
@@ -644,10 +636,29 @@ SOURCES = ("Input", "SegData", "DummyData")
 # Measures of a test net; they feed nothing.
 IGNORED = ("Accuracy",)
 
-# The Python layers of this repository, by the layer type that they stand for.
-PYTHON_LAYERS = {
-    ("lglstm.layers.lg_lstm", "LGLSTM"): "LGLSTM",
-    ("lglstm.layers.lg_lstm", "LGLSTMTransition"): "LGLSTMTransition",
-    ("lglstm.layers.seg_data", "SegData"): "SegData",
-    ("lglstm.layers.image_labels", "ImageLabels"): "ImageLabels",
+_PYTHON_MODULES = {
+    "LGLSTM": "lg_lstm",
+    "LGLSTMTransition": "lg_lstm",
+    "SegData": "seg_data",
+    "ImageLabels": "image_labels",
 }
+
+PYTHON_LAYERS = {
+    (f"{package}.{module}", layer): layer
+    for layer, module in _PYTHON_MODULES.items()
+    for package in ("lglstm.layers", "layers")
+}
+"""The Python layers of this project by module and class, under today's name and that of 0.1."""
+
+
+def layer_type(layer: LayerParameter) -> str:
+    """The layer's type; for Python layers the type that they implement.
+
+    Raises UnsupportedLayer for a Python layer of somebody else.
+    """
+    if layer.type != "Python":
+        return layer.type
+    source = (layer.python_param.module, layer.python_param.layer)
+    if source not in PYTHON_LAYERS:
+        raise UnsupportedLayer(f"the Python layer {'.'.join(source)} is not one of this project's")
+    return PYTHON_LAYERS[source]

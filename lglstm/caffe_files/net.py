@@ -13,11 +13,11 @@ from lglstm.caffe_files.caffemodel import StoredLayer
 from lglstm.caffe_files.layer_types import (
     IGNORED,
     LAYER_TYPES,
-    PYTHON_LAYERS,
     SOURCES,
     LayerError,
     Shape,
     UnsupportedLayer,
+    layer_type,
 )
 from lglstm.caffe_files.prototxt import read_prototxt
 from lglstm.caffe_files.schema import LayerParameter
@@ -174,12 +174,7 @@ class _Builder:
         return [shape[0] * self.batch_factor, *shape[1:2], *size]
 
     def _type(self, message: LayerParameter) -> str:
-        kind = message.type
-        if kind == "Python":
-            source = (message.python_param.module, message.python_param.layer)
-            kind = PYTHON_LAYERS.get(source)
-            if kind is None:
-                raise UnsupportedLayer(f"the Python layer {'.'.join(source)} cannot be converted")
+        kind = layer_type(message)
         if kind not in LAYER_TYPES or kind not in self.supported:
             raise UnsupportedLayer(
                 "this type cannot be converted; supported are "

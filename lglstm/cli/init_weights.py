@@ -85,9 +85,9 @@ def solver_weights(model: str) -> Path:
 def learnable_shapes(model: str) -> dict[str, tuple[tuple[int, ...], ...]]:
     """Return the shapes of the learnable blobs by layer, of the layers that have any."""
     return {
-        layer.name: layer.cost.params
+        layer.name: layer.blobs
         for layer in training_layers(model)
-        if layer.cost.params and not layer.is_fixed
+        if layer.blobs and not layer.is_fixed
     }
 
 
@@ -97,7 +97,7 @@ def slow_layers_note(model: str, filled: set[str]) -> str:
     slow = [
         name
         for name in ("fc6", "fc7")
-        if name in layers and name not in filled and layers[name].proto.param[0].lr_mult < 1
+        if name in layers and name not in filled and layers[name].message.param[0].lr_mult < 1
     ]
     if not slow:
         return ""
@@ -109,6 +109,7 @@ def slow_layers_note(model: str, filled: set[str]) -> str:
 
 
 def training_layers(model: str) -> list:
-    from lglstm.prototxt_gen.shapes import measure, read_net
+    from lglstm.caffe_files.costs import measure
+    from lglstm.caffe_files.prototxt import read_prototxt
 
-    return measure(read_net(find_model(model, "train").file))
+    return measure(read_prototxt(find_model(model, "train").file, "TRAIN")[0])

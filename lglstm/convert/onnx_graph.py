@@ -29,17 +29,12 @@ from lglstm.caffe_files.layer_types import (
 )
 from lglstm.caffe_files.net import Weights
 from lglstm.common.errors import InputError
+from lglstm.common.lg_lstm_shapes import DIRECTIONS
 from lglstm.common.preprocessing import MEAN_BGR
 
 OPSET = 17  # of 2022: read by every current runtime, ONNX Runtime's browser build included
 IR_VERSION = 8
 
-# Where the N spatial LSTMs receive from (row, column), in the order of the blobs.
-_DIRECTIONS = {
-    8: [(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)],
-    4: [(-1, -1), (-1, 0), (-1, 1), (0, -1)],
-    2: [(-1, 0), (0, -1)],
-}
 _LAST = np.iinfo(np.int64).max
 _FIX_SIZE = "the net is bound to its size, so convert it without --any-size"
 
@@ -404,7 +399,7 @@ def _gates(g: Graph, x: str, sets: int, gates_of_set: int, d: int) -> list[tuple
 
 def _lg_lstm_tops(g: Graph, layer: Layer, hidden: list[str], memory: list[str]) -> list[str]:
     """Hidden cells move to the neighbor that receives them; a pad below zero cuts."""
-    directions = _DIRECTIONS[layer.options["neighbors"]]
+    directions = DIRECTIONS[layer.options["neighbors"]]
     arrivals = [
         g.op("Pad", h, g.ints(0, 0, -dy, -dx, 0, 0, dy, dx))
         for h, (dy, dx) in zip(hidden, directions, strict=False)

@@ -133,7 +133,7 @@ def test_v1_prototxt_is_upgraded_as_caffe_does(tmp_path):
         ("layer { name: 'a' type: 'ReLU' bottom: 'data' top: 'a' relu_parm { } }", "3:"),
         ("layer { name: 'a' type: 'ReLU' bottom: 'date' top: 'a' }", '"date" is no top'),
         ("layer { name: 'a' type: 'Python' bottom: 'data' top: 'a' python_param { module: 'os' "
-         "layer: 'system' } }", "the Python layer os.system cannot be converted"),
+         "layer: 'system' } }", "the Python layer os.system is not one of this project's"),
         ("layer { name: 'a' type: 'Convolution' bottom: 'data' top: 'a' convolution_param { "
          "num_output: 4 kernel_size: 99 } }", "the bottom is too small"),
         ("layer { name: 'a' type: 'LGLSTM' bottom: 'data' bottom: 'data' top: 'l' top: 'm' "

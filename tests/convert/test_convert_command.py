@@ -110,7 +110,7 @@ def test_a_wrong_conversion_is_not_kept(tmp_path, monkeypatch):
     from lglstm.convert import onnx_graph
 
     wrong = {4: [(-1, -1), (-1, 0), (1, -1), (0, -1)]}
-    monkeypatch.setattr(onnx_graph, "_DIRECTIONS", wrong)
+    monkeypatch.setattr(onnx_graph, "DIRECTIONS", wrong)
     before = sorted(tmp_path.iterdir())
     message = convert(
         tmp_path / "net.prototxt", tmp_path / "net.caffemodel", "--to", "onnx", code=1

@@ -12,6 +12,7 @@ import pytest
 from caffe.proto import caffe_pb2
 from click.testing import CliRunner
 
+from lglstm.caffe_files.costs import measure
 from lglstm.cli.main import main
 from lglstm.common.errors import InputError
 from lglstm.common.preprocessing import MEAN_BGR
@@ -27,7 +28,6 @@ from lglstm.convert.init_weights import (
 )
 from lglstm.prototxt_gen.nets import build
 from lglstm.prototxt_gen.options import LargeFOV
-from lglstm.prototxt_gen.shapes import measure
 
 WIDTH = 1 / 16  # conv1 has 4 filters, conv5 32, fc6 and fc7 64
 OPTIONS = LargeFOV(width=WIDTH, hidden=4, input_size=(65, 73))
@@ -35,7 +35,7 @@ OPTIONS = LargeFOV(width=WIDTH, hidden=4, input_size=(65, 73))
 
 def target_shapes(options=OPTIONS):
     layers = measure(build(options, "x", "train"))
-    return {m.name: m.cost.params for m in layers if m.cost.params and not m.is_fixed}
+    return {m.name: m.blobs for m in layers if m.blobs and not m.is_fixed}
 
 
 def vgg16(rng, dense=True):

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from models_help import layers, load, tiny, tiny_solver
 
+from lglstm.caffe_files.costs import measure
+from lglstm.caffe_files.prototxt import read_prototxt
 from lglstm.prototxt_gen.conv_baseline import (
     conv_baseline,
     convolution_weights,
@@ -19,7 +21,6 @@ from lglstm.prototxt_gen.index import index
 from lglstm.prototxt_gen.nets import build
 from lglstm.prototxt_gen.options import CoCNN, Demo, LargeFOV
 from lglstm.prototxt_gen.registry import MODELS, find
-from lglstm.prototxt_gen.shapes import measure, read_net
 from lglstm.prototxt_gen.summary import PAPER_GPU_BYTES, own_weights, summarize_nets
 
 
@@ -95,17 +96,17 @@ def same_parameters(train, test, deploy, options):
 def test_arithmetic_of_shapes_and_weights_is_caffes(name, form, tmp_path):
     options = tiny(options_of(name), tmp_path)
     loaded = load(options, form, tmp_path)
-    measured = measure(read_net(tmp_path / f"{form}.prototxt"))
+    measured = measure(
+        read_prototxt(tmp_path / f"{form}.prototxt", "TRAIN" if form == "train" else "TEST")[0]
+    )
     tops = {
         top: tuple(shape)
         for layer in measured
-        for top, shape in zip(layer.proto.top, layer.cost.tops, strict=True)
+        for top, shape in zip(layer.message.top, layer.tops, strict=True)
     }
     assert tops == shapes_in_caffe(loaded)
     params = {
-        layer.name: [tuple(shape) for shape in layer.cost.params]
-        for layer in measured
-        if layer.cost.params
+        layer.name: [tuple(shape) for shape in layer.blobs] for layer in measured if layer.blobs
     }
     assert params == {k: [tuple(b.data.shape) for b in v] for k, v in loaded.params.items()}
 
@@ -130,7 +131,7 @@ def map_sizes(name, *blobs):
     tops = {
         top: shape[2:]
         for layer in measure(net(name))
-        for top, shape in zip(layer.proto.top, layer.cost.tops, strict=True)
+        for top, shape in zip(layer.message.top, layer.tops, strict=True)
     }
     return [tops[blob] for blob in blobs]
 
@@ -385,8 +386,8 @@ def test_without_global_no_layer_reads_or_makes_global_cells():
 
 def test_extra_convolutions_are_five_of_576_filters_of_3x3():
     extra = [m for m in measure(net("horse_extra_conv")) if m.name.startswith("extra")]
-    assert [m.cost.params[0] for m in extra] == [(576, 1024, 3, 3)] + [(576, 576, 3, 3)] * 4
-    assert [m.cost.tops[0] for m in extra] == [(2, 576, 41, 41)] * 5
+    assert [m.blobs[0] for m in extra] == [(576, 1024, 3, 3)] + [(576, 576, 3, 3)] * 4
+    assert [m.tops[0] for m in extra] == [(2, 576, 41, 41)] * 5
 
 
 def test_horse_cow_images_are_augmented_in_training_only():
