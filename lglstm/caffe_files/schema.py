@@ -19,7 +19,10 @@ _FILE = "lglstm_caffe_files.proto"
 
 _ENUMS = {
     "Phase": {"TRAIN": 0, "TEST": 1},
-    "Engine": {"DEFAULT": 0, "CAFFE": 1, "CUDNN": 2, "ONEDNN": 3, "ONEDNN_WINOGRAD": 4},
+    "Engine": {"DEFAULT": 0, "CAFFE": 1, "CUDNN": 2},
+    "ConvolutionEngine": {
+        "DEFAULT": 0, "CAFFE": 1, "CUDNN": 2, "ONEDNN": 3, "ONEDNN_WINOGRAD": 4,
+    },
     "VarianceNorm": {"FAN_IN": 0, "FAN_OUT": 1, "AVERAGE": 2},
     "DimCheckMode": {"STRICT": 0, "PERMISSIVE": 1},
     "NormalizationMode": {"FULL": 0, "VALID": 1, "BATCH_SIZE": 2, "NONE": 3},
@@ -176,7 +179,7 @@ _MESSAGES = {
         TileParameter tile_param = 138
         BatchNormParameter batch_norm_param = 139
         ELUParameter elu_param = 140
-        ScaleParameter bias_param = 141
+        BiasParameter bias_param = 141
         ScaleParameter scale_param = 142
         InputParameter input_param = 143
         CropParameter crop_param = 144
@@ -238,6 +241,10 @@ _MESSAGES = {
         bool use_global_stats = 1
         float moving_average_fraction = 2 0.999
         float eps = 3 1e-5""",
+    "BiasParameter": """
+        int32 axis = 1 1
+        int32 num_axes = 2 1
+        Filler filler = 3""",
     "ClipParameter": """
         float min = 1
         float max = 2""",
@@ -259,7 +266,7 @@ _MESSAGES = {
         uint32 kernel_w = 12
         uint32 stride_h = 13
         uint32 stride_w = 14
-        Engine engine = 15
+        ConvolutionEngine engine = 15
         int32 axis = 16 1
         bool force_nd_im2col = 17
         *uint32 dilation = 18""",

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lglstm.caffe_files.caffemodel import StoredLayer, read_blobs, read_caffemodel
+from lglstm.caffe_files.caffemodel import StoredLayer, read_caffemodel
 from lglstm.caffe_files.layer_types import Shape
 from lglstm.caffe_files.schema import SolverParameter
 from lglstm.caffe_files.solverstate import read_solverstate
@@ -107,11 +107,6 @@ def _whole(path: Path, read: Callable[[Path], Content]) -> Content:
         return read(path)
     except InputError as error:
         raise BrokenSnapshot(f"{path}: is truncated or damaged") from error
-
-
-def layer_names(weights: Path) -> set[str]:
-    """The layers with parameters in a .caffemodel; InputError when it is not one."""
-    return set(read_blobs(weights))
 
 
 def size(net: Any, solver: SolverParameter) -> int:
