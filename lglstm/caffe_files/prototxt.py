@@ -132,7 +132,8 @@ def _parse(text: str, message: Message, allow_unknown_field: bool = False) -> Ex
 
 
 def _not_a_message(path: Path, message: Message, error: Exception) -> InputError:
-    reason = " ".join(str(error).split())
+    package = message.DESCRIPTOR.file.package
+    reason = " ".join(str(error).split()).replace(f'"{package}.', '"').rstrip(".")
     return InputError(
         f"{path}: is not a Caffe {message.DESCRIPTOR.name}: {reason}; correct the file"
     )
