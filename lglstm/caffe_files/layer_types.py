@@ -17,12 +17,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from lglstm.caffe_files.schema import LayerParameter, message_class
 from lglstm.common.lg_lstm_shapes import DIRECTIONS, LGLSTMShapes, Shape
+
+if TYPE_CHECKING:
+    from lglstm.caffe_files.schema import Message
 
 Shapes = list[Shape]
 
@@ -60,7 +63,7 @@ def _same(options: dict, bottoms: Shapes) -> Shapes:
     return [bottoms[0]]
 
 
-def _fields(message, *names: str) -> dict:
+def _fields(message: Message, *names: str) -> dict:
     return {name: getattr(message, name) for name in names}
 
 
@@ -76,7 +79,7 @@ def _count(shape: Shape) -> int:
 # --- Convolution, Deconvolution, Pooling ----------------------------------------------------------
 
 
-def _pair(parameters, name: str, default: int | None, h: str, w: str) -> list[int]:
+def _pair(parameters: Message, name: str, default: int | None, h: str, w: str) -> list[int]:
     """A spatial option given once, once per axis, or as *_h and *_w: always [h, w]."""
     if parameters.HasField(h) or parameters.HasField(w):
         return [getattr(parameters, h), getattr(parameters, w)]

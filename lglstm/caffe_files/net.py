@@ -6,10 +6,11 @@ import os
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lglstm.caffe_files.caffemodel import StoredLayer
+from lglstm.caffe_files.caffemodel import StoredLayer, blobs_by_layer
 from lglstm.caffe_files.layer_types import (
     IGNORED,
     LAYER_TYPES,
@@ -22,6 +23,9 @@ from lglstm.caffe_files.layer_types import (
 from lglstm.caffe_files.prototxt import read_prototxt
 from lglstm.caffe_files.schema import LayerParameter
 from lglstm.common.errors import InputError
+
+if TYPE_CHECKING:
+    from lglstm.caffe_files.schema import Message
 
 Weights = dict[str, np.ndarray]
 
@@ -49,6 +53,11 @@ class Layer:
     top_shapes: tuple[Shape, ...]
     line: int
     message: LayerParameter = field(repr=False, compare=False)
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether the layer has weights that are never learned, such as bilinear upsampling."""
+        return bool(self.message.param) and not any(p.lr_mult for p in self.message.param)
 
 
 @dataclass(frozen=True)
@@ -119,7 +128,13 @@ def read_net(
 class _Builder:
     """Follows the layers as Caffe's Net::Init does."""
 
-    def __init__(self, path, size, batch_factor, supported):
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        size: tuple[int, int] | None,
+        batch_factor: int,
+        supported: Container[str],
+    ) -> None:
         self.path, self.size, self.batch_factor = path, size, batch_factor
         self.supported = supported
         self.shapes: dict[str, Shape] = {}
@@ -235,12 +250,7 @@ def weights_for(net: Net, stored: Sequence[StoredLayer], source: str) -> Weights
     these are fixed (constant, bilinear) and given in the prototxt; anything else that is missing or
     has another shape is an InputError, never a guess.
     """
-    by_name: dict[str, list[np.ndarray]] = {}
-    for layer in stored:
-        if layer.blobs and layer.name in by_name:
-            raise InputError(f'{source}: has layer "{layer.name}" twice; remove one of them')
-        if layer.blobs:
-            by_name[layer.name] = layer.blobs
+    by_name = blobs_by_layer(stored, source)
     weights: Weights = {}
     for layer in net.layers:
         if layer.blobs and layer.name in by_name:
@@ -300,7 +310,7 @@ def _filled(net: Net, layer: Layer, index: int, source: str) -> np.ndarray:
     )
 
 
-def _filler(layer: Layer, name: str):
+def _filler(layer: Layer, name: str) -> Message | None:
     """The filler that the prototxt gives for a blob, or None."""
     for field_, parameters in layer.message.ListFields():
         if not field_.name.endswith("_param"):

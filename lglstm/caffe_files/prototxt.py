@@ -1,16 +1,26 @@
-"""Reads a prototxt as Caffe would: old forms upgraded, layers of the other phase left out."""
+"""Reads prototxts without Caffe, or into Caffe's own messages; says in one sentence what is wrong.
+
+`read_message` reads any prototxt as it is; `read_prototxt` a net's as Caffe would build it: old
+forms upgraded, layers of the other phase left out.
+"""
 
 from __future__ import annotations
 
 import os
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from google.protobuf import text_format
 
 from lglstm.caffe_files.layer_types import LAYER_TYPES
 from lglstm.caffe_files.schema import V1_LAYER_TYPES, LayerParameter, NetParameter
 from lglstm.common.errors import InputError
+
+if TYPE_CHECKING:
+    from lglstm.caffe_files.schema import Message, ParamSpec
+
+AnyMessage = TypeVar("AnyMessage", bound="Message")
 
 _MAX_BYTES = 16 << 20
 _MAX_DEPTH = 64
@@ -20,6 +30,20 @@ _TOKEN = re.compile(
 )
 
 
+def read_message(path: str | os.PathLike[str], message: AnyMessage) -> AnyMessage:
+    """Read a prototxt into `message`, one of lglstm.caffe_files.schema or of pycaffe; return it.
+
+    Raises InputError with the file's line when it is missing or is not such a message.
+    """
+    path = Path(path)
+    text = _read_text(path)
+    _layer_lines(path, text)
+    error = _parse(text, message)
+    if error is not None:
+        raise _not_a_message(path, message, error)
+    return message
+
+
 def read_prototxt(
     path: str | os.PathLike[str], phase: str = "TEST"
 ) -> tuple[NetParameter, list[int]]:
@@ -27,12 +51,12 @@ def read_prototxt(
 
     The older forms (`layers`, `input`, `input_dim`) become today's, and layers whose include and
     exclude rules leave them out of `phase` are dropped, as Caffe does on loading. Raises
-    InputError with the file's line for text that is no net.
+    InputError with the file's line for text that is not a net.
     """
     path = Path(path)
     text = _read_text(path)
     lines = _layer_lines(path, text)
-    net = _parse(path, text)
+    net = _parse_net(path, text)
     if net.layer and net.layers:
         raise InputError(
             f"{path}: has both 'layer' and 'layers' entries; use the current 'layer' throughout"
@@ -49,15 +73,13 @@ def _read_text(path: Path) -> str:
         if path.stat().st_size > _MAX_BYTES:
             raise InputError(
                 f"{path}: has {path.stat().st_size} bytes, too many for a prototxt; give the text "
-                "description of the net, not its weights"
+                "description, not the weights"
             )
         return path.read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from None
     except UnicodeDecodeError:
-        raise InputError(
-            f"{path}: is not text; give the net's prototxt here and its weights after it"
-        ) from None
+        raise InputError(f"{path}: is not text; give a prototxt here, not the weights") from None
 
 
 def _layer_lines(path: Path, text: str) -> list[int]:
@@ -81,30 +103,43 @@ def _layer_lines(path: Path, text: str) -> list[int]:
     return found
 
 
-def _parse(path: Path, text: str) -> NetParameter:
+def _parse_net(path: Path, text: str) -> NetParameter:
     net = NetParameter()
-    try:
-        return text_format.Parse(text, net, descriptor_pool=NetParameter.DESCRIPTOR.file.pool)
-    except text_format.ParseError as error:
-        # Layers of Caffe's many forks have parameters of their own. Read around them here, so that
-        # the layer can be refused by its name; if every layer is known, the field is a mistake.
-        unknown = error
+    error = _parse(text, net)
+    if error is None:
+        return net
+    # Layers of Caffe's many forks have parameters of their own. Read around them here, so that
+    # the layer can be refused by its name; if every layer is known, the field is a mistake.
     net = NetParameter()
-    try:
-        text_format.Parse(
-            text,
-            net,
-            allow_unknown_field=True,
-            descriptor_pool=NetParameter.DESCRIPTOR.file.pool,
-        )
-    except (text_format.ParseError, RecursionError) as error:
-        raise InputError(f"{path}: is no net description ({error}); correct it") from None
-    if all(layer.type in LAYER_TYPES for layer in net.layer):
-        raise InputError(f"{path}: {unknown}; correct the entry") from None
+    other = _parse(text, net, allow_unknown_field=True)
+    if other is not None or all(layer.type in LAYER_TYPES for layer in net.layer):
+        raise _not_a_message(path, net, other or error)
     return net
 
 
-def _upgraded(old) -> LayerParameter:
+def _parse(text: str, message: Message, allow_unknown_field: bool = False) -> Exception | None:
+    """Parse text into a message; return the error, if there is one."""
+    try:
+        text_format.Parse(
+            text,
+            message,
+            allow_unknown_field=allow_unknown_field,
+            descriptor_pool=message.DESCRIPTOR.file.pool,
+        )
+    except (text_format.ParseError, RecursionError) as error:
+        return error
+    return None
+
+
+def _not_a_message(path: Path, message: Message, error: Exception) -> InputError:
+    package = message.DESCRIPTOR.file.package
+    reason = " ".join(str(error).split()).replace(f'"{package}.', '"').rstrip(".")
+    return InputError(
+        f"{path}: is not a Caffe {message.DESCRIPTOR.name}: {reason}; correct the file"
+    )
+
+
+def _upgraded(old: Message) -> LayerParameter:
     """A layer of the older format as one of today's."""
     layer = LayerParameter(name=old.name, bottom=old.bottom, top=old.top)
     layer.type = V1_LAYER_TYPES[old.type]
@@ -125,7 +160,7 @@ def _upgraded(old) -> LayerParameter:
     return layer
 
 
-def _param(layer: LayerParameter, index: int):
+def _param(layer: LayerParameter, index: int) -> ParamSpec:
     while len(layer.param) <= index:
         layer.param.add()
     return layer.param[index]
@@ -157,7 +192,7 @@ def _in(layer: LayerParameter, phase: str) -> bool:
     return not any(_meets(rule, phase) for rule in layer.exclude)
 
 
-def _meets(rule, phase: str) -> bool:
+def _meets(rule: Message, phase: str) -> bool:
     wanted = {"TRAIN": 0, "TEST": 1}[phase]
     return (
         (not rule.HasField("phase") or rule.phase == wanted)

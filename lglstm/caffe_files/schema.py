@@ -1,22 +1,28 @@
-"""The part of Caffe's file format that the converter needs, as protobuf messages built in Python.
+"""The part of Caffe's file format that this project reads, as protobuf messages built in Python.
 
 Field numbers and names are the file format. The messages live in a package and a descriptor pool of
 their own, so that `import caffe` in the same process, which registers Caffe's, does no harm.
 
-A blob's `data` is declared as bytes: a packed list of floats has the same form on the wire, and as
-bytes it becomes a NumPy array without a Python object per number.
+A blob's `data` and `double_data` are declared as bytes: a packed list of numbers has the same form
+on the wire, and as bytes it becomes a NumPy array without a Python object per number.
 """
 
 from __future__ import annotations
 
+from collections.abc import MutableSequence
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-_PACKAGE = "lglstm.cli.convert.caffe"
-_FILE = "lglstm_convert_caffe.proto"
+_PACKAGE = "lglstm.caffe_files"
+_FILE = "lglstm_caffe_files.proto"
 
 _ENUMS = {
     "Phase": {"TRAIN": 0, "TEST": 1},
-    "Engine": {"DEFAULT": 0, "CAFFE": 1, "CUDNN": 2, "ONEDNN": 3, "ONEDNN_WINOGRAD": 4},
+    "Engine": {"DEFAULT": 0, "CAFFE": 1, "CUDNN": 2},
+    "ConvolutionEngine": {
+        "DEFAULT": 0, "CAFFE": 1, "CUDNN": 2, "ONEDNN": 3, "ONEDNN_WINOGRAD": 4,
+    },
     "VarianceNorm": {"FAN_IN": 0, "FAN_OUT": 1, "AVERAGE": 2},
     "DimCheckMode": {"STRICT": 0, "PERMISSIVE": 1},
     "NormalizationMode": {"FULL": 0, "VALID": 1, "BATCH_SIZE": 2, "NONE": 3},
@@ -24,6 +30,11 @@ _ENUMS = {
     "PoolMethod": {"MAX": 0, "AVE": 1, "STOCHASTIC": 2},
     "RoundMode": {"CEIL": 0, "FLOOR": 1},
     "NormRegion": {"ACROSS_CHANNELS": 0, "WITHIN_CHANNEL": 1},
+    "SnapshotFormat": {"HDF5": 0, "BINARYPROTO": 1},
+    "SolverMode": {"CPU": 0, "GPU": 1},
+    "SolverType": {
+        "SGD": 0, "NESTEROV": 1, "ADAGRAD": 2, "RMSPROP": 3, "ADADELTA": 4, "ADAM": 5,
+    },
     "V1LayerType": {
         "NONE": 0, "ACCURACY": 1, "BNLL": 2, "CONCAT": 3, "CONVOLUTION": 4, "DATA": 5,
         "DROPOUT": 6, "EUCLIDEAN_LOSS": 7, "FLATTEN": 8, "HDF5_DATA": 9, "HDF5_OUTPUT": 10,
@@ -42,6 +53,7 @@ _MESSAGES = {
     "Blob": """
         BlobShape shape = 7
         *bytes data = 5
+        *bytes double_data = 8
         int32 num = 1
         int32 channels = 2
         int32 height = 3
@@ -65,6 +77,54 @@ _MESSAGES = {
         bool debug_info = 7
         *BlobShape input_shape = 8
         *LayerParameter layer = 100""",
+    "SolverParameter": """
+        string train_net = 1
+        *string test_net = 2
+        *int32 test_iter = 3
+        int32 test_interval = 4 0
+        float base_lr = 5
+        int32 display = 6
+        int32 max_iter = 7
+        string lr_policy = 8
+        float gamma = 9
+        float power = 10
+        float momentum = 11
+        float weight_decay = 12
+        int32 stepsize = 13
+        int32 snapshot = 14 0
+        string snapshot_prefix = 15
+        bool snapshot_diff = 16 false
+        SolverMode solver_mode = 17 GPU
+        int32 device_id = 18 0
+        bool test_compute_loss = 19 false
+        int64 random_seed = 20 -1
+        NetParameter train_net_param = 21
+        *NetParameter test_net_param = 22
+        bool debug_info = 23 false
+        string net = 24
+        NetParameter net_param = 25
+        NetState train_state = 26
+        *NetState test_state = 27
+        bool snapshot_after_train = 28 true
+        string regularization_type = 29 L2
+        SolverType solver_type = 30 SGD
+        float delta = 31 1e-8
+        bool test_initialization = 32 true
+        int32 average_loss = 33 1
+        *int32 stepvalue = 34
+        float clip_gradients = 35 -1
+        int32 iter_size = 36 1
+        SnapshotFormat snapshot_format = 37 BINARYPROTO
+        float rms_decay = 38 0.99
+        float momentum2 = 39 0.999
+        string type = 40 SGD
+        bool layer_wise_reduce = 41 true
+        *string weights = 42""",
+    "SolverState": """
+        int32 iter = 1
+        string learned_net = 2
+        *Blob history = 3
+        int32 current_step = 4 0""",
     "NetState": """
         Phase phase = 1 TEST
         int32 level = 2 0
@@ -119,7 +179,7 @@ _MESSAGES = {
         TileParameter tile_param = 138
         BatchNormParameter batch_norm_param = 139
         ELUParameter elu_param = 140
-        ScaleParameter bias_param = 141
+        BiasParameter bias_param = 141
         ScaleParameter scale_param = 142
         InputParameter input_param = 143
         CropParameter crop_param = 144
@@ -181,6 +241,10 @@ _MESSAGES = {
         bool use_global_stats = 1
         float moving_average_fraction = 2 0.999
         float eps = 3 1e-5""",
+    "BiasParameter": """
+        int32 axis = 1 1
+        int32 num_axes = 2 1
+        Filler filler = 3""",
     "ClipParameter": """
         float min = 1
         float max = 2""",
@@ -202,7 +266,7 @@ _MESSAGES = {
         uint32 kernel_w = 12
         uint32 stride_h = 13
         uint32 stride_w = 14
-        Engine engine = 15
+        ConvolutionEngine engine = 15
         int32 axis = 16 1
         bool force_nd_im2col = 17
         *uint32 dilation = 18""",
@@ -343,13 +407,64 @@ def _build() -> descriptor_pool.DescriptorPool:
 _POOL = _build()
 
 
-def message_class(name: str) -> type:
+def message_class(name: str) -> type[Any]:
     """The class of one message of the table above, for example "NetParameter"."""
     return message_factory.GetMessageClass(_POOL.FindMessageTypeByName(f"{_PACKAGE}.{name}"))
 
 
-NetParameter = message_class("NetParameter")
-LayerParameter = message_class("LayerParameter")
+def field_numbers(message: str) -> dict[str, int]:
+    """The number of each field of a message, for readers of the bytes."""
+    return {field.name: field.number for field in message_class(message).DESCRIPTOR.fields}
+
+
+if TYPE_CHECKING:
+
+    class Message:
+        """A protobuf message; the fields that its class below does not list are Any."""
+
+        DESCRIPTOR: Any
+
+        def __init__(self, **fields: Any) -> None: ...
+        def __getattr__(self, name: str) -> Any: ...
+        def CopyFrom(self, other: Message) -> None: ...
+        def HasField(self, name: str) -> bool: ...
+        def ListFields(self) -> list[tuple[Any, Any]]: ...
+        def SerializeToString(self, *, deterministic: bool = False) -> bytes: ...
+
+    Item = TypeVar("Item", bound=Message)
+
+    class Repeated(MutableSequence[Item], Generic[Item]):
+        """A repeated field of messages."""
+
+        def add(self, **fields: Any) -> Item: ...
+
+    class ParamSpec(Message):
+        name: str
+        share_mode: int
+        lr_mult: float
+        decay_mult: float
+
+    class LayerParameter(Message):
+        name: str
+        type: str
+        bottom: MutableSequence[str]
+        top: MutableSequence[str]
+        loss_weight: MutableSequence[float]
+        param: Repeated[ParamSpec]
+
+    class NetParameter(Message):
+        name: str
+        layer: Repeated[LayerParameter]
+
+        layers: Repeated[Message]
+
+    class SolverParameter(Message):
+        weights: MutableSequence[str]
+
+else:
+    NetParameter = message_class("NetParameter")
+    LayerParameter = message_class("LayerParameter")
+    SolverParameter = message_class("SolverParameter")
 
 # The types of the older format whose names Caffe does not simply write in camel case today.
 _V1_NAMES = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
@@ -12,6 +13,10 @@ from rich.table import Table
 
 from lglstm.common.errors import InputError
 from lglstm.common.models import find_model
+
+if TYPE_CHECKING:
+    from lglstm.caffe_files import Net
+    from lglstm.caffe_files.layer_types import Shape
 
 
 @click.command()
@@ -50,12 +55,14 @@ def command(
       lglstm init-weights horse --from vgg16-397923af.pth
       lglstm init-weights fashionista_largefov --from vgg16_conv.npz
     """
-    from lglstm.convert.init_weights import convert, write_caffemodel
+    from lglstm.caffe_files import read_net
+    from lglstm.convert.init_weights import initial_weights, write_initial_weights
 
     output = output or solver_weights(model)
-    made = convert(source, learnable_shapes(model), correct_mean)
-    digest = write_caffemodel(made.weights, output)
-    note = slow_layers_note(model, set(made.weights))
+    net = read_net(find_model(model, "train").file, "TRAIN")
+    made = initial_weights(source, learnable_shapes(net), correct_mean)
+    digest = write_initial_weights(made.weights, output)
+    note = slow_layers_note(model, net, set(made.weights))
     if as_json:
         result = {"file": str(output), "sha256": digest, "note": note}
         click.echo(json.dumps(result | {"layers": [asdict(step) for step in made.steps]}, indent=2))
@@ -72,32 +79,34 @@ def command(
 
 def solver_weights(model: str) -> Path:
     """Return the initial weights that a model's solver names."""
-    from caffe.proto import caffe_pb2
-    from google.protobuf import text_format
+    from lglstm.caffe_files.prototxt import read_message
+    from lglstm.caffe_files.schema import SolverParameter
 
     found = find_model(model, "solver")
-    solver = text_format.Parse(found.file.read_text("utf-8"), caffe_pb2.SolverParameter())
+    solver = read_message(found.file, SolverParameter())
     if not solver.weights:
         raise InputError(f"model {model} is trained from scratch: it needs no initial weights")
     return found.root / solver.weights[0]
 
 
-def learnable_shapes(model: str) -> dict[str, tuple[tuple[int, ...], ...]]:
+def learnable_shapes(net: Net) -> dict[str, tuple[Shape, ...]]:
     """Return the shapes of the learnable blobs by layer, of the layers that have any."""
     return {
-        layer.name: layer.blobs
-        for layer in training_layers(model)
+        layer.name: tuple(net.weights[key] for key in layer.blobs.values())
+        for layer in net.layers
         if layer.blobs and not layer.is_fixed
     }
 
 
-def slow_layers_note(model: str, filled: set[str]) -> str:
+def slow_layers_note(model: str, net: Net, filled: set[str]) -> str:
     """Say so when layers without initial weights learn as slowly as pre-trained ones."""
-    layers = {layer.name: layer for layer in training_layers(model)}
     slow = [
-        name
-        for name in ("fc6", "fc7")
-        if name in layers and name not in filled and layers[name].message.param[0].lr_mult < 1
+        layer.name
+        for layer in net.layers
+        if layer.name in ("fc6", "fc7")
+        and layer.name not in filled
+        and layer.message.param
+        and layer.message.param[0].lr_mult < 1
     ]
     if not slow:
         return ""
@@ -106,10 +115,3 @@ def slow_layers_note(model: str, filled: set[str]) -> str:
         f"layers; lglstm models generate {model} --set fc_pretrained=false --name NEW makes a "
         "model in which they are new layers"
     )
-
-
-def training_layers(model: str) -> list:
-    from lglstm.caffe_files.costs import measure
-    from lglstm.caffe_files.prototxt import read_prototxt
-
-    return measure(read_prototxt(find_model(model, "train").file, "TRAIN")[0])

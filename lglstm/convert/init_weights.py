@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from caffe.proto import caffe_pb2
-from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
+from lglstm.caffe_files import read_blobs, write_caffemodel
+from lglstm.caffe_files.schema import LayerParameter
 from lglstm.common.errors import InputError
-from lglstm.common.files import atomic_path, write_text
+from lglstm.common.files import write_text
 from lglstm.common.preprocessing import MEAN_BGR
 
 Array = NDArray[np.float32]
@@ -62,7 +62,7 @@ class InitialWeights:
     steps: list[Step]
 
 
-def convert(
+def initial_weights(
     source: Path,
     shapes: Mapping[str, tuple[tuple[int, ...], ...]],
     correct_mean: bool = False,
@@ -183,28 +183,13 @@ def shape_text(shape: tuple[int, ...]) -> str:
 # ------------------------------------------------------------------------------------ reading
 
 
-def read_caffemodel(source: Path) -> Weights:
+def read_caffe(source: Path) -> Weights:
     """Read a .caffemodel, with today's layers or with V1 layers (before 2015)."""
-    net = caffe_pb2.NetParameter()
-    try:
-        net.ParseFromString(source.read_bytes())
-    except DecodeError as error:
-        raise InputError(f"{source}: is not a whole caffemodel ({error}); get it anew") from error
     return {
-        layer.name: (read_blob(layer.blobs[0]), read_blob(layer.blobs[1]))
-        for layer in [*net.layer, *net.layers]
-        if layer.name in LAYERS and len(layer.blobs) == 2
+        name: (blobs[0], blobs[1])
+        for name, blobs in read_blobs(source).items()
+        if name in LAYERS and len(blobs) == 2
     }
-
-
-def read_blob(blob: caffe_pb2.BlobProto) -> Array:
-    """Return a blob's values in its shape; V1 blobs name four axes."""
-    if blob.HasField("shape"):
-        shape = tuple(blob.shape.dim)
-    else:
-        shape = (blob.num, blob.channels, blob.height, blob.width)
-    values = blob.data or blob.double_data
-    return np.fromiter(values, np.float32, len(values)).reshape(shape)
 
 
 def read_npz(source: Path) -> Weights:
@@ -260,7 +245,7 @@ def read_pth(source: Path) -> dict[str, Array]:
 
 
 READERS: dict[str, Callable[[Path], Weights]] = {
-    ".caffemodel": read_caffemodel,
+    ".caffemodel": read_caffe,
     ".pth": read_torchvision,
     ".safetensors": read_torchvision,
     ".npz": read_npz,
@@ -270,18 +255,13 @@ READERS: dict[str, Callable[[Path], Weights]] = {
 # ------------------------------------------------------------------------------------ writing
 
 
-def write_caffemodel(weights: Weights, destination: Path) -> str:
+def write_initial_weights(weights: Weights, destination: Path) -> str:
     """Write the weights as convolutions of a .caffemodel; return its SHA-256, written beside it."""
-    net = caffe_pb2.NetParameter(name="vgg16_largefov")
-    for name, arrays in weights.items():
-        layer = net.layer.add(name=name, type="Convolution")
-        for array in arrays:
-            blob = layer.blobs.add()
-            blob.shape.dim.extend(array.shape)
-            blob.data.extend(array.ravel().tolist())
-    content = net.SerializeToString(deterministic=True)
-    with atomic_path(destination) as temporary:
-        temporary.write_bytes(content)
-    digest = hashlib.sha256(content).hexdigest()
+    layers = [
+        (LayerParameter(name=name, type="Convolution"), arrays) for name, arrays in weights.items()
+    ]
+    write_caffemodel(destination, "vgg16_largefov", layers)
+    with destination.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
     write_text(f"{destination}.sha256", f"{digest}  {destination.name}\n")
     return digest

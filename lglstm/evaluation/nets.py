@@ -4,34 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from google.protobuf import text_format
-
+from lglstm.caffe_files.prototxt import read_message
+from lglstm.caffe_files.schema import LayerParameter, NetParameter
 from lglstm.common.errors import InputError
 
 INPUT, OUTPUT = "data", "score"
 
 
-def read_net(path: str | Path) -> object:
-    """Read a prototxt into a NetParameter; raise InputError when it is missing or malformed."""
+def read_net(path: str | Path) -> NetParameter:
+    """Read a prototxt into pycaffe's NetParameter, which knows the layers of this Caffe."""
     from caffe.proto import caffe_pb2
 
-    net = caffe_pb2.NetParameter()
-    try:
-        text_format.Parse(Path(path).read_text(encoding="utf-8"), net)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no text file"
-        raise InputError(
-            f"{path}: cannot be read ({reason}); give the model's deploy.prototxt"
-        ) from error
-    except text_format.ParseError as error:
-        raise InputError(
-            f"{path}: not a net that this Caffe understands ({error}); generate it again with "
-            "`lglstm models`"
-        ) from error
-    return net
+    return read_message(path, caffe_pb2.NetParameter())
 
 
-def check_deploy(net: object, path: str | Path) -> None:
+def check_deploy(net: NetParameter, path: str | Path) -> None:
     """Refuse a net without input `data` and output `score`, or with layers this Caffe lacks."""
     import caffe
 
@@ -51,7 +38,7 @@ def check_deploy(net: object, path: str | Path) -> None:
         )
 
 
-def fixed_layers(net: object) -> tuple[str, ...]:
+def fixed_layers(net: NetParameter) -> tuple[str, ...]:
     """Layers that never learn (all lr_mult 0), such as the bilinear up-sampling of the scores."""
     return tuple(
         layer.name
@@ -61,8 +48,8 @@ def fixed_layers(net: object) -> tuple[str, ...]:
 
 
 def with_all_scores(
-    deploy: object, test: object, path: str | Path
-) -> tuple[object, dict[str, str]]:
+    deploy: NetParameter, test: NetParameter, path: str | Path
+) -> tuple[NetParameter, dict[str, str]]:
     """Add to a deploy net the classifiers that only serve training, each scaled to full size.
 
     deploy, test: the two forms of one model. Returns the net and, from the first LG-LSTM layer's
@@ -90,9 +77,10 @@ def with_all_scores(
     return net, {**outputs, OUTPUT: OUTPUT}
 
 
-def _upstream(net: object, blob: str, present: set[str]) -> list[object]:
+def _upstream(net: NetParameter, blob: str, present: set[str]) -> list[LayerParameter]:
     """The layers that lead to `blob`, in order, back to those already `present`."""
-    needed, layers = {blob}, []
+    needed: set[str] = {blob}
+    layers: list[LayerParameter] = []
     for layer in reversed(net.layer):
         if needed.intersection(layer.top) and layer.name not in present:
             layers.append(layer)
@@ -100,9 +88,10 @@ def _upstream(net: object, blob: str, present: set[str]) -> list[object]:
     return layers[::-1]
 
 
-def _downstream(net: object, blob: str) -> list[object]:
+def _downstream(net: NetParameter, blob: str) -> list[LayerParameter]:
     """The layers between `blob` and the output; none when the net's last scores are the output."""
-    reached, layers = {blob}, []
+    reached: set[str] = {blob}
+    layers: list[LayerParameter] = []
     for layer in net.layer:
         if reached.intersection(layer.bottom) and not reached.issuperset(layer.top):
             layers.append(layer)
@@ -110,7 +99,7 @@ def _downstream(net: object, blob: str) -> list[object]:
     return layers
 
 
-def _append_tail(net: object, tail: list[object], last: int, k: int) -> str:
+def _append_tail(net: NetParameter, tail: list[LayerParameter], last: int, k: int) -> str:
     """Repeat the layers from score<last> to the output for score<k>; return the new blob."""
     renamed = {f"score{last}": f"score{k}"}
     for layer in tail:

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from google.protobuf.message import DecodeError
 
+from lglstm.caffe_files import read_blobs
 from lglstm.common.errors import InputError
 
 Shapes = Mapping[str, tuple[tuple[int, ...], ...]]
@@ -33,7 +34,7 @@ class Loaded:
     unused: tuple[str, ...]
 
 
-def load(net: object, path: str | Path, fixed: Iterable[str] = ()) -> Loaded:
+def load(net: Any, path: str | Path, fixed: Iterable[str] = ()) -> Loaded:
     """Copy the weights of `path` (.caffemodel) into the pycaffe `net`.
 
     fixed: layers whose values the net itself defines (a bilinear upsampling); it is no news when
@@ -43,11 +44,11 @@ def load(net: object, path: str | Path, fixed: Iterable[str] = ()) -> Loaded:
     wanted = {
         name: tuple(tuple(blob.shape) for blob in blobs) for name, blobs in net.params.items()
     }
-    stored = _read(path)
-    shapes = {name: tuple(shape for shape, _ in blobs) for name, blobs in stored.items()}
+    stored = read_blobs(path)
+    shapes = {name: tuple(blob.shape for blob in blobs) for name, blobs in stored.items()}
     loaded = compare(wanted, shapes, str(path), fixed)
     for name in loaded.loaded:
-        for blob, (_, values) in zip(net.params[name], stored[name], strict=True):
+        for blob, values in zip(net.params[name], stored[name], strict=True):
             if not np.isfinite(values).all():
                 raise InputError(
                     f"{path}: layer {name} holds NaN or infinity, so its training diverged; "
@@ -83,38 +84,6 @@ def compare(net: Shapes, weights: Shapes, path: str, fixed: Iterable[str] = ()) 
         initial=tuple(name for name in net if name not in weights and name not in known),
         unused=tuple(name for name in weights if name not in net),
     )
-
-
-def _read(path: str | Path) -> dict[str, list[tuple[tuple[int, ...], np.ndarray]]]:
-    """Read the layers with blobs of a caffemodel: name → [(shape, flat values)]."""
-    from caffe.proto import caffe_pb2
-
-    try:
-        message = caffe_pb2.NetParameter.FromString(Path(path).read_bytes())
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be read ({error.strerror}); give a .caffemodel that training wrote"
-        ) from error
-    except DecodeError as error:
-        raise InputError(
-            f"{path}: not a caffemodel, or cut short; give a .caffemodel that training wrote, "
-            "or copy it again"
-        ) from error
-    # `layers` is how Caffe wrote them before 2014; public VGG weights still come like that.
-    layers = {layer.name: layer.blobs for layer in (*message.layers, *message.layer)}
-    stored = {name: [_blob(blob) for blob in blobs] for name, blobs in layers.items() if blobs}
-    if not stored:
-        raise InputError(
-            f"{path}: holds no weights; give a .caffemodel that training wrote, "
-            "not a prototxt or solver state"
-        )
-    return stored
-
-
-def _blob(blob: object) -> tuple[tuple[int, ...], np.ndarray]:
-    shape = tuple(blob.shape.dim) or (blob.num, blob.channels, blob.height, blob.width)
-    values = blob.data if len(blob.data) else blob.double_data
-    return shape, np.array(values, np.float32)
 
 
 def _same(net: tuple[tuple[int, ...], ...], weights: tuple[tuple[int, ...], ...]) -> bool:

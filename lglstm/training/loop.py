@@ -19,6 +19,8 @@ from typing import TextIO
 import caffe
 import numpy as np
 
+from lglstm.caffe_files import read_blobs
+from lglstm.caffe_files.schema import SolverParameter
 from lglstm.common.errors import InputError
 from lglstm.training import health, log, snapshots
 from lglstm.training.display import Display
@@ -97,6 +99,12 @@ def build_solver(plan: Plan):
     return solver
 
 
+def layers_of_weights(parameters: SolverParameter) -> dict[str, set[str]]:
+    """The layers of each .caffemodel that a solver starts from; InputError for a damaged one."""
+    names = (name for name in weight_files(parameters) if not name.endswith(".h5"))
+    return {name: set(read_blobs(name)) for name in names}
+
+
 def _import_python_layers(plan: Plan) -> None:
     """Caffe itself says little about a Python layer that it cannot make."""
     for net in plan.nets():
@@ -133,6 +141,7 @@ class Training:
     def __init__(self, plan: Plan, stop: StopRequest, stream: TextIO):
         self.plan, self.stop = plan, stop
         self.parameters = plan.parameters()
+        given = layers_of_weights(self.parameters)  # before Caffe, which aborts on a damaged file
         self.solver = build_solver(plan)
         self.net = self.solver.net
         self.start = self.solver.iter
@@ -141,7 +150,7 @@ class Training:
             plan.name, self.start, self.parameters.max_iter, self.parameters.display, stream,
             plain=plan.verbose,
         )  # fmt: skip
-        self._report_weights()
+        self._report_weights(given)
         self.probe = Probe(self.solver, self.parameters.iter_size, list(self.parameters.test_iter))
         self.row: dict[str, float] | None = None
         self.recent: list[float] = []
@@ -189,13 +198,14 @@ class Training:
 
     # -- before the first iteration
 
-    def _report_weights(self) -> None:
-        """Say how many layers the initial weights fill: Caffe skips unknown names in silence."""
+    def _report_weights(self, given: dict[str, set[str]]) -> None:
+        """Say how many layers the initial weights fill: Caffe skips unknown names in silence.
+
+        given: the layers of each file.
+        """
         needed = {name for name, blobs in self.net.params.items() if len(blobs)}
-        for name in weight_files(self.parameters):
-            if name.endswith(".h5"):
-                continue
-            filled = needed & snapshots.layer_names(Path(name))
+        for name, layers in given.items():
+            filled = needed & layers
             if not filled:
                 raise InputError(
                     f"{name}: none of its layers is in this net; give weights of the same backbone"

@@ -10,6 +10,7 @@ from pathlib import Path
 from caffe.proto import caffe_pb2
 from google.protobuf import text_format
 
+from lglstm.caffe_files.prototxt import read_message
 from lglstm.common.errors import InputError
 from lglstm.common.models import find_model
 from lglstm.training import devices, snapshots
@@ -75,7 +76,7 @@ class Plan:
     def nets(self) -> list[caffe_pb2.NetParameter]:
         """The nets that the solver names or holds."""
         solver, folder = self.parameters(), Path(self.folder)
-        files = [read_prototxt(folder / n, caffe_pb2.NetParameter()) for n in net_files(solver)]
+        files = [read_message(folder / n, caffe_pb2.NetParameter()) for n in net_files(solver)]
         return [*files, solver.net_param, solver.train_net_param, *solver.test_net_param]
 
     def to_json(self) -> str:
@@ -91,7 +92,7 @@ def make_plan(options: Options) -> Plan:
     """Check the options and every file they name; raise InputError for the first that is wrong."""
     found = find_model(options.model, "solver")
     path, folder = found.file.resolve(), found.root
-    solver = read_prototxt(path, caffe_pb2.SolverParameter())
+    solver = read_message(path, caffe_pb2.SolverParameter())
     for setting in _grouped(options.settings):
         _apply_setting(solver, *setting)
     if options.iterations is not None:
@@ -114,17 +115,6 @@ def make_plan(options: Options) -> Plan:
         verbose=options.verbose,
         json=options.json,
     )
-
-
-def read_prototxt(path: Path, message):
-    """Parse a prototxt file into `message`."""
-    try:
-        return text_format.Parse(path.read_text(encoding="utf-8"), message)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    except (text_format.ParseError, UnicodeDecodeError) as error:
-        kind = message.DESCRIPTOR.name
-        raise InputError(f"{path}: is not a Caffe {kind}: {error}; correct the file") from error
 
 
 def _grouped(settings: tuple[str, ...]) -> list[tuple[str, list[str]]]:
@@ -183,7 +173,7 @@ def _check_solver(solver, path: Path, folder: Path) -> None:
             or solver.HasField("train_net_param")):  # fmt: skip
         raise InputError(f"{path}: names no net to train; add net: or train_net:")
     for name in net_files(solver):
-        read_prototxt(folder / name, caffe_pb2.NetParameter())
+        read_message(folder / name, caffe_pb2.NetParameter())
     if solver.max_iter <= 0:
         raise InputError(f"{path}: has no max_iter; add it, or give --iterations N")
     if solver.snapshot_format != solver.BINARYPROTO:

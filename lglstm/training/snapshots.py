@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
-from caffe.proto import caffe_pb2
-from google.protobuf.message import DecodeError
-
+from lglstm.caffe_files.caffemodel import StoredLayer, read_caffemodel
+from lglstm.caffe_files.layer_types import Shape
+from lglstm.caffe_files.schema import SolverParameter
+from lglstm.caffe_files.solverstate import read_solverstate
 from lglstm.common.errors import InputError
 
 # Blobs that each type of solver keeps per learnable parameter.
@@ -24,13 +27,16 @@ OVERHEAD = 1 << 16
 
 logger = logging.getLogger(__name__)
 
+Content = TypeVar("Content")
+
 
 class BrokenSnapshot(Exception):
     """Why a snapshot cannot be resumed from."""
 
 
 def iteration(state: Path) -> int:
-    return int(re.search(r"_iter_(\d+)\.\w+$", state.name)[1])
+    """The iteration in the name of a snapshot's file."""
+    return int(state.stem.rpartition("_iter_")[2])
 
 
 def path_at(prefix: str | Path, number: int) -> Path:
@@ -63,64 +69,47 @@ def newest_good(prefix: str | Path) -> Path:
 def verify(state: Path) -> None:
     """Raise BrokenSnapshot unless both files of the pair are whole and belong to each other."""
     model = state.with_suffix(".caffemodel")
-    solver_state = _parse(state, caffe_pb2.SolverState())
-    # Caffe writes this field last, so a file cut between two fields lacks it.
-    if not solver_state.HasField("current_step"):
+    stored = _whole(state, read_solverstate)
+    if not stored.is_complete:
         raise BrokenSnapshot(f"{state}: is truncated")
-    if solver_state.iter != iteration(state):
-        raise BrokenSnapshot(f"{state}: holds iteration {solver_state.iter}, not that of its name")
-    if Path(solver_state.learned_net).name != model.name:
-        raise BrokenSnapshot(f"{state}: names the weights {solver_state.learned_net}, not {model}")
+    if stored.iteration != iteration(state):
+        raise BrokenSnapshot(f"{state}: holds iteration {stored.iteration}, not that of its name")
+    if Path(stored.learned_net).name != model.name:
+        raise BrokenSnapshot(f"{state}: names the weights {stored.learned_net}, not {model}")
     if not model.is_file():
         raise BrokenSnapshot(f"{state}: its weights {model.name} are missing")
-    _check_weights(model, [_shape(blob) for blob in solver_state.history])
+    _check_weights(model, stored.history)
 
 
-def _check_weights(model: Path, history: list[tuple[int, ...]]) -> None:
+def _check_weights(model: Path, history: list[Shape]) -> None:
     """The weights are whole when they are the parameters that the solver's history was kept for.
 
     A file cut between two layers is still well-formed; only this comparison tells.
     """
-    shapes = list(_parameters(_parse(model, caffe_pb2.NetParameter())).values())
+    shapes = _parameters(_whole(model, read_caffemodel))
     if not any(history == shapes * kept for kept in {1, *HISTORY.values()}):
         raise BrokenSnapshot(f"{model}: is truncated, or not of the same net as its .solverstate")
 
 
-def _parameters(net) -> dict[tuple, tuple[int, ...]]:
+def _parameters(layers: list[StoredLayer]) -> list[Shape]:
     """The shapes of a net's parameters in Caffe's order, those that layers share once."""
-    parameters: dict[tuple, tuple[int, ...]] = {}
-    for layer in net.layer:
+    parameters: dict[tuple[str, str], Shape] = {}
+    for layer in layers:
         for index, blob in enumerate(layer.blobs):
-            shared = layer.param[index].name if index < len(layer.param) else ""
-            key = ("shared", shared) if shared else (layer.name, index)
-            parameters.setdefault(key, _shape(blob))
-    return parameters
+            shared = layer.shared_names[index] if index < len(layer.shared_names) else ""
+            key = ("", shared) if shared else (layer.name, str(index))
+            parameters.setdefault(key, blob.shape)
+    return list(parameters.values())
 
 
-def _shape(blob) -> tuple[int, ...]:
-    return tuple(blob.shape.dim)
-
-
-def _parse(path: Path, message):
+def _whole(path: Path, read: Callable[[Path], Content]) -> Content:
     try:
-        message.ParseFromString(path.read_bytes())
-    except OSError as error:
-        raise BrokenSnapshot(f"{path}: cannot be read ({error.strerror})") from error
-    except DecodeError as error:
+        return read(path)
+    except InputError as error:
         raise BrokenSnapshot(f"{path}: is truncated or damaged") from error
-    return message
 
 
-def layer_names(weights: Path) -> set[str]:
-    """The layers with parameters in a .caffemodel; InputError when it is not one."""
-    try:
-        net = _parse(weights, caffe_pb2.NetParameter())
-    except BrokenSnapshot as error:
-        raise InputError(f"{error}; get a whole .caffemodel") from error
-    return {layer.name for layer in [*net.layer, *net.layers] if layer.blobs}
-
-
-def size(net, solver) -> int:
+def size(net: Any, solver: SolverParameter) -> int:
     """Bytes of one snapshot of a built pycaffe net under a SolverParameter.
 
     The weights of a shared parameter are written with every layer that shares it, the solver's

@@ -139,7 +139,7 @@ def test_v1_prototxt_is_upgraded_as_caffe_does(tmp_path):
         ("layer { name: 'a' type: 'LGLSTM' bottom: 'data' bottom: 'data' top: 'l' top: 'm' "
          "top: 'g' }", "its bottoms have the shapes"),
         ("{" * 500, "nested too deep"),
-        ("layer { name: 'a", "is no net description"),
+        ("layer { name: 'a", "is not a Caffe NetParameter: "),
     ],
 )  # fmt: skip
 def test_a_wrong_prototxt_is_refused_with_its_line(tmp_path, text, words):

@@ -22,9 +22,9 @@ from lglstm.convert.init_weights import (
     TORCHVISION_MEAN_RGB,
     TORCHVISION_NAMES,
     TORCHVISION_STD_RGB,
-    convert,
     decimate,
-    write_caffemodel,
+    initial_weights,
+    write_initial_weights,
 )
 from lglstm.prototxt_gen.nets import build
 from lglstm.prototxt_gen.options import LargeFOV
@@ -78,7 +78,7 @@ def torchvision_state(weights):
 
 
 def convert_and_check_rest(path, weights):
-    made = convert(path, target_shapes())
+    made = initial_weights(path, target_shapes())
     for name in LAYERS[1:13]:
         for ours, theirs in zip(made.weights[name], weights[name], strict=True):
             np.testing.assert_array_equal(ours, theirs)
@@ -109,8 +109,8 @@ def test_vgg16_20m_goes_through_unchanged(tmp_path):
     weights = vgg16(rng, dense=False)
     for name in ("fc6", "fc7"):
         weights[name] = tuple(rng.random(s, np.float32) for s in target_shapes()[name])
-    write_caffemodel(weights, tmp_path / "vgg16_20M.caffemodel")
-    made = convert(tmp_path / "vgg16_20M.caffemodel", target_shapes())
+    write_initial_weights(weights, tmp_path / "vgg16_20M.caffemodel")
+    made = initial_weights(tmp_path / "vgg16_20M.caffemodel", target_shapes())
     for name in LAYERS:
         for ours, theirs in zip(made.weights[name], weights[name], strict=True):
             np.testing.assert_array_equal(ours, theirs)
@@ -160,7 +160,7 @@ def test_npz_and_the_correction_of_its_mean(tmp_path):
     left = [step.layer for step in made.steps if step.action.startswith("left")]
     assert left[:3] == ["fc6", "fc7", "transition"]
     np.testing.assert_array_equal(made.weights["conv1_1"][1], weights["conv1_1"][1])
-    corrected = convert(tmp_path / "vgg.npz", target_shapes(), correct_mean=True)
+    corrected = initial_weights(tmp_path / "vgg.npz", target_shapes(), correct_mean=True)
     photo = np.random.default_rng(3).integers(0, 256, (9, 7, 3)).astype(float)
     expected = first_layer(*weights["conv1_1"], photo - (103.939, 116.779, 123.68))
     ours = first_layer(*corrected.weights["conv1_1"], photo - MEAN_BGR)
@@ -180,7 +180,7 @@ def test_decimation_keeps_evenly_spaced_channels_and_taps():
 
 def refused(path, words, shapes=None):
     with pytest.raises(InputError, match=words) as error:
-        convert(path, shapes or target_shapes())
+        initial_weights(path, shapes or target_shapes())
     assert str(path) in str(error.value)
 
 
@@ -324,7 +324,7 @@ def in_caffe(made, blob, folder):
     (folder / "deploy.prototxt").write_text(
         text_format.MessageToString(build(options, "x", "deploy"))
     )
-    write_caffemodel(made.weights, folder / "init.caffemodel")
+    write_initial_weights(made.weights, folder / "init.caffemodel")
     net = caffe.Net(str(folder / "deploy.prototxt"), str(folder / "init.caffemodel"), caffe.TEST)
     net.blobs["data"].data[...] = blob
     net.forward(end="relu5_3")
@@ -341,7 +341,7 @@ def test_real_vgg16_gives_the_source_frameworks_activations(shared_data, tmp_pat
     source = shared_data / "vgg16/vgg16_ilsvrc_conv_caffe_oihw_bgr.npz"
     shapes = target_shapes(LargeFOV(lg_lstm_layers=0))
     blob = (photo_bgr((129, 97)) - np.float32(MEAN_BGR)).transpose(2, 0, 1)[None].copy()
-    ours = in_caffe(convert(source, shapes), blob, tmp_path)
+    ours = in_caffe(initial_weights(source, shapes), blob, tmp_path)
     theirs = convolutions_in_torch(blob, weights)
     for name in CONVOLUTIONS:
         assert relative(ours[name], theirs[name]) < 1e-4, name
@@ -375,7 +375,7 @@ def test_torchvision_conversion_is_exact_inside_the_image(shared_data, tmp_path)
         bias,
     )
     source = as_safetensors(torchvision_state(weights), tmp_path)
-    made = convert(source, target_shapes(LargeFOV(lg_lstm_layers=0)))
+    made = initial_weights(source, target_shapes(LargeFOV(lg_lstm_layers=0)))
 
     photo = photo_bgr((289, 289))
     theirs_in = ((photo[:, :, ::-1] / 255 - mean) / std).transpose(2, 0, 1)[None]

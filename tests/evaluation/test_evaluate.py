@@ -259,9 +259,9 @@ def test_weights_of_another_model(colors, listed, tmp_path):
 
     whole = weights.read_bytes()
     for bad, fault in (
-        (whole[:-7], "cut short"),
-        (b"", "holds no weights"),
-        (b"\xff", "cut short"),
+        (whole[:-7], "not a whole caffemodel"),
+        (b"", "not a whole caffemodel (it is empty)"),
+        (b"\xff", "not a whole caffemodel"),
     ):
         (tmp_path / "bad.caffemodel").write_bytes(bad)
         assert fault in error_of("evaluate", deploy, *start, tmp_path / "bad.caffemodel")
@@ -364,7 +364,9 @@ def test_options_that_do_not_fit(colors, listed, tmp_path):
     assert "not a deploy net" in error_of("evaluate", DEMO / "test.prototxt", *net[2:])
     broken = tmp_path / "deploy.prototxt"
     broken.write_text("layer {")
-    assert "not a net that this Caffe understands" in error_of("evaluate", broken, *net[2:])
+    assert "deploy.prototxt: is not a Caffe NetParameter: " in error_of(
+        "evaluate", broken, *net[2:]
+    )
     broken.write_text(colors[0].read_text().replace("Convolution", "Convolutoin"))
     assert "has no layer of type Convolutoin" in error_of("evaluate", broken, *net[2:])
     with pytest.raises(InputError, match="has 0 score map"):

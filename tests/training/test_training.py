@@ -486,7 +486,7 @@ def test_an_earlier_run_is_not_overwritten_by_accident(folder):
 
 def test_weights_that_fit_no_layer_are_refused(folder):
     net = caffe_pb2.NetParameter()
-    net.layer.add(name="stranger").blobs.add(data=[1.0])
+    net.layer.add(name="stranger").blobs.add(data=[1.0]).shape.dim.append(1)
     (folder / "w.caffemodel").write_bytes(net.SerializeToString())
     _, err = train("--weights", "w.caffemodel", folder=folder, status=1)
     assert err == f"error: {folder}/w.caffemodel: none of its layers is in this net; " + (
