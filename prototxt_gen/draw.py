@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch
 
 from lglstm.caffe_files.costs import MeasuredLayer
+from lglstm.common.errors import InputError
 from lglstm.common.files import atomic_path
 from lglstm.prototxt_gen.summary import Summary, group
 
@@ -27,6 +28,7 @@ COLORS = {
     "prediction": "#5a9e4b",
     "loss": "#8c3b4a",
 }
+TRUNK = ("data", "backbone", "transition", "LG-LSTM", "extra convolutions")
 WIDTH, GAP = 1.0, 0.42  # of a block, and between two, in the picture's units
 INCHES = 0.8  # per unit
 ARC = 0.24  # how far an arc bends, relative to its length
@@ -46,10 +48,14 @@ class Block:
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the maps that the block computes; 1×1 for vectors."""
-        learned = [layer for layer in self.layers if layer.blobs and not layer.is_fixed]
-        tops = [layer.tops[0] for layer in learned or self.layers]
-        shapes = [shape for shape in tops if len(shape) > 2]
+        tops = [layer.tops[0] for layer in self.learned or self.layers if layer.tops]
+        shapes = [shape for shape in tops if len(shape) == 4]
         return shapes[-1][2:] if shapes else (1, 1)
+
+    @property
+    def learned(self) -> list[MeasuredLayer]:
+        """The layers whose weights are learned."""
+        return [layer for layer in self.layers if layer.blobs and not layer.is_fixed]
 
 
 Link = tuple[Block, Block]
@@ -58,6 +64,8 @@ Link = tuple[Block, Block]
 def draw(summary: Summary, destination: Path) -> None:
     """Write the picture of a net; the suffix of `destination` (.png, .svg, .pdf) says its kind."""
     blocks = collect(summary.layers)
+    if not any(block.part in TRUNK for block in blocks.values()):
+        raise InputError(f"net {summary.name}: has no layers to draw; correct the prototxt")
     links = connections(blocks)
     place(blocks, links)
     arcs = [target.x - source.x for source, target in links if goes_over(source, target)]
@@ -120,16 +128,17 @@ def connections(blocks: dict[str, Block]) -> list[Link]:
 
 def place(blocks: dict[str, Block], links: list[Link]) -> None:
     """Give every block its place: the trunk in a row, predictions, labels and losses below it."""
-    unit = math.log2(max(max(block.size) for block in blocks.values()))
-    trunk = [b for b in blocks.values() if b.part not in ("prediction", "loss", "image labels")]
+    unit = math.log2(max(2, *(max(block.size) for block in blocks.values())))
+    trunk = [block for block in blocks.values() if block.part in TRUNK]
     for i, block in enumerate(trunk):
         block.x = i * (WIDTH + GAP)
         block.height = 0.6 + 2.7 * math.log2(max(2, *block.size)) / unit
     lowest = -max(block.height for block in trunk) / 2
     for block in blocks.values():
-        feeders = [source for source, target in links if target is block]
+        # In an edited net a block may have nothing that leads to it.
+        feeders = [source for source, target in links if target is block] or [trunk[-1]]
         if block.part == "prediction":
-            block.x = max(feeder.x for feeder in feeders if feeder in trunk)
+            block.x = max((source.x for source in feeders if source in trunk), default=trunk[-1].x)
             block.y, block.height = lowest - 1.15, 1.05
         elif block.part == "image labels":
             block.x, block.y, block.height = feeders[0].x, lowest - 0.9, 1.3
@@ -177,26 +186,35 @@ def paint(axes, block: Block) -> None:
 
 def words(block: Block) -> list[str]:
     """The words in a block: its name, then what it holds."""
-    name = block.key.replace("_", r"\_")
-    kinds = [layer for layer in block.layers if layer.blobs and not layer.is_fixed]
+    name = in_math(block.key)
     if block.part == "data":
         return ["image", "BGR", "− mean"]
     if block.part == "LG-LSTM":
-        return [rf"LG{{-}}LSTM\ {block.key.removeprefix('lg_lstm')}", *lstm_words(block)]
+        number = in_math(block.key.removeprefix("lg_lstm"))
+        return [rf"LG{{-}}LSTM\ {number}", *lstm_words(block)]
     if block.part == "image labels":
-        return ["labels", "FC, softmax", f"{block.layers[-1].tops[0][1]} values"]
+        values = [f"{size} values" for size in block.layers[-1].tops[0][1:2]]
+        return ["labels", "FC, softmax", *values]
     if block.part == "loss":
         return [name]
     if block.part == "transition":
         return ["transition", *lstm_words(block)]
     if block.part == "prediction":
-        return [name, "1×1", str(kinds[0].tops[0][1])]
-    return [name, *convolution_words(kinds), *extras(block)]
+        return [name, "1×1", *(str(size) for x in block.learned[:1] for size in x.tops[0][1:2])]
+    return [name, *convolution_words(block.learned), *extras(block)]
+
+
+def in_math(name: str) -> str:
+    """A layer's name as matplotlib's mathematics, which is how a part of a text becomes bold."""
+    plain = re.sub(r"[^\w.-]", "·", name) or "·"
+    return plain.replace("_", r"\_")
 
 
 def lstm_words(block: Block) -> list[str]:
     """How many LSTMs of how many cells, and the grid of the global cells."""
-    options = block.layers[0].options
+    options = next((x.options for x in block.layers if x.type.startswith("LGLSTM")), None)
+    if options is None:
+        return []
     size = options["global_grid"]
     grid = f"global {size}×{size}" if size else "no global"
     return [f"{options['neighbors']} + 1 LSTMs", f"{options['num_output']} cells", grid]
@@ -204,6 +222,9 @@ def lstm_words(block: Block) -> list[str]:
 
 def convolution_words(layers: list[MeasuredLayer]) -> list[str]:
     """`2 × 5×5` and the filters, for the convolutions of a block."""
+    layers = [layer for layer in layers if layer.type in ("Convolution", "Deconvolution")]
+    if not layers:
+        return []
     kernels = [layer.blobs[0][-1] for layer in layers]
     filters = list(dict.fromkeys(layer.blobs[0][0] for layer in layers))
     count = f"{len(layers)} × " if len(layers) > 1 else ""
@@ -248,15 +269,15 @@ def connect(axes, source: Block, target: Block) -> None:
 
 def bracket(axes, blocks: dict[str, Block]) -> None:
     """Mark LG-LSTM layers that share their weights."""
-    layers = [block for block in blocks.values() if block.part == "LG-LSTM"]
+    layers = [block for block in blocks.values() if block.part == "LG-LSTM" and block.learned]
     if len(layers) < 2:
         return
     first, last = layers[0], layers[-1]
     y = first.height / 2 + 0.42
     left, right = first.x - WIDTH / 2, last.x + WIDTH / 2
     axes.plot([left, left, right, right], [y, y + 0.12, y + 0.12, y], color="#555555", lw=0.9)
-    shapes = [" × ".join(map(str, s)) for s in first.layers[0].blobs]
-    shared = first.layers[0].param_names[0] == last.layers[0].param_names[0]
+    shapes = [" × ".join(map(str, s)) for s in first.learned[0].blobs]
+    shared = first.learned[0].param_names[0] == last.learned[0].param_names[0]
     words = "shared weights" if shared else "each with weights"
     text = f"{words} {' and '.join(shapes)}"
     axes.text((left + right) / 2, y + 0.2, text, fontsize=6.6, ha="center", color="#555555")
@@ -264,7 +285,9 @@ def bracket(axes, blocks: dict[str, Block]) -> None:
 
 def title(axes, summary: Summary, blocks: dict[str, Block], top: float) -> None:
     """Write the name, the totals and the legend."""
-    axes.text(-WIDTH / 2, top - 0.15, summary.name, fontsize=12, weight="bold", va="top")
+    axes.text(
+        -WIDTH / 2, top - 0.15, summary.name, fontsize=12, weight="bold", va="top", parse_math=False
+    )
     totals = (
         f"{summary.weights / 1e6:.2f} M weights · {summary.multiply_adds / 1e9:.2f} G multiply-adds"
         f" per image · {summary.gpu_bytes / 2**30:.2f} GiB to train with batch {summary.batch}"

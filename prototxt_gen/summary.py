@@ -10,6 +10,7 @@ from pathlib import Path
 from lglstm.caffe_files.costs import MeasuredLayer, measure
 from lglstm.caffe_files.prototxt import read_prototxt
 from lglstm.caffe_files.schema import NetParameter
+from lglstm.common.errors import InputError
 
 BYTES = 4  # Caffe trains in float32
 WEIGHT_COPIES = 3  # values, gradients, momentum
@@ -77,6 +78,11 @@ def summarize(folder: Path) -> Summary:
 def summarize_nets(name: str, train_net: NetParameter, test_net: NetParameter) -> Summary:
     """Measure a training net and the test net that Caffe keeps beside it."""
     layers, test = measure(train_net), measure(test_net)
+    if not layers or not layers[0].tops or not layers[0].tops[0]:
+        raise InputError(
+            f"net {name}: its first layer brings no images; correct the prototxt, or generate it "
+            "anew with `lglstm models generate`"
+        )
     batch = layers[0].tops[0][0]
     return Summary(
         name=name,

@@ -16,6 +16,7 @@ from lglstm.caffe_files.layer_types import (
     LayerError,
     Shape,
     UnsupportedLayer,
+    check_connections,
     layer_type,
 )
 from lglstm.caffe_files.schema import LayerParameter, NetParameter
@@ -87,9 +88,7 @@ def measure(net: NetParameter) -> list[MeasuredLayer]:
 
 def _measured(message: LayerParameter, shapes: dict[str, Shape]) -> MeasuredLayer:
     kind = layer_type(message)
-    missing = [name for name in message.bottom if name not in shapes]
-    if missing:
-        raise LayerError(f'its bottom "{missing[0]}" is not a top of a layer before it')
+    check_connections(kind, message, shapes)
     bottoms = [shapes[name] for name in message.bottom]
     if kind in IGNORED:
         return MeasuredLayer(kind, message, {}, tuple(bottoms), ((),) * len(message.top), ())
@@ -102,9 +101,10 @@ def _measured(message: LayerParameter, shapes: dict[str, Shape]) -> MeasuredLaye
         raise LayerError(f"it has {len(message.top)} tops, expected {len(tops)}")
     # The training layer counts its batches in a blob, so that snapshots know the data position.
     position = {"position": (1,)} if kind == "SegData" and message.param else {}
-    return MeasuredLayer(
-        kind, message, options, tuple(bottoms), tuple(tops), (*blobs.values(), *position.values())
-    )
+    shapes_of_blobs = (*blobs.values(), *position.values())
+    if len(message.param) > len(shapes_of_blobs):
+        raise LayerError(f"it has {len(message.param)} params for {len(shapes_of_blobs)} blobs")
+    return MeasuredLayer(kind, message, options, tuple(bottoms), tuple(tops), shapes_of_blobs)
 
 
 # --- Multiply-adds ----------------------------------------------------------------------------

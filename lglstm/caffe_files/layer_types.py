@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -469,9 +469,15 @@ def _image_labels_options(layer: LayerParameter) -> dict:
     """Of our layer that says which classes a label map shows."""
     try:
         given = json.loads(layer.python_param.param_str)
-        return {"num_classes": given["num_classes"], "ignore_label": given.get("ignore_label", 255)}
+        options = {
+            "num_classes": given["num_classes"],
+            "ignore_label": given.get("ignore_label", 255),
+        }
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise LayerError("its param_str lacks num_classes") from None
+    if any(type(value) is not int for value in options.values()):
+        raise LayerError("its num_classes and ignore_label must be whole numbers")
+    return options
 
 
 def _image_labels_tops(options: dict, bottoms: Shapes) -> Shapes:
@@ -566,8 +572,10 @@ def _seg_data_options(layer: LayerParameter) -> dict:
             [given["batch_size"], 3, height, width],
             [given["batch_size"], 1, -(-height // stride), -(-width // stride)],
         ]
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, ZeroDivisionError, RecursionError):
         raise LayerError("its param_str lacks batch_size, input_size or label_stride") from None
+    if any(type(size) is not int for shape in shapes for size in shape):
+        raise LayerError("its batch_size, input_size and label_stride must be whole numbers")
     return {"shapes": shapes[: len(layer.top)]}
 
 
@@ -665,3 +673,32 @@ def layer_type(layer: LayerParameter) -> str:
     if source not in PYTHON_LAYERS:
         raise UnsupportedLayer(f"the Python layer {'.'.join(source)} is not one of this project's")
     return PYTHON_LAYERS[source]
+
+
+_MANY = 1 << 20
+_BOTTOMS = {
+    "Accuracy": (2, 2),
+    "Bias": (1, 2),
+    "Concat": (1, _MANY),
+    "Crop": (2, 2),
+    "Eltwise": (2, _MANY),
+    "EuclideanLoss": (2, 2),
+    "LGLSTM": (2, 3),
+    "Scale": (1, 2),
+    "Silence": (1, _MANY),
+    "SoftmaxWithLoss": (2, 2),
+    **dict.fromkeys(SOURCES, (0, 0)),
+}
+
+
+def check_connections(kind: str, layer: LayerParameter, known: Container[str]) -> None:
+    """Raise LayerError unless a layer of type `kind` can follow in a net with the blobs `known`."""
+    least, most = _BOTTOMS.get(kind, (1, 1))
+    if not least <= len(layer.bottom) <= most:
+        raise LayerError(f"it has {len(layer.bottom)} bottoms, expected {least} to {most}")
+    for blob in layer.bottom:
+        if blob not in known:
+            raise LayerError(f'its bottom "{blob}" is not a top of a layer before it')
+    for blob in layer.top:
+        if blob in known and blob not in layer.bottom:
+            raise LayerError(f'its top "{blob}" is already the top of another layer')

@@ -18,6 +18,7 @@ from lglstm.caffe_files.layer_types import (
     LayerError,
     Shape,
     UnsupportedLayer,
+    check_connections,
     layer_type,
 )
 from lglstm.caffe_files.prototxt import read_prototxt
@@ -201,15 +202,7 @@ class _Builder:
         if message.name in self.names:
             raise LayerError("another layer before it has the same name")
         self.names.add(message.name)
-        least, most = _BOTTOMS.get(kind, (1, 1))
-        if not least <= len(message.bottom) <= most:
-            raise LayerError(f"it has {len(message.bottom)} bottoms, expected {least} to {most}")
-        for blob in message.bottom:
-            if blob not in self.shapes:
-                raise LayerError(f'its bottom "{blob}" is no top of a layer before it')
-        for blob in message.top:
-            if blob in self.shapes and blob not in message.bottom:
-                raise LayerError(f'its top "{blob}" is already the top of another layer')
+        check_connections(kind, message, self.shapes)
 
     def _blobs(self, message: LayerParameter, shapes: dict[str, Shape]) -> dict[str, str]:
         """Register the layer's blobs; a named param that exists already is shared."""
@@ -226,21 +219,6 @@ class _Builder:
                 )
             blobs[name] = key
         return blobs
-
-
-_MANY = 1 << 20
-_BOTTOMS = {
-    "Bias": (1, 2),
-    "Concat": (1, _MANY),
-    "Crop": (2, 2),
-    "Eltwise": (2, _MANY),
-    "EuclideanLoss": (2, 2),
-    "LGLSTM": (2, 3),
-    "Scale": (1, 2),
-    "Silence": (1, _MANY),
-    "SoftmaxWithLoss": (2, 2),
-    **dict.fromkeys(SOURCES, (0, 0)),
-}
 
 
 def weights_for(net: Net, stored: Sequence[StoredLayer], source: str) -> Weights:

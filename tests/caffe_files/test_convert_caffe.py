@@ -131,7 +131,7 @@ def test_v1_prototxt_is_upgraded_as_caffe_does(tmp_path):
         ("layer { name: 'a' type: 'Normalize' bottom: 'data' top: 'a' norm_param { x: 1 } }",
          'line 3: layer "a" of type Normalize: this type cannot be converted; supported'),
         ("layer { name: 'a' type: 'ReLU' bottom: 'data' top: 'a' relu_parm { } }", "3:"),
-        ("layer { name: 'a' type: 'ReLU' bottom: 'date' top: 'a' }", '"date" is no top'),
+        ("layer { name: 'a' type: 'ReLU' bottom: 'date' top: 'a' }", '"date" is not a top'),
         ("layer { name: 'a' type: 'Python' bottom: 'data' top: 'a' python_param { module: 'os' "
          "layer: 'system' } }", "the Python layer os.system is not one of this project's"),
         ("layer { name: 'a' type: 'Convolution' bottom: 'data' top: 'a' convolution_param { "

@@ -1,0 +1,64 @@
+"""Models that somebody edited: `summary` and `draw` work, or refuse them in one sentence."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from lglstm.caffe_files.prototxt import read_message
+from lglstm.caffe_files.schema import NetParameter
+from lglstm.common.errors import InputError
+from lglstm.prototxt_gen.draw import draw
+from lglstm.prototxt_gen.summary import summarize
+
+MODELS = Path(__file__).resolve().parents[2] / "models"
+NAMES = ("a#b$", "x%y", "", "a_b{", "score", "lg_lstm9", "extra1", "label", "fc6", "up\\o")
+TYPES = ("ReLU", "Softmax", "LRN", "Nope", "InnerProduct", "Flatten", "Convolution", "Silence")
+
+
+def edit(net: NetParameter, rng: random.Random) -> None:
+    """Make one of the mistakes that editing makes."""
+    i = rng.randrange(len(net.layer))
+    layer = net.layer[i]
+    mistake = rng.randrange(8)
+    if mistake == 0:
+        del net.layer[i]
+    elif mistake == 1:
+        del net.layer[i:]
+    elif mistake == 2:
+        del net.layer[:i]
+    elif mistake == 3:
+        layer.name = rng.choice(NAMES)
+    elif mistake == 4 and layer.bottom:
+        layer.bottom[0] = "data"
+    elif mistake == 5:
+        layer.type = rng.choice(TYPES)
+    elif mistake == 6 and layer.top:
+        del layer.top[0]
+    elif mistake == 7:
+        layer.python_param.param_str = rng.choice(("", "{", "[]", '{"label_stride": 0}'))
+
+
+@pytest.mark.parametrize("name", ["horse_extra_conv", "demo", "atr"])
+def test_an_edited_model_is_measured_and_drawn_or_refused(name, tmp_path):
+    rng = random.Random(5)
+    folder = tmp_path / name
+    folder.mkdir()
+    test_net = (MODELS / name / "test.prototxt").read_text()
+    (folder / "test.prototxt").write_text(test_net)
+    done = refused = 0
+    for _ in range(30):
+        net = read_message(MODELS / name / "train.prototxt", NetParameter())
+        edit(net, rng)
+        (folder / "train.prototxt").write_text(str(net))
+        try:
+            summary = summarize(folder)
+            summary.as_dict()
+            draw(summary, tmp_path / "net.svg")
+            done += 1
+        except InputError as error:
+            assert "\n" not in str(error)
+            refused += 1
+    assert done > 2 and refused > 2
