@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from lglstm import __version__
-from lglstm.cli.model_files import choose_labels
 from lglstm.common.errors import InputError
 from lglstm.common.models import find_model
+from lglstm.evaluation.label_choice import choose_labels
 
 TARGETS = ("pytorch", "onnx", "caffemodel", "hdf5", "npz", "safetensors", "web", "reference")
 

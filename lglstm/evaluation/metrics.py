@@ -16,7 +16,6 @@ All ratios are in [0, 1]; percent is a matter of printing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -168,18 +167,6 @@ class Metrics:
             "classes": list(self.names),
             "confusion_matrix": self.matrix.tolist(),
         }
-
-
-def from_label_maps(
-    pairs: Iterable[tuple[np.ndarray, np.ndarray]],
-    names: Sequence[str],
-    ignore_label: int = IGNORE,
-) -> Metrics:
-    """The metrics of (truth, prediction) label maps, summed over all of them."""
-    matrix = np.zeros((len(names), len(names)), np.int64)
-    for truth, prediction in pairs:
-        matrix += confusion_matrix(truth, prediction, len(names), ignore_label)
-    return Metrics(matrix, tuple(names))
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:

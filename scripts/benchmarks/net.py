@@ -15,7 +15,7 @@ from benchmarks.rivals import TORCH_ENVIRONMENT, Field, Rival, check_equal, chos
 from benchmarks.timing import Measured, of, ratio, total
 from benchmarks.worker import Worker
 from lglstm.caffe_files import read_net
-from lglstm.common.errors import InputError
+from lglstm.common.errors import InputError, UsageError
 
 ENGINE = "CAFFE_CONVOLUTION_ENGINE"
 
@@ -121,7 +121,7 @@ def choose_rivals(keys: str | None) -> list[Rival]:
     """Rivals by their keys, separated by commas; the first must be a Caffe."""
     rivals = chosen(RIVALS, keys.split(",") if keys else DEFAULT, f"--rivals {keys}")
     if rivals[0].needs_torch:
-        raise InputError(f"--rivals {keys}: begin with one of Caffe's, which makes the weights")
+        raise UsageError(f"--rivals {keys}: begin with one of Caffe's, which makes the weights")
     return rivals
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks.memory import available_mib
 from benchmarks.timing import Measured, rounds
 from benchmarks.worker import Worker, WorkerError
-from lglstm.common.errors import InputError
+from lglstm.common.errors import InputError, UsageError
 
 TOLERANCE = 1e-4
 """Largest difference allowed, relative to the largest value of an array; single precision."""
@@ -66,7 +66,7 @@ def chosen(known: Iterable[Rival], keys: Iterable[str], given: str) -> list[Riva
     by_key = {rival.key: rival for rival in known}
     for key in keys:
         if key not in by_key:
-            raise InputError(f"{given}: there is no {key!r}; choose of {', '.join(by_key)}")
+            raise UsageError(f"{given}: there is no {key!r}; choose of {', '.join(by_key)}")
     return [by_key[key] for key in dict.fromkeys(keys)]
 
 
