@@ -21,8 +21,10 @@ import pytest
 caffe = pytest.importorskip("caffe")
 
 from caffe.proto import caffe_pb2  # noqa: E402
+from click.testing import CliRunner  # noqa: E402
 from PIL import Image  # noqa: E402
 
+from lglstm.cli.main import main  # noqa: E402
 from lglstm.common.errors import InputError  # noqa: E402
 from lglstm.training import health, log, snapshots  # noqa: E402
 from lglstm.training.loop import Training  # noqa: E402
@@ -464,6 +466,13 @@ def test_plan_takes_what_caffe_would_take(folder):
 def test_wrong_options_are_refused(folder, options, message):
     with pytest.raises(InputError, match=message):
         make(folder, **options)
+
+
+def test_options_that_exclude_each_other_are_usage_errors(folder):
+    for options in (("--resume", "--overwrite"), ("--cpu", "--gpu", "0"), ("--set", "max_iter")):
+        run = CliRunner().invoke(main, ["train", "./solver.prototxt", *options])
+        assert run.exit_code == 2, run.output
+        assert "main train [OPTIONS] MODEL" in run.stderr
 
 
 def test_several_gpus_without_cuda_or_nccl(folder):
