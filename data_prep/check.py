@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 
 from lglstm.common.errors import InputError
+from lglstm.common.hashing import sha256_of
 from lglstm.common.images import read_pair
 from lglstm.common.labels import IGNORE, LabelSet, label_set
 from lglstm.common.parallel import stream
-from lglstm.common.sheets import Row, write_sheet
+from lglstm.common.sheets import SheetRow, write_sheet
 from lglstm.data_prep.prepare import SPLITS, SUMMARY
 from lglstm.layers.seg_list import Example, read_list
 
@@ -91,7 +92,7 @@ def write_samples(path: Path, root: Path, labels: LabelSet, count: int = SAMPLES
             examples = read_list(root / f"{split}.txt")
             for k in np.linspace(0, len(examples) - 1, min(count, len(examples))).astype(int):
                 pair = read_pair(examples[k].photo, examples[k].label, labels.num_classes)
-                rows.append(Row(pair, f"{split}: {Path(examples[k].photo).stem}"))
+                rows.append(SheetRow(pair, f"{split}: {Path(examples[k].photo).stem}"))
     write_sheet(path, rows, ("photo", "labels"), labels, title=str(root), columns=4, height=200)
 
 
@@ -162,7 +163,7 @@ def _unlisted(root: Path, examples: dict[str, list[Example]]) -> list[str]:
 
 
 def _describe(path: Path, examples: list[Example]) -> dict[str, Any]:
-    return {"examples": len(examples), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    return {"examples": len(examples), "sha256": sha256_of(path)}
 
 
 def _per_class(

@@ -14,7 +14,7 @@ from lglstm.common.errors import InputError
 from lglstm.common.images import read_pair
 from lglstm.common.labels import LabelSet
 from lglstm.common.preprocessing import to_blob, to_label_blob, to_picture
-from lglstm.common.sheets import Row, write_sheet
+from lglstm.common.sheets import SheetRow, write_sheet
 from lglstm.layers.seg_batches import Batches
 from lglstm.layers.seg_list import read_list
 from lglstm.layers.seg_options import HORSE_COW_AUGMENTATION, SegDataOptions, parse
@@ -76,7 +76,7 @@ def write_examples(
                 # Example e of the endless stream is example e mod n of the list, changed anew.
                 changed = ordered.example(int(k) + version * len(examples))
                 pictures += _as_net_sees(changed, options)
-        rows.append(Row(pictures, Path(examples[k].photo).stem))
+        rows.append(SheetRow(pictures, Path(examples[k].photo).stem))
     headings = ["as it is", "labels"]
     headings += [h for v in range(VERSIONS if augmented else 0) for h in (f"changed {v + 1}", "")]
     write_sheet(

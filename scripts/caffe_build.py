@@ -31,6 +31,7 @@ from pathlib import Path
 import caffe_cuda
 import caffe_source
 from lglstm.common.errors import InputError
+from lglstm.common.hashing import sha256_of
 
 # What is built; Caffe's examples and its deprecated tools are left out.
 TOOLS = [
@@ -131,7 +132,7 @@ class BuildSettings:
         }
         scripts = Path(__file__).parent.glob("caffe_*.py")
         files = caffe_source.ingredients(tree) | {
-            "scripts": {path.name: caffe_source.file_digest(path) for path in sorted(scripts)}
+            "scripts": {path.name: sha256_of(path) for path in sorted(scripts)}
         }
         return cls(tree, tools, files)
 

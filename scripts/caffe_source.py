@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lglstm.common.errors import InputError
+from lglstm.common.hashing import sha256_of
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 OVERLAY = REPOSITORY / "layers" / "caffe"
@@ -68,7 +69,7 @@ def ingredients(tree: Path | None) -> dict[str, object]:
     parts: dict[str, object] = {
         "source": str(tree) if tree else f"Debian source package caffe {VERSION}",
         "debian_sha256": DEBIAN.sha256,
-        "patches": {patch.name: file_digest(patch) for patch in our_patches()},
+        "patches": {patch.name: sha256_of(patch) for patch in our_patches()},
         "overlay_sha256": tree_digest(*overlay_folders()),
     }
     parts["source_sha256"] = tree_digest(tree) if tree else CAFFE.sha256
@@ -107,7 +108,7 @@ def fetch(archive: Archive, downloads: Path) -> Path:
     """The verified file of `archive` in `downloads`; fetched from the machine's Debian mirror."""
     path = downloads / archive.name
     if path.exists():
-        if file_digest(path) != archive.sha256:
+        if sha256_of(path) != archive.sha256:
             raise InputError(
                 f"{path}: has not the SHA-256 {archive.sha256}; delete it and run make setup again"
             )
@@ -144,7 +145,7 @@ def _download(uri: str, archive: Archive, path: Path) -> str:
         if got.returncode != 0 or not partial.exists():
             errors = [line[2:].strip() for line in got.stderr.splitlines() if line[:2] == "E:"]
             return errors[0] if errors else f"no answer from {uri}"
-        if (digest := file_digest(partial)) != archive.sha256:
+        if (digest := sha256_of(partial)) != archive.sha256:
             return f"{uri} has SHA-256 {digest}, not {archive.sha256}"
         # From a mirror on this disk apt makes a link only.
         shutil.copyfile(partial, f"{partial}.copy")
@@ -211,18 +212,12 @@ def synchronize(wanted: Path, tree: Path) -> bool:
     return before != files
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def tree_digest(*roots: Path) -> str:
     """SHA-256 over names and contents of all source files below `roots`."""
     digest = hashlib.sha256()
     for root in roots:
         for path in _files(root):
-            digest.update(f"{root.name}/{path.relative_to(root)} {file_digest(path)}\n".encode())
+            digest.update(f"{root.name}/{path.relative_to(root)} {sha256_of(path)}\n".encode())
     return digest.hexdigest()
 
 

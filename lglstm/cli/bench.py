@@ -10,23 +10,26 @@ from typing import Any
 
 import click
 
-from lglstm.cli.model_files import progress_bar
+from lglstm.cli.group import Group
+from lglstm.cli.options import picture_option
 from lglstm.common.errors import InputError
 from lglstm.common.models import checkout, find_model
+from lglstm.common.progress import progress_bar
+from lglstm.common.pycaffe import require_caffe
 
 EXAMPLES = """\b
 Examples:
   lglstm bench stack
   lglstm bench net horse --repeats 9 --json > net.json
   lglstm bench data horse --list data/horse/train.txt
-  lglstm bench scale --plot scale.png
+  lglstm bench scale -o scale.png
 """
 
 STACK_EXAMPLES = """\b
 Examples:
   lglstm bench stack
   lglstm bench stack --size 41x41 --batch 2 --implementations cpp,literal,factored
-  lglstm bench stack --json --plot stack.png > stack.json
+  lglstm bench stack --json -o stack.png > stack.json
 """
 
 
@@ -47,12 +50,12 @@ Examples:
 
 SCALE_EXAMPLES = """\b
 Examples:
-  lglstm bench scale --plot scale.png
+  lglstm bench scale -o scale.png
   lglstm bench scale --of positions --of batch --json
 """
 
 
-@click.group(epilog=EXAMPLES)
+@click.group(cls=Group, epilog=EXAMPLES)
 def command() -> None:
     """Measure how fast the layers, the nets and the data layer are.
 
@@ -65,16 +68,14 @@ def command() -> None:
             "the benchmarks are not part of the installed package; run lglstm bench in a checkout "
             "of the project, after make setup"
         )
+    require_caffe()
     sys.path.append(str(root / "scripts"))
 
 
 def common_options(function: Callable) -> Callable:
-    """--repeats, --threads, --quick, --json and --plot."""
+    """--repeats, --threads, --quick, --json and --output."""
     for option in (
-        click.option(
-            "--plot", type=click.Path(path_type=Path), metavar="FILE",
-            help="Also draw a picture: .png, .pdf or .svg.",
-        ),
+        picture_option("Also draw a picture: .png, .pdf or .svg."),
         click.option("--json", "as_json", is_flag=True, help="Print everything as JSON."),
         click.option("--quick", is_flag=True, help="Tiny sizes: a try in seconds."),
         click.option(
@@ -120,16 +121,15 @@ def stack(
     threads: int,
     quick: bool,
     as_json: bool,
-    plot: Path | None,
+    output: Path | None,
 ) -> None:
     """Time transition, five LG-LSTM layers and five classifiers, forward and backward.
 
     C++ layers, Python layers, and PyTorch: as the paper writes the equations, factored, compiled.
     All must compute the same scores and gradients, else nothing is timed.
     """
-    from benchmarks import report, stack, stack_report
+    from benchmarks import stack, stack_report
 
-    report.check_picture(plot)
     chosen_sizes = stack.choose(sizes, batches, quick)
     chosen = stack.choose_implementations(implementations)
     more = {"limits": stack.QUICK_LIMITS} if quick else {}
@@ -137,7 +137,7 @@ def stack(
         result = stack.run(
             chosen_sizes, chosen, repeats=repeats, threads=threads, tell=tell, **more
         )
-    show(result, stack_report, as_json, plot)
+    show(result, stack_report, as_json, output)
 
 
 @command.command(epilog=NET_EXAMPLES)
@@ -160,22 +160,21 @@ def net(
     threads: int,
     quick: bool,
     as_json: bool,
-    plot: Path | None,
+    output: Path | None,
 ) -> None:
     """Time whole MODELS (default: horse and atr) in Caffe and in PyTorch.
 
     A training iteration is forward, backward and update, at the model's batch size; an image goes
     through the deploy net. Inputs are random. All must compute the same loss, gradients and scores.
     """
-    from benchmarks import net, net_report, report
+    from benchmarks import net, net_report
 
-    report.check_picture(plot)
     chosen = net.choose_implementations(implementations)
     folders = {name: model_folder(name) for name in models or (net.QUICK if quick else net.MODELS)}
     tasks = tasks or tuple(net.TASKS)
     with progress_bar("net") as tell:
         result = net.run(folders, chosen, tasks, repeats=repeats, threads=threads, tell=tell)
-    show(result, net_report, as_json, plot)
+    show(result, net_report, as_json, output)
 
 
 @command.command(epilog=DATA_EXAMPLES)
@@ -198,16 +197,15 @@ def data(
     threads: int,
     quick: bool,
     as_json: bool,
-    plot: Path | None,
+    output: Path | None,
 ) -> None:
     """Time the data layer of MODEL (default: horse) against what its training needs.
 
     The layer decodes, augments and resizes as in training, in the net's process or in 1 or 2
     processes of its own.
     """
-    from benchmarks import data, data_report, report
+    from benchmarks import data, data_report
 
-    report.check_picture(plot)
     if list_path is not None and not list_path.is_file():
         raise InputError(f"{list_path}: there is no such list; name one of images and labels")
     model = model or ("demo" if quick else "horse")
@@ -216,7 +214,7 @@ def data(
         result = data.run(
             model, folder, list_path, seconds, repeats=repeats, threads=threads, tell=tell
         )
-    show(result, data_report, as_json, plot)
+    show(result, data_report, as_json, output)
 
 
 @command.command(epilog=SCALE_EXAMPLES)
@@ -231,19 +229,18 @@ def scale(
     threads: int,
     quick: bool,
     as_json: bool,
-    plot: Path | None,
+    output: Path | None,
 ) -> None:
     """Time the C++ stack, forward and backward, as one of its sizes grows.
 
     A line is fitted to the cost over positions, batch and layers, a parabola to that over d: R² and
     the largest deviation say how well it fits.
     """
-    from benchmarks import report, scale, scale_report
+    from benchmarks import scale, scale_report
 
-    report.check_picture(plot)
     with progress_bar("scale") as tell:
         result = scale.run(series, quick=quick, repeats=repeats, threads=threads, tell=tell)
-    show(result, scale_report, as_json, plot)
+    show(result, scale_report, as_json, output)
 
 
 def model_folder(model: str) -> Path:
@@ -255,13 +252,13 @@ def model_folder(model: str) -> Path:
     return folder
 
 
-def show(result: dict[str, Any], presenter: Any, as_json: bool, plot: Path | None) -> None:
+def show(result: dict[str, Any], presenter: Any, as_json: bool, output: Path | None) -> None:
     """Print a result as JSON or tables, and draw it."""
     from benchmarks import report
 
     result = {"command": " ".join(["lglstm", *sys.argv[1:]])} | result
-    if plot is not None:
-        report.save(presenter.figure(result), plot)
+    if output is not None:
+        report.save(presenter.figure(result), output)
     if as_json:
         click.echo(json.dumps(result, indent=1))
         return
@@ -269,5 +266,5 @@ def show(result: dict[str, Any], presenter: Any, as_json: bool, plot: Path | Non
     for part in presenter.tables(result):
         console.print(part)
     console.print(report.machine_line(result))
-    if plot is not None:
-        console.print(f"wrote {plot}")
+    if output is not None:
+        console.print(f"wrote {output}")

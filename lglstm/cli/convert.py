@@ -14,10 +14,10 @@ from rich.console import Console
 from rich.table import Table
 
 from lglstm import __version__
-from lglstm.cli.model_files import choose_labels
 from lglstm.common.errors import InputError
 from lglstm.common.labels import LabelSet
 from lglstm.common.models import find_model
+from lglstm.evaluation.label_choice import choose_labels
 
 if TYPE_CHECKING:
     from lglstm.convert.options import ConvertOptions

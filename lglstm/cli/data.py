@@ -9,10 +9,11 @@ from typing import Any, TypeVar
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from lglstm.cli.group import Group
 from lglstm.common.errors import InputError
+from lglstm.common.progress import progress_bar
 from lglstm.data_prep.prepare import DataSet, prepare
 
 SOURCE = click.argument("source", type=click.Path(path_type=Path))
@@ -21,7 +22,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 
-@click.group(context_settings={"max_content_width": 100})
+@click.group(cls=Group, context_settings={"max_content_width": 100})
 def command() -> None:
     """Prepare, check and show data sets.
 
@@ -62,7 +63,7 @@ def preparing(function: Callable[..., DataSet]) -> Callable[..., None]:
                 f"{error.filename}: cannot be read ({error.strerror}); check the path and its "
                 "permissions"
             ) from error
-        with _progress(data_set.name) as on_progress:
+        with progress_bar(data_set.name) as on_progress:
             summary = prepare(
                 data_set,
                 dest,
@@ -77,27 +78,6 @@ def preparing(function: Callable[..., DataSet]) -> Callable[..., None]:
     command.__name__, command.__doc__ = function.__name__, function.__doc__
     command.__click_params__ = getattr(function, "__click_params__", []) + command.__click_params__
     return command
-
-
-class _progress:
-    """A progress bar with the time left, on the error stream so that --json stays clean."""
-
-    def __init__(self, what: str) -> None:
-        self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-        )
-        self.task = self.bar.add_task(what, total=None)
-
-    def __enter__(self) -> Callable[[int, int], None]:
-        self.bar.start()
-        return lambda done, total: self.bar.update(self.task, completed=done, total=total)
-
-    def __exit__(self, *exception: object) -> None:
-        self.bar.stop()
 
 
 def _told(summary: dict[str, Any], dest: Path) -> str:
@@ -238,7 +218,7 @@ def synthetic(
     """
     from lglstm.data_prep.synthetic import make_synthetic
 
-    with _progress("synthetic") as on_progress:
+    with progress_bar("synthetic") as on_progress:
         make_synthetic(dest, count_train, count_test, size, seed, animal, on_progress)
     click.echo(f"{dest}: {count_train} training and {count_test} test pictures of {size} × {size}")
 
@@ -262,7 +242,7 @@ def check(
     from lglstm.data_prep import check as checking
 
     labels = named(label_set) if label_set else checking.label_set_of(dest)
-    with _progress("check") as on_progress:
+    with progress_bar("check") as on_progress:
         found = checking.check(dest, labels, workers=workers, on_progress=on_progress)
     if sheet and found["ok"]:
         checking.write_samples(sheet, dest, labels)

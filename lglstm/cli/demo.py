@@ -10,20 +10,22 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from lglstm.cli.model_files import progress_bar
 from lglstm.common import child
 from lglstm.common.errors import InputError
 from lglstm.common.files import write_text
+from lglstm.common.progress import progress_bar
+from lglstm.common.pycaffe import load_caffe
+
+if TYPE_CHECKING:
+    from lglstm.evaluation.evaluator import Evaluation
 
 NET, TWIN = "demo", "demo_conv"
 TITLES = {NET: "LG-LSTM", TWIN: "convolutions"}
@@ -48,14 +50,12 @@ def command(compare: bool, seed: int, as_json: bool) -> None:
     lglstm demo
     lglstm demo --compare
     """
-    from lglstm.evaluation.inference import quiet_caffe
-
     console = Console(stderr=as_json)
     require_root()
-    quiet_caffe()  # before anything else loads it
+    load_caffe()  # before anything else loads it
     prepare_data()
     names, seeds = ((NET, TWIN), COMPARED_SEEDS) if compare else ((NET,), (seed,))
-    results = [run(name, one, console) for one in seeds for name in names]
+    results = [train_and_measure(name, one, console) for one in seeds for name in names]
     written = OUT / "result.json"
     contents = [dataclasses.asdict(result) for result in results]
     write_text(written, json.dumps(contents, indent=1) + "\n")
@@ -70,7 +70,7 @@ def command(compare: bool, seed: int, as_json: bool) -> None:
 
 
 @dataclass(frozen=True)
-class Result:
+class TrainedNet:
     """One trained net on the held-out images; IoU and accuracy between 0 and 1."""
 
     net: str
@@ -92,20 +92,6 @@ def require_root() -> None:
         )
 
 
-@contextmanager
-def bar(description: str, console: Console) -> Iterator[tuple[Progress, int]]:
-    """A training's progress bar: iterations, time left, and a field for the loss."""
-    columns = (
-        TextColumn("{task.description:<28}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[status]}"),
-    )
-    with Progress(*columns, console=console) as progress:
-        yield progress, progress.add_task(description, total=None, status="")
-
-
 def prepare_data() -> None:
     """Draw the set in PASCAL-Part layout and prepare it as `lglstm data horse-cow` would."""
     from lglstm.data_prep import horse_cow
@@ -124,21 +110,22 @@ def prepare_data() -> None:
         prepare(data_set, DATA, on_progress=progress)
 
 
-def run(name: str, seed: int, console: Console) -> Result:
+def train_and_measure(name: str, seed: int, console: Console) -> TrainedNet:
     """Train one net and measure it on the held-out images."""
     folder = OUT / f"{name}-seed{seed}"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    solver, weights = seeded_solver(name, seed, folder)
+    solver, iterations = seeded_solver(name, seed, folder)
+    weights = folder / f"{name}_iter_{iterations}.caffemodel"
     log = folder / "train.log"
     began = time.monotonic()
-    train(solver, log, f"{TITLES[name]}, seed {seed}", console)
+    train(solver, iterations, log, f"{TITLES[name]}, seed {seed}", console)
     training_s = time.monotonic() - began
     return measure(name, seed, training_s, weights, folder, log)
 
 
-def seeded_solver(name: str, seed: int, folder: Path) -> tuple[Path, Path]:
-    """Return the model's solver file with this seed, in `folder`, and the weights it will write."""
+def seeded_solver(name: str, seed: int, folder: Path) -> tuple[Path, int]:
+    """Write the model's solver file with this seed into `folder`; return it and its iterations."""
     from caffe.proto import caffe_pb2
     from google.protobuf import text_format
 
@@ -152,11 +139,11 @@ def seeded_solver(name: str, seed: int, folder: Path) -> tuple[Path, Path]:
     solver.snapshot_prefix = str(folder / name)
     write_text(folder / "train.prototxt", text_format.MessageToString(net))
     write_text(folder / "solver.prototxt", text_format.MessageToString(solver))
-    return folder / "solver.prototxt", folder / f"{name}_iter_{solver.max_iter}.caffemodel"
+    return folder / "solver.prototxt", solver.max_iter
 
 
-def train(solver: Path, log: Path, description: str, console: Console) -> None:
-    """Run `caffe train`; its log goes to a file, its progress to a bar."""
+def train(solver: Path, total: int, log: Path, description: str, console: Console) -> None:
+    """Run `caffe train` for `total` iterations; its log goes to a file, its progress to a bar."""
     caffe = Path(sys.executable).with_name("caffe")
     if not caffe.exists():
         raise InputError(f"{caffe}: is missing; run make setup")
@@ -165,24 +152,30 @@ def train(solver: Path, log: Path, description: str, console: Console) -> None:
     # Evaluation silences Caffe for this process; its training log is wanted.
     environment = child.environment()
     environment.pop("GLOG_minloglevel", None)
-    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     iteration = re.compile(r"Iteration (\d+) \(.*loss = (\S+)")
-    total = int(re.search(r"max_iter: (\d+)", solver.read_text()).group(1))
     with (
-        bar(description, console) as (progress, task),
+        progress_bar(description, console) as report,
         log.open("w") as file,
-        subprocess.Popen(command, env=environment, **output) as p,
+        subprocess.Popen(
+            command,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as process,
     ):
-        progress.update(task, total=total)
-        for line in p.stdout:
+        assert process.stdout is not None  # a pipe, as asked for
+        status = ""
+        for line in process.stdout:
             file.write(line)
             if found := iteration.search(line):
-                done, loss = int(found[1]), float(found[2])
-                progress.update(task, completed=done, status=f"loss {loss:.3f}")
-        progress.update(task, completed=total if p.wait() == 0 else None)
-    if p.returncode:
+                status = f"loss {float(found[2]):.3f}"
+                report(int(found[1]), total, status)
+        if process.wait() == 0:
+            report(total, total, status)
+    if process.returncode:
         last = next((x for x in log.read_text().splitlines() if "Check failed" in x), "")
-        raise InputError(f"caffe train stopped with status {p.returncode}; see {log}. {last}")
+        raise InputError(f"caffe train stopped with status {process.returncode}; see {log}. {last}")
 
 
 def measure(
@@ -192,26 +185,26 @@ def measure(
     weights: Path,
     folder: Path,
     log: Path,
-) -> Result:
+) -> TrainedNet:
     """Parse the held-out images, score them, and draw contact sheet and loss curve."""
     from lglstm.common.labels import label_set
-    from lglstm.evaluation.inference import Parser
-    from lglstm.evaluation.scoring import evaluate_list
+    from lglstm.evaluation.evaluator import evaluate_list
+    from lglstm.evaluation.predictor import Predictor
     from lglstm.training import log as logs
     from lglstm.training import plot
 
     labels = label_set("horse")
-    parser = Parser(Path("models", name, "deploy.prototxt"), weights, batch_size=10)
+    predictor = Predictor(Path("models", name, "deploy.prototxt"), weights, batch_size=10)
     with progress_bar("held-out images") as progress:
         evaluation = evaluate_list(
-            parser, DATA / "test.txt", labels, folder / "predictions", progress=progress
+            predictor, DATA / "test.txt", labels, folder / "predictions", report=progress
         )
     sheet, curve = folder / "sheet.png", folder / "loss.png"
     draw_sheet(evaluation, sheet)
     plot.draw([logs.read(log)], curve)
     metrics = evaluation.metrics
     iou = metrics.per_class["iou"]
-    return Result(
+    return TrainedNet(
         net=name,
         seed=seed,
         training_s=round(training_s, 1),
@@ -224,14 +217,14 @@ def measure(
     )
 
 
-def draw_sheet(evaluation, path: Path) -> None:
+def draw_sheet(evaluation: Evaluation, path: Path) -> None:
     """Image, truth and prediction of the first held-out examples."""
     from lglstm.common.images import read_label, read_photo
-    from lglstm.common.sheets import Row, write_sheet
+    from lglstm.common.sheets import SheetRow, write_sheet
 
     rows = [
-        Row(
-            [read_photo(i.sample.photo), read_label(i.sample.label), read_label(i.prediction)],
+        SheetRow(
+            [read_photo(i.image.photo), read_label(i.image.label), read_label(i.prediction)],
             f"mean IoU {i.mean_iou:.2f}",
         )
         for i in evaluation.images[:SHEET_EXAMPLES]
@@ -239,7 +232,7 @@ def draw_sheet(evaluation, path: Path) -> None:
     write_sheet(path, rows, ("image", "truth", "prediction"), evaluation.labels, columns=3)
 
 
-def table(results: list[Result]) -> Table:
+def table(results: list[TrainedNet]) -> Table:
     """IoU of each class, mean IoU and pixel accuracy, in percent."""
     out = Table(title="held-out images, percent", width=TABLE_WIDTH)
     parts = list(results[0].iou)
@@ -252,7 +245,7 @@ def table(results: list[Result]) -> Table:
     return out
 
 
-def comparison(results: list[Result]) -> str:
+def comparison(results: list[TrainedNet]) -> str:
     """One sentence: mean IoU of both nets over the seeds, and in how many LG-LSTM is ahead."""
     means = {name: [r.mean_iou for r in results if r.net == name] for name in (NET, TWIN)}
     ahead = sum(ours > theirs for ours, theirs in zip(means[NET], means[TWIN], strict=True))

@@ -22,7 +22,7 @@ from lglstm.common import child
 
 OUR_LAYERS = ["LGLSTM", "LGLSTMTransition"]
 RECORD = Path("share/lg-lstm/caffe.json")  # written by make setup: what Caffe was built from
-SETUP = "run make setup, then use .venv/bin/lglstm"
+SETUP = "run make setup in a checkout of the project, then use its .venv/bin/lglstm"
 ENGINE_VARIABLE = "CAFFE_CONVOLUTION_ENGINE"
 ENGINES = ("caffe", "onednn", "onednn_winograd")
 
@@ -131,7 +131,8 @@ def _packages() -> dict[str, str | None]:
         requirements = metadata.requires("lg-lstm") or []
     except metadata.PackageNotFoundError:
         return {}
-    names = [re.match(r"[\w.-]+", line).group() for line in requirements if "extra ==" not in line]
+    needed = (line for line in requirements if "extra ==" not in line)
+    names = [re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in needed]
     return {name: _version(name) for name in names}
 
 

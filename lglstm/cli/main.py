@@ -7,12 +7,13 @@ from lglstm.common import child
 child.user_folders_last()  # before any other import, which a file of the user's might stand in for
 
 import importlib  # noqa: E402
-from typing import NamedTuple  # noqa: E402
+from typing import NamedTuple, NoReturn  # noqa: E402
 
 import click  # noqa: E402
 
 from lglstm import __version__  # noqa: E402
-from lglstm.common.errors import InputError  # noqa: E402
+from lglstm.cli.group import Group  # noqa: E402
+from lglstm.common.errors import InputError, UsageError  # noqa: E402
 
 INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
 
@@ -41,7 +42,7 @@ COMMANDS = {
 }
 
 
-class LazyGroup(click.Group):
+class LazyGroup(Group):
     """A click group over `COMMANDS` that turns expected errors into one line and an exit code."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -61,12 +62,31 @@ class LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
+        except UsageError as error:
+            raise click.UsageError(str(error), self._invoked(ctx)) from error
         except InputError as error:
-            click.echo(f"error: {error}", err=True)
-            ctx.exit(1)
+            _fail(ctx, str(error))
+        except ModuleNotFoundError as error:
+            # Only what needs Caffe imports it; all else works without.
+            from lglstm.common.pycaffe import MISSING, is_missing
+
+            if not is_missing(error):
+                raise
+            _fail(ctx, MISSING)
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             ctx.exit(INTERRUPTED)
+
+    def _invoked(self, ctx: click.Context) -> click.Context:
+        """A context of the sub-command that was called, to show its usage."""
+        name = ctx.invoked_subcommand or ""
+        command = self.get_command(ctx, name)
+        return click.Context(command, parent=ctx, info_name=name) if command else ctx
+
+
+def _fail(ctx: click.Context, message: str) -> NoReturn:
+    click.echo(f"error: {message}", err=True)
+    ctx.exit(1)
 
 
 @click.group(

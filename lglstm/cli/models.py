@@ -13,12 +13,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from lglstm.cli.group import Group
 from lglstm.common.errors import InputError
 from lglstm.common.files import write_text
 from lglstm.common.models import find_model
 
 
-@click.group()
+@click.group(cls=Group)
 def command() -> None:
     """Generate and describe the nets in models/."""
 

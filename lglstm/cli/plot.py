@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from lglstm.cli.options import picture_option
+
 EXAMPLES = """\b
 Examples:
   lglstm plot runs/demo.csv -o demo.png
@@ -17,10 +19,9 @@ Examples:
 
 @click.command(epilog=EXAMPLES)
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "-o", "--output", default="curve.png", type=click.Path(path_type=Path), show_default=True,
-    help="The picture to write: .png, .pdf or .svg.",
-)  # fmt: skip
+@picture_option(
+    "The picture to write: .png, .pdf or .svg.", default="runs/curve.png", show_default=True
+)
 @click.option("--json", "as_json", is_flag=True, help="Print what was drawn as JSON.")
 def command(files: tuple[Path, ...], output: Path, as_json: bool) -> None:
     """Draw the losses in FILES: the CSV of lglstm train, or the log of caffe train.
@@ -50,9 +51,9 @@ def command(files: tuple[Path, ...], output: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"output": str(output), "runs": drawn}, indent=2))
         return
-    for run in drawn:
+    for line in drawn:
         click.echo(
-            f"{run['file']}: {run['points']} losses, {run['last_loss']:.4f} at iteration "
-            f"{run['last_iteration']}, {run['tests']} tests"
+            f"{line['file']}: {line['points']} losses, {line['last_loss']:.4f} at iteration "
+            f"{line['last_iteration']}, {line['tests']} tests"
         )
     click.echo(f"wrote {output}")

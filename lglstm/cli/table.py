@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from lglstm.cli.model_files import warn
+from lglstm.cli.options import warn
 from lglstm.common.errors import InputError
+
+if TYPE_CHECKING:
+    from lglstm.evaluation.evaluation_json import StoredEvaluation
+    from lglstm.evaluation.paper import PaperRow, PaperTable
 
 EXAMPLES = """\b
 Examples:
@@ -44,39 +50,40 @@ def command(number: str, runs: Path | None, as_json: bool) -> None:
         show(blocks, results)
 
 
-def find_results(runs: Path) -> list:
+def find_results(runs: Path) -> list[StoredEvaluation]:
     """Every evaluation below a folder; those that cannot be read are named and passed over."""
-    from lglstm.evaluation import record
+    from lglstm.evaluation import evaluation_json
 
     if not runs.is_dir():
-        raise InputError(f"{runs}: is no folder; give the folder that holds the evaluations")
+        raise InputError(f"{runs}: is not a folder; give the folder that holds the evaluations")
     found = []
-    for path in sorted(runs.rglob(record.FILE)):
+    for path in sorted(runs.rglob(evaluation_json.FILE)):
         try:
-            found.append(record.read(path))
+            found.append(evaluation_json.read(path))
         except InputError as error:
             warn(str(error))
     if not found:
         raise InputError(
-            f"{runs}: holds no {record.FILE}; evaluate the trained models first with "
+            f"{runs}: holds no {evaluation_json.FILE}; evaluate the trained models first with "
             "`lglstm evaluate`"
         )
     return found
 
 
-def newest(results: list) -> dict:
+def newest(results: Sequence[StoredEvaluation]) -> dict[str, StoredEvaluation]:
     """Row of the paper → its newest result; results that belong to no row are left out."""
-    by_row = {}
-    for result in sorted(results, key=lambda result: result.origin.finished):
-        row = result.origin.row
+    by_row: dict[str, StoredEvaluation] = {}
+    for result in sorted(results, key=lambda result: result.provenance.finished):
+        row = result.provenance.row
+        if row is None:
+            continue
         if row in by_row:
             warn(f"{row}: {result.path} is newer than {by_row[row].path} and counts")
-        if row:
-            by_row[row] = result
+        by_row[row] = result
     return by_row
 
 
-def as_dict(block, results: dict) -> dict:
+def as_dict(block: PaperTable, results: Mapping[str, StoredEvaluation]) -> dict[str, Any]:
     """A block of a table, percent, with ours (null where there is none) beside the paper's."""
     return {
         "table": block.number,
@@ -87,10 +94,10 @@ def as_dict(block, results: dict) -> dict:
     }
 
 
-def show(blocks: list, results: dict) -> None:
+def show(blocks: Sequence[PaperTable], results: Mapping[str, StoredEvaluation]) -> None:
     from rich.console import Console
 
-    from lglstm.evaluation.text import paper_tables
+    from lglstm.evaluation.tables import paper_tables
 
     console = Console(highlight=False)
     ours = {row: result.percents for row, result in results.items()}
@@ -99,12 +106,12 @@ def show(blocks: list, results: dict) -> None:
             console.print(table)
             console.print()
     for row, result in results.items():
-        images = f"{result.images:,} images of {result.origin.list}"
+        images = f"{result.images:,} images of {result.provenance.list}"
         if any(row == printed.key for block in blocks for printed in block.rows):
             console.print(f"{row}: {images}, {result.path}", soft_wrap=True)
 
 
-def _row(row, result) -> dict:
+def _row(row: PaperRow, result: StoredEvaluation | None) -> dict[str, Any]:
     return {
         "row": row.key,
         "method": row.method,
@@ -114,7 +121,9 @@ def _row(row, result) -> dict:
     }
 
 
-def _tell_missing(blocks: list, results: dict, runs: Path) -> None:
+def _tell_missing(
+    blocks: Sequence[PaperTable], results: Mapping[str, StoredEvaluation], runs: Path
+) -> None:
     """Say when none of the results belongs to the tables that were asked for."""
     wanted = {row.key for block in blocks for row in block.rows}
     if not wanted & set(results):

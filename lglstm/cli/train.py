@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import click
 
@@ -23,9 +24,7 @@ Examples:
 @click.option(
     "--overwrite", is_flag=True, help="Start again; deletes the snapshots of the earlier run."
 )
-@click.option(
-    "--gpu", "--gpus", "gpus", metavar="ID[,ID…]", help="Train on these GPUs, or on 'all'."
-)
+@click.option("--gpu", metavar="N[,N…]", help="Train on these GPUs, or on 'all' (default: 0).")
 @click.option("--cpu", is_flag=True, help="Train on the CPU even if there is a GPU.")
 @click.option(
     "--iterations", type=click.IntRange(min=1), help="Train up to this iteration, not max_iter."
@@ -38,15 +37,15 @@ Examples:
 @click.option("--verbose", is_flag=True, help="Show Caffe's log too.")
 @click.option("--json", is_flag=True, help="Print the summary at the end as JSON.")
 @click.pass_context
-def command(context: click.Context, **options: object) -> None:
+def command(context: click.Context, **options: Any) -> None:
     """Train MODEL: a name in models/, or the path of a solver.prototxt.
 
     Runs the solver file as `caffe train` does, on the GPU when there is one. Beside the snapshots
     it writes NAME.csv (every loss of every iteration), NAME.png (the loss curve) and NAME.log
     (Caffe's log). Ctrl-C takes a snapshot and stops; --resume goes on as if it had never stopped.
     """
-    from lglstm.training.plan import Options, make_plan
+    from lglstm.training.plan import TrainOptions, make_plan
     from lglstm.training.supervise import run
 
     logging.basicConfig(format="warning: %(message)s")
-    context.exit(run(make_plan(Options(**options))))
+    context.exit(run(make_plan(TrainOptions(**options))))

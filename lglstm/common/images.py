@@ -77,7 +77,7 @@ def read_label(path: PathLike, num_classes: int | None = None, ignore: int = IGN
                 f"{path}: holds colors ({image.mode}), not ids; save the label map as a "
                 "single-channel PNG, palette or gray, whose pixel values are the ids"
             )
-        step = _GRAY_STEPS.get(image.tile[0][3], 1)
+        step = _GRAY_STEPS.get(_raw_mode(image), 1)
         ids = np.asarray(image) // step if step > 1 else np.asarray(image)
     limit = 256 if num_classes is None else num_classes
     _check_ids(path, ids, limit, ignore)
@@ -152,6 +152,12 @@ def _unidentified(path: PathLike, formats: tuple[str, ...]) -> str:
     if Path(path).stat().st_size == 0:
         return "is empty; fetch or save it again"
     return f"is not a {'/'.join(formats)} file, or damaged at its start; fetch or save it again"
+
+
+def _raw_mode(image: Image.Image) -> str:
+    """How the file stores a pixel, such as "L;4": the decoder's argument in Pillow's first tile."""
+    tiles: list[tuple[str, object, int, str]] = vars(image)["tile"]
+    return tiles[0][3]
 
 
 def _orientation(image: Image.Image) -> int:

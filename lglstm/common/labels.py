@@ -83,7 +83,8 @@ def _spread_colors(count: int) -> tuple[tuple[int, int, int], ...]:
     chosen = [IGNORE_COLOR, OUTSIDE_COLOR, (0, 0, 0)]
     while len(chosen) < count + 2:
         distance = np.linalg.norm(cube[:, None] - np.array(chosen), axis=2).min(1)
-        chosen.append(tuple(int(c) for c in cube[distance.argmax()]))
+        red, green, blue = cube[distance.argmax()].tolist()
+        chosen.append((red, green, blue))
     return tuple(chosen[2:])
 
 

@@ -64,7 +64,13 @@ def stream(
             yield from stream(function, items, workers=workers)
 
 
-def _results(function, items, executor: Executor, cores: int, running: dict):
+def _results(
+    function: Callable[[Item], Result],
+    items: Iterator[Item],
+    executor: Executor,
+    cores: int,
+    running: dict[Future, Item],
+) -> Iterator[tuple[Item, Result]]:
     """Yield results from an executor; `running` holds the unfinished items, should it break."""
     try:
         while True:
@@ -80,7 +86,7 @@ def _results(function, items, executor: Executor, cores: int, running: dict):
             future.cancel()
 
 
-def _submit(executor: Executor, function, item) -> Future:
+def _submit(executor: Executor, function: Callable[[Item], Result], item: Item) -> Future:
     """Hand out one item; a broken pool refuses it, which then counts as a failure of the item."""
     try:
         return executor.submit(function, item)
@@ -90,7 +96,9 @@ def _submit(executor: Executor, function, item) -> Future:
         return future
 
 
-def _one_by_one(function, items: list):
+def _one_by_one(
+    function: Callable[[Item], Result], items: list[Item]
+) -> Iterator[tuple[Item, Result | None]]:
     """Yield results, one item at a time, so that a death has one cause; None after the second."""
     deaths = 0
     while items:

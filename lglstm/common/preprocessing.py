@@ -25,12 +25,14 @@ def to_blob(photo: np.ndarray, size: Size, mean: Sequence[float] = MEAN_BGR) -> 
     """
     stretched = resize_photo(np.asarray(photo, np.float32), size)
     blob = np.empty((3, *size), np.float32)
-    return np.subtract(stretched.transpose(2, 0, 1), np.float32(mean)[:, None, None], out=blob)
+    return np.subtract(
+        stretched.transpose(2, 0, 1), np.asarray(mean, np.float32)[:, None, None], out=blob
+    )
 
 
 def to_picture(blob: np.ndarray, mean: Sequence[float] = MEAN_BGR) -> np.ndarray:
     """Return what the net saw, (h, w, 3) uint8 BGR, from its input (3, h, w)."""
-    photo = blob.transpose(1, 2, 0) + np.float32(mean)
+    photo = blob.transpose(1, 2, 0) + np.asarray(mean, np.float32)
     return np.rint(photo).clip(0, 255).astype(np.uint8)
 
 

@@ -1,6 +1,6 @@
 """Contact sheets: examples side by side with their label maps, a caption each, and one legend.
 
-rows = [Row([photo, truth, prediction], "horse_12   mean IoU 0.71"), ...]
+rows = [SheetRow([photo, truth, prediction], "horse_12   mean IoU 0.71"), ...]
 write_sheet("runs/demo/sheet.png", rows, ("image", "truth", "prediction"), label_set("horse"))
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -26,7 +27,7 @@ FAINT = (120, 120, 120)
 
 
 @dataclass(frozen=True)
-class Row:
+class SheetRow:
     """One example: its pictures from left to right, and a line of text below them.
 
     A picture is a photo, (H, W, 3) uint8 in BGR as the readers return it, or a label map,
@@ -38,7 +39,7 @@ class Row:
 
 
 def contact_sheet(
-    rows: Sequence[Row],
+    rows: Sequence[SheetRow],
     headings: Sequence[str],
     labels: LabelSet,
     *,
@@ -87,10 +88,10 @@ def contact_sheet(
 
 def write_sheet(
     path: str | os.PathLike[str],
-    rows: Sequence[Row],
+    rows: Sequence[SheetRow],
     headings: Sequence[str],
     labels: LabelSet,
-    **layout: object,
+    **layout: Any,
 ) -> None:
     """Draw `contact_sheet` and write it to `path` (.png or .jpg), whole or not at all."""
     sheet = contact_sheet(rows, headings, labels, **layout)
@@ -113,7 +114,7 @@ def _tile(picture: np.ndarray, labels: LabelSet, height: int) -> Image.Image:
     return image.resize((width, height), method)
 
 
-def _present(rows: Sequence[Row]) -> list[int]:
+def _present(rows: Sequence[SheetRow]) -> list[int]:
     """Return the ids that occur in the label maps, in order."""
     maps = [picture for row in rows for picture in row.pictures if picture.ndim == 2]
     return sorted(set().union(*(np.unique(label).tolist() for label in maps)))
@@ -128,12 +129,12 @@ def _name(label_id: int, labels: LabelSet) -> str:
 def _legend_lines(ids: list[int], labels: LabelSet, width: int) -> list[list[tuple[int, int]]]:
     """Break the legend into lines of (x, id) entries no wider than `width`."""
     lines: list[list[tuple[int, int]]] = []
-    x = 0
+    x = 0.0
     for label_id in ids:
         entry = TEXT + GAP + _font(SMALL).getlength(_name(label_id, labels)) + MARGIN
         if not lines or x + entry > width:
             lines.append([])
-            x = 0
+            x = 0.0
         lines[-1].append((int(x), label_id))
         x += entry
     return lines

@@ -14,8 +14,10 @@ from PIL import Image
 from lglstm.common import preprocessing
 from lglstm.common.images import read_label, read_photo
 from lglstm.common.labels import IGNORE, LabelSet
+from lglstm.evaluation.evaluator import Evaluation, ImageScore
 from lglstm.evaluation.html import choices, slider, swatch
-from lglstm.evaluation.scoring import Evaluation, ImageScore
+from lglstm.evaluation.paper import percent
+from lglstm.evaluation.tables import number
 
 PER_GROUP = 4
 LONGEST_SIDE = 560
@@ -54,7 +56,8 @@ def gallery(evaluation: Evaluation) -> str:
 def choose(images: Sequence[ImageScore]) -> dict[str, list[ImageScore]]:
     """The worst, median and best few images, or all of them when there are few; worst first."""
     ranked = sorted(
-        (image for image in images if image.mean_iou is not None), key=lambda i: i.mean_iou
+        (image for image in images if image.mean_iou is not None),
+        key=lambda image: image.mean_iou or 0.0,
     )
     if len(ranked) <= 3 * PER_GROUP:
         return {"all": ranked}
@@ -87,11 +90,11 @@ def _legend(labels: LabelSet) -> str:
 
 
 def _example(image: ImageScore, labels: LabelSet) -> str:
-    photo = read_photo(image.sample.photo)
-    truth = read_label(image.sample.label, labels.num_classes)
+    photo = read_photo(image.image.photo)
+    truth = read_label(image.image.label, labels.num_classes)
     prediction = read_label(image.prediction, labels.num_classes)
     photo, truth, prediction = _scaled(photo, truth, prediction)
-    name = image.sample.name
+    name = image.image.name
     maps = {
         "truth": ("Truth", _label_png(truth, labels), f"True parts: {_shares(truth, labels)}"),
         "prediction": (
@@ -108,8 +111,8 @@ def _example(image: ImageScore, labels: LabelSet) -> str:
         for key, (title, png, text) in maps.items()
     )
     caption = (
-        f"<strong>{escape(name)}</strong> mean IoU {100 * image.mean_iou:.1f} %, "
-        f"pixel accuracy {100 * image.pixel_accuracy:.1f} %"
+        f"<strong>{escape(name)}</strong> mean IoU {number(percent(image.mean_iou), 1)} %, "
+        f"pixel accuracy {number(percent(image.pixel_accuracy), 1)} %"
     )
     return (
         f'<figure style="--photo:url({_jpeg(photo)})"><div class="panels">{panels}</div>'

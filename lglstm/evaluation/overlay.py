@@ -17,9 +17,17 @@ PAPER, INK = (250, 250, 248), (34, 34, 34)
 TEXT, LINE, MARGIN, SWATCH = 15, 24, 12, 14
 
 
-def overlay(photo: np.ndarray, ids: np.ndarray, labels: LabelSet) -> Image.Image:
+def overlay(photo: np.ndarray, ids: np.ndarray, labels: LabelSet) -> np.ndarray:
+    """Return `photo`, (H, W, 3) uint8 BGR, with the parts of its label map (H, W) in color."""
+    opacity = np.where(ids == 0, 0, OPACITY).astype(np.float32)[:, :, None]
+    blended = photo + opacity * (labels.palette[ids][:, :, ::-1] - photo.astype(np.float32))
+    return np.rint(blended).astype(np.uint8)
+
+
+def overlay_with_legend(photo: np.ndarray, ids: np.ndarray, labels: LabelSet) -> Image.Image:
     """Draw (H, W, 3) BGR `photo` and its label map (H, W) with a legend on the right, as RGB."""
-    picture = _colored(*_scaled(photo, ids), labels)
+    colored = overlay(*_scaled(photo, ids), labels)
+    picture = Image.fromarray(np.ascontiguousarray(colored[:, :, ::-1]))
     entries = _entries(ids, labels)
     font = ImageFont.load_default(TEXT)
     text_width = max((int(font.getlength(text)) + 1 for _, text in entries), default=0)
@@ -43,13 +51,6 @@ def _entries(ids: np.ndarray, labels: LabelSet) -> list[tuple[tuple[int, int, in
     if not found:
         return [(labels.colors[0], f"only {labels.names[0]}")]
     return [(labels.colors[k], f"{labels.names[k]}  {100 * shares[k]:.1f} %") for k in found]
-
-
-def _colored(photo: np.ndarray, ids: np.ndarray, labels: LabelSet) -> Image.Image:
-    rgb = photo[:, :, ::-1].astype(np.float32)
-    opacity = np.where(ids == 0, 0, OPACITY).astype(np.float32)[:, :, None]
-    blended = rgb + opacity * (labels.palette[ids] - rgb)
-    return Image.fromarray(np.rint(blended).astype(np.uint8))
 
 
 def _scaled(photo: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -24,7 +24,7 @@ LG_LSTM = "lg_lstm"
 
 
 @dataclass(frozen=True)
-class Row:
+class PaperRow:
     """One printed row: `key` such as horse.lg_lstm, the method as printed, metric → percent."""
 
     key: str
@@ -33,14 +33,14 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Table:
+class PaperTable:
     """One block of a printed table: the rows of one data set. `columns` is metric → heading."""
 
     number: int
     dataset: str
     title: str
     columns: Mapping[str, str]
-    rows: tuple[Row, ...]
+    rows: tuple[PaperRow, ...]
 
 
 @dataclass(frozen=True)
@@ -67,13 +67,13 @@ class Cell:
 
 
 @cache
-def tables() -> tuple[Table, ...]:
+def tables() -> tuple[PaperTable, ...]:
     """All blocks of the five tables, in the paper's order."""
     blocks = tomllib.loads(TABLES.read_text(encoding="utf-8"))["table"]
     return tuple(_table(block) for block in blocks)
 
 
-def blocks_of(number: int) -> tuple[Table, ...]:
+def blocks_of(number: int) -> tuple[PaperTable, ...]:
     """The blocks of one table; raise InputError when the paper has no such table."""
     found = tuple(table for table in tables() if table.number == number)
     if not found:
@@ -152,15 +152,15 @@ def percent(value: float | None) -> float | None:
     return None if value is None else 100 * value
 
 
-def _table(block: dict) -> Table:
+def _table(block: dict) -> PaperTable:
     columns = dict(zip(block["metrics"], block["headers"], strict=True))
-    return Table(
+    return PaperTable(
         number=block["number"],
         dataset=block["dataset"],
         title=block["title"],
         columns=columns,
         rows=tuple(
-            Row(
+            PaperRow(
                 key=f"{block['dataset']}.{row[0]}",
                 method=row[1],
                 cells=dict(zip(columns, map(_cell, row[2:]), strict=True)),

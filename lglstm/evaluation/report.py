@@ -15,13 +15,13 @@ import numpy as np
 
 from lglstm.common.files import write_text
 from lglstm.evaluation import charts
+from lglstm.evaluation.evaluation_json import Provenance
+from lglstm.evaluation.evaluator import Evaluation
 from lglstm.evaluation.gallery import gallery
 from lglstm.evaluation.html import choices, swatch
 from lglstm.evaluation.metrics import PER_CLASS, Metrics
 from lglstm.evaluation.paper import Cell, find_row, percent
-from lglstm.evaluation.record import Origin
-from lglstm.evaluation.scoring import Evaluation
-from lglstm.evaluation.text import number, signed
+from lglstm.evaluation.tables import number, signed
 
 FILE = "report.html"
 ASSETS = Path(__file__).with_name("report_assets")
@@ -35,21 +35,23 @@ Losses = Mapping[str, Mapping[int, float]]
 
 def write(
     path: Path,
-    origin: Origin,
+    provenance: Provenance,
     evaluation: Evaluation,
     cells: Sequence[Cell],
     losses: Losses | None = None,
 ) -> None:
     """Write the report of one evaluation; `losses` are the curves of its training run."""
-    write_text(path, render(origin, evaluation, cells, losses or {}))
+    write_text(path, render(provenance, evaluation, cells, losses or {}))
 
 
-def render(origin: Origin, evaluation: Evaluation, cells: Sequence[Cell], losses: Losses) -> str:
+def render(
+    provenance: Provenance, evaluation: Evaluation, cells: Sequence[Cell], losses: Losses
+) -> str:
     """Return the whole HTML document."""
-    title = f"{_name(origin)}: object parsing, evaluated"
+    title = f"{_name(provenance)}: object parsing, evaluated"
     sections = [
-        _comparison(cells, origin.row),
-        _bars(evaluation, origin.row),
+        _comparison(cells, provenance.row),
+        _bars(evaluation, provenance.row),
         _matrix(evaluation),
         _layers(evaluation.layers),
         gallery(evaluation),
@@ -68,7 +70,7 @@ def render(origin: Origin, evaluation: Evaluation, cells: Sequence[Cell], losses
 </head>
 <body>
 <a class="skip" href="#content">Skip to the numbers</a>
-{_header(origin, evaluation, cells)}
+{_header(provenance, evaluation, cells)}
 <main id="content">
 {"".join(sections)}
 </main>
@@ -82,22 +84,22 @@ def render(origin: Origin, evaluation: Evaluation, cells: Sequence[Cell], losses
 # --------------------------------------------------------------------------------- sections
 
 
-def _header(origin: Origin, evaluation: Evaluation, cells: Sequence[Cell]) -> str:
+def _header(provenance: Provenance, evaluation: Evaluation, cells: Sequence[Cell]) -> str:
     made_by = (
-        f"weights {origin.weights} ({origin.weights_sha256[:12]})"
-        if origin.weights
-        else (f"label maps in {origin.predictions}")
+        f"weights {provenance.weights} ({provenance.weights_sha256[:12]})"
+        if provenance.weights and provenance.weights_sha256
+        else (f"label maps in {provenance.predictions}")
     )
-    finished = f"{datetime.fromisoformat(origin.finished):%-d %B %Y, %H:%M} UTC"
-    line = f"{len(evaluation.images):,} images of {origin.list} · {made_by} · {finished}"
+    finished = f"{datetime.fromisoformat(provenance.finished):%-d %B %Y, %H:%M} UTC"
+    line = f"{len(evaluation.images):,} images of {provenance.list} · {made_by} · {finished}"
     warnings = "".join(
-        f'<p class="warning" role="note">{escape(sentence)}</p>' for sentence in origin.warnings
+        f'<p class="warning" role="note">{escape(sentence)}</p>' for sentence in provenance.warnings
     )
     totals = [cell for cell in cells if "." not in cell.metric][:5]
-    figures = "".join(_figure(cell, origin.row) for cell in totals)
+    figures = "".join(_figure(cell, provenance.row) for cell in totals)
     return (
         '<header><p class="kicker">Object parsing, evaluated</p>'
-        f'<h1>{escape(_name(origin))}</h1><p class="origin">{escape(line)}</p>{warnings}'
+        f'<h1>{escape(_name(provenance))}</h1><p class="origin">{escape(line)}</p>{warnings}'
         f'<dl class="headline">{figures}</dl></header>'
     )
 
@@ -255,7 +257,7 @@ def _layers(layers: Mapping[str, Metrics]) -> str:
 
 
 def _losses(losses: Losses) -> str:
-    curves = []
+    curves: list[charts.Curve] = []
     for name, values in losses.items():
         points = [(float(k), v) for k, v in sorted(values.items()) if np.isfinite(v)]
         if len(points) < 2:
@@ -284,8 +286,8 @@ def _footer(evaluation: Evaluation) -> str:
     )
 
 
-def _name(origin: Origin) -> str:
-    return origin.model or Path(origin.predictions).name
+def _name(provenance: Provenance) -> str:
+    return provenance.model or Path(provenance.predictions).name
 
 
 def _signed(points: float | None) -> str:

@@ -6,12 +6,12 @@ import time
 from typing import TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
+
+from lglstm.common.progress import Bar
 
 # Plain lines for a solver that sets no `display`.
 DEFAULT_INTERVAL = 20
-REFRESH_SECONDS = 0.1
 
 
 class Display:
@@ -27,24 +27,9 @@ class Display:
         self.start, self.total = start, total
         self.interval = interval or DEFAULT_INTERVAL
         self.began = time.monotonic()
-        self.refreshed = 0.0
-        self.progress: Progress | None = None
+        self.bar: Bar | None = None
         if self.console.is_terminal and not plain:
-            self._open_bar(name)
-
-    def _open_bar(self, name: str) -> None:
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[status]}"),
-            console=self.console,
-            auto_refresh=False,
-        )
-        self.task = self.progress.add_task(
-            name, total=self.total, completed=self.start, status="starting"
-        )
-        self.progress.start()
+            self.bar = Bar(name, self.console, done=start, total=total, status="starting")
 
     def iteration(self, iteration: int, loss: float, data_share: float) -> None:
         """Show that iteration number `iteration` is done; `data_share` of its time was waiting."""
@@ -52,15 +37,14 @@ class Display:
         status = f"loss {loss:.4f}  {self._pace(done)}"
         if data_share >= 0.05:
             status += f"  ({data_share:.0%} waiting for data)"
-        if self.progress is None:
-            if done == self.start + 1 or done % self.interval == 0 or done == self.total:
-                self.console.print(f"iteration {done}/{self.total}  {status}", markup=False)
-        else:
-            self._update(force=done == self.total, completed=done, status=status)
+        if self.bar is not None:
+            self.bar(done, self.total, status)
+        elif done == self.start + 1 or done % self.interval == 0 or done == self.total:
+            self.console.print(f"iteration {done}/{self.total}  {status}", markup=False)
 
     def testing(self, batch: int, batches: int) -> None:
-        if self.progress is not None:
-            self._update(status=f"testing {batch}/{batches}")
+        if self.bar is not None:
+            self.bar.say(f"testing {batch}/{batches}")
 
     def tested(self, iteration: int, scores: dict[str, float]) -> None:
         values = "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
@@ -71,9 +55,8 @@ class Display:
         self.console.print(Text(text))
 
     def close(self) -> None:
-        if self.progress is not None:
-            self.progress.refresh()
-            self.progress.stop()
+        if self.bar is not None:
+            self.bar.close()
 
     def _pace(self, done: int) -> str:
         """Speed and time left at the mean pace so far, tests and snapshots included."""
@@ -81,15 +64,8 @@ class Display:
         speed = f"{rate:.2f} it/s" if rate >= 1 else f"{1 / rate:.1f} s/it"
         return f"{speed}  {clock((self.total - done) / rate)} left"
 
-    def _update(self, force: bool = False, **fields: object) -> None:
-        self.progress.update(self.task, **fields)
-        now = time.monotonic()
-        if force or now - self.refreshed >= REFRESH_SECONDS:
-            self.progress.refresh()
-            self.refreshed = now
-
 
 def clock(seconds: float) -> str:
     """Seconds as h:mm:ss."""
-    minutes, seconds = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from lglstm.common.errors import InputError
+from lglstm.common.pycaffe import Blob, Net
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Culprit:
         return "lower base_lr (--set base_lr=…) or limit the gradients (--set clip_gradients=…)"
 
 
-def first_not_finite(net) -> Culprit | None:
+def first_not_finite(net: Net) -> Culprit | None:
     """Search a pycaffe net in its order: of each layer first the weights, then the tops.
 
     A blob that a later layer changes in place (ReLU, dropout) counts for the layer that made it.
@@ -50,11 +51,11 @@ def first_not_finite(net) -> Culprit | None:
     return None
 
 
-def weights_finite(net) -> bool:
+def weights_finite(net: Net) -> bool:
     return all(_finite(blob) for layer in net.layers for blob in layer.blobs)
 
 
-def _finite(blob) -> bool:
+def _finite(blob: Blob) -> bool:
     # The sum of finite float32 numbers is finite in float64, and needs no array of flags.
     with np.errstate(invalid="ignore"):
         return bool(np.isfinite(np.sum(blob.data, dtype=np.float64)))

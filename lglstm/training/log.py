@@ -60,7 +60,7 @@ def _rows_before(path: Path, columns: list[str], start: int) -> list[list[str]]:
         rows = list(csv.reader(file))
     if not rows or rows[0] != columns:
         raise InputError(
-            f"{path}: has not the columns of this net; move it away, then resume once more"
+            f"{path}: its columns do not match this net; move it away, then resume once more"
         )
     whole = (row for row in rows[1:] if len(row) == len(columns) and row[0].isdigit())
     return [row for row in whole if int(row[0]) < start]

@@ -21,10 +21,12 @@ import numpy as np
 
 from lglstm.caffe_files import read_blobs
 from lglstm.caffe_files.schema import SolverParameter
+from lglstm.common import devices
 from lglstm.common.errors import InputError
+from lglstm.common.pycaffe import Solver
 from lglstm.training import health, log, snapshots
 from lglstm.training.display import Display
-from lglstm.training.plan import Plan, weight_files
+from lglstm.training.plan import TrainingPlan, weight_files
 from lglstm.training.plot import draw
 from lglstm.training.probe import Probe, source_layers
 from lglstm.training.stop import Stopped, StopRequest
@@ -44,7 +46,7 @@ class Diverged(Exception):
 
 
 @dataclass
-class Summary:
+class TrainingSummary:
     """How a run ended. `loss` is the mean of the last tenth of this run's iterations."""
 
     name: str
@@ -78,13 +80,9 @@ def seed_iteration(seed: int, rank: int, iteration: int) -> None:
     np.random.seed(number)
 
 
-def build_solver(plan: Plan):
+def build_solver(plan: TrainingPlan) -> Solver:
     """Choose the device, and let Caffe build the nets and restore the plan's snapshot."""
-    if plan.gpus:
-        caffe.set_device(plan.gpus[plan.rank])
-        caffe.set_mode_gpu()
-    else:
-        caffe.set_mode_cpu()
+    devices.select_gpu(plan.gpus[plan.rank] if plan.gpus else None)
     if len(plan.gpus) > 1:
         caffe.set_solver_count(len(plan.gpus))
         caffe.set_solver_rank(plan.rank)
@@ -105,7 +103,7 @@ def layers_of_weights(parameters: SolverParameter) -> dict[str, set[str]]:
     return {name: set(read_blobs(name)) for name in names}
 
 
-def _import_python_layers(plan: Plan) -> None:
+def _import_python_layers(plan: TrainingPlan) -> None:
     """Caffe itself says little about a Python layer that it cannot make."""
     for net in plan.nets():
         for layer in (layer for layer in net.layer if layer.type == "Python"):
@@ -119,7 +117,7 @@ def _import_python_layers(plan: Plan) -> None:
                 ) from error
 
 
-def advance_data(solver, plan: Plan, stop: StopRequest) -> None:
+def advance_data(solver: Solver, plan: TrainingPlan, stop: StopRequest) -> None:
     """After a restore, bring data layers that keep no position of their own to their place.
 
     They serve the batches of the iterations before once more, with the seeds of then. A layer that
@@ -138,7 +136,7 @@ def advance_data(solver, plan: Plan, stop: StopRequest) -> None:
 class Training:
     """A run that is built and ready to go; the first or only process of it."""
 
-    def __init__(self, plan: Plan, stop: StopRequest, stream: TextIO):
+    def __init__(self, plan: TrainingPlan, stop: StopRequest, stream: TextIO):
         self.plan, self.stop = plan, stop
         self.parameters = plan.parameters()
         given = layers_of_weights(self.parameters)  # before Caffe, which aborts on a damaged file
@@ -160,7 +158,7 @@ class Training:
         self.nccl = connect(self.solver, plan) if len(plan.gpus) > 1 else None
         self._listen()
 
-    def run(self) -> Summary:
+    def run(self) -> TrainingSummary:
         """Train to the end, or until a stop request or a loss that is not finite."""
         if self.plan.overwrite:
             for state in snapshots.find(self.plan.prefix):
@@ -168,7 +166,7 @@ class Training:
         self.csv = log.CsvLog(self.plan.csv, self.probe.columns, self.start)
         self.began = time.perf_counter()
         try:
-            outcome, error = self._solve()
+            outcome, diverged = self._solve()
         except InputError as error:
             self._draw()
             raise InputError(f"{error}; {self._kept}") from error
@@ -176,7 +174,7 @@ class Training:
             self.csv.close()
             self.display.close()
         self._draw()
-        return self._summary(outcome, error)
+        return self._summary(outcome, diverged)
 
     def _solve(self) -> tuple[str, Diverged | None]:
         try:
@@ -240,6 +238,7 @@ class Training:
 
     def _on_gradients(self) -> None:
         """After the backward pass, before the update."""
+        assert self.row is not None  # Caffe calls _on_start first
         self.row.update(self.probe.iteration_losses(), data_seconds=self.probe.data_seconds)
 
     def _on_test_layer(self) -> None:
@@ -321,12 +320,12 @@ class Training:
     def _kept(self) -> str:
         return f"the last good snapshot is {self.snapshot or 'none yet'}"
 
-    def _summary(self, outcome: str, error: Diverged | None) -> Summary:
+    def _summary(self, outcome: str, error: Diverged | None) -> TrainingSummary:
         recent = [x for x in self.recent[-max(1, len(self.recent) // 10) :] if np.isfinite(x)]
-        return Summary(
+        return TrainingSummary(
             name=self.plan.name,
             outcome=outcome,
-            device=device_name(self.plan.gpus),
+            device=devices.describe(self.plan.gpus),
             start=self.start,
             iteration=self.solver.iter,
             max_iter=self.parameters.max_iter,
@@ -334,8 +333,8 @@ class Training:
             tests=self.tests,
             seconds=time.perf_counter() - self.began,
             data_seconds=self.data_seconds,
-            snapshot=self.snapshot and str(self.snapshot),
-            weights=self.snapshot and str(self.snapshot.with_suffix(".caffemodel")),
+            snapshot=str(self.snapshot) if self.snapshot else None,
+            weights=str(self.snapshot.with_suffix(".caffemodel")) if self.snapshot else None,
             csv=str(self.plan.csv),
             curve=str(self.plan.curve) if self.recent else None,
             log=str(self.plan.log),
@@ -344,7 +343,7 @@ class Training:
         )
 
 
-def follow(plan: Plan) -> None:
+def follow(plan: TrainingPlan) -> None:
     """The part of a run on several GPUs that its second and later processes do.
 
     They never stop by themselves, which would leave the first waiting for their gradients: when
@@ -362,7 +361,7 @@ def follow(plan: Plan) -> None:
     solver.step(parameters.max_iter - solver.iter)
 
 
-def connect(solver, plan: Plan):
+def connect(solver: Solver, plan: TrainingPlan) -> object:
     """Join the processes of a run: the same weights at the start, summed gradients ever after.
 
     Keep the returned object as long as the solver, which only points to it.
@@ -373,12 +372,6 @@ def connect(solver, plan: Plan):
     if plan.parameters().layer_wise_reduce:
         solver.net.after_backward(nccl)
     return nccl
-
-
-def device_name(gpus: tuple[int, ...]) -> str:
-    if not gpus:
-        return "CPU"
-    return f"GPU{'s' * (len(gpus) > 1)} {', '.join(map(str, gpus))}"
 
 
 def _shortest(value: float) -> float:

@@ -11,22 +11,24 @@ from caffe.proto import caffe_pb2
 from google.protobuf import text_format
 
 from lglstm.caffe_files.prototxt import read_message
-from lglstm.common.errors import InputError
+from lglstm.common import devices
+from lglstm.common.errors import InputError, UsageError
 from lglstm.common.models import find_model
-from lglstm.training import devices, snapshots
+from lglstm.common.pycaffe import Message
+from lglstm.training import snapshots
 
 # Used when the solver file names no random_seed: a run can then be repeated, and continued.
 DEFAULT_SEED = 1
 
 
 @dataclass(frozen=True)
-class Options:
-    """What the user asked for; `gpus` as typed ("0", "0,1", "all"), None to choose by itself."""
+class TrainOptions:
+    """What the user asked for; `gpu` as typed ("0", "0,1", "all"), None to choose by itself."""
 
     model: str
     resume: bool = False
     overwrite: bool = False
-    gpus: str | None = None
+    gpu: str | None = None
     cpu: bool = False
     iterations: int | None = None
     weights: str | None = None
@@ -36,7 +38,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """One training run with everything decided; it travels to the worker process as JSON.
 
     `solver` is the text of the SolverParameter to train with, `prefix` its snapshot prefix as an
@@ -70,10 +72,11 @@ class Plan:
     def log(self) -> Path:
         return Path(f"{self.prefix}.log")
 
-    def parameters(self) -> caffe_pb2.SolverParameter:
+    def parameters(self) -> Message:
+        """The SolverParameter."""
         return text_format.Parse(self.solver, caffe_pb2.SolverParameter())
 
-    def nets(self) -> list[caffe_pb2.NetParameter]:
+    def nets(self) -> list[Message]:
         """The nets that the solver names or holds."""
         solver, folder = self.parameters(), Path(self.folder)
         files = [read_message(folder / n, caffe_pb2.NetParameter()) for n in net_files(solver)]
@@ -83,12 +86,12 @@ class Plan:
         return json.dumps(asdict(self))
 
     @classmethod
-    def from_json(cls, text: str) -> Plan:
+    def from_json(cls, text: str) -> TrainingPlan:
         fields = json.loads(text)
         return cls(**{**fields, "gpus": tuple(fields["gpus"])})
 
 
-def make_plan(options: Options) -> Plan:
+def make_plan(options: TrainOptions) -> TrainingPlan:
     """Check the options and every file they name; raise InputError for the first that is wrong."""
     found = find_model(options.model, "solver")
     path, folder = found.file.resolve(), found.root
@@ -101,16 +104,17 @@ def make_plan(options: Options) -> Plan:
     _check_solver(solver, path, folder)
     resume = _choose_snapshot(options, solver, prefix, path)
     _choose_weights(options, solver, folder)
-    gpus = devices.choose(options.gpus, options.cpu, solver)
+    # The solver's `solver_mode` is for `caffe train`; one file then serves machines of both kinds.
+    gpus = devices.choose_gpus(options.gpu, options.cpu, solver.device_id)
     solver.solver_mode = solver.GPU if gpus else solver.CPU
     if solver.random_seed < 0:
         solver.random_seed = DEFAULT_SEED
-    return Plan(
+    return TrainingPlan(
         solver=text_format.MessageToString(solver),
         folder=str(folder),
         prefix=str(prefix),
         gpus=gpus,
-        resume=resume and str(resume),
+        resume=str(resume) if resume else None,
         overwrite=options.overwrite,
         verbose=options.verbose,
         json=options.json,
@@ -123,27 +127,27 @@ def _grouped(settings: tuple[str, ...]) -> list[tuple[str, list[str]]]:
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals:
-            raise InputError(f"--set {setting}: expected key=value, for example base_lr=0.0005")
+            raise UsageError(f"--set {setting}: expected key=value, for example base_lr=0.0005")
         grouped.setdefault(key.strip(), []).append(value.strip())
     return list(grouped.items())
 
 
-def _apply_setting(solver, key: str, values: list[str]) -> None:
+def _apply_setting(solver: Message, key: str, values: list[str]) -> None:
     field = solver.DESCRIPTOR.fields_by_name.get(key)
     if field is None or field.message_type is not None:
-        raise InputError(f"--set {key}: is no simple field of Caffe's SolverParameter")
+        raise UsageError(f"--set {key}: is not a simple field of Caffe's SolverParameter")
     if len(values) > 1 and not field.is_repeated:
-        raise InputError(f"--set {key}: given {len(values)} times; this field takes one value")
+        raise UsageError(f"--set {key}: given {len(values)} times; this field takes one value")
     if field.type == field.TYPE_STRING:
         values = [json.dumps(value) for value in values]
     solver.ClearField(key)
     try:
         text_format.Parse("".join(f"{key}: {value}\n" for value in values), solver)
     except text_format.ParseError as error:
-        raise InputError(f"--set {key}={values[0]}: {error}; give a value of its type") from error
+        raise UsageError(f"--set {key}={values[0]}: {error}; give a value of its type") from error
 
 
-def _snapshot_prefix(solver, path: Path, folder: Path) -> Path:
+def _snapshot_prefix(solver: Message, path: Path, folder: Path) -> Path:
     """Complete `snapshot_prefix` as Caffe does; the solver keeps it relative, for other machines.
 
     Caffe stores this path in each snapshot, and looks there for the weights on resuming.
@@ -168,7 +172,7 @@ def _snapshot_prefix(solver, path: Path, folder: Path) -> Path:
     return prefix
 
 
-def _check_solver(solver, path: Path, folder: Path) -> None:
+def _check_solver(solver: Message, path: Path, folder: Path) -> None:
     if not (solver.net or solver.train_net or solver.HasField("net_param")
             or solver.HasField("train_net_param")):  # fmt: skip
         raise InputError(f"{path}: names no net to train; add net: or train_net:")
@@ -183,11 +187,13 @@ def _check_solver(solver, path: Path, folder: Path) -> None:
         )
 
 
-def net_files(solver) -> list[str]:
+def net_files(solver: Message) -> list[str]:
     return [name for name in (solver.net, solver.train_net, *solver.test_net) if name]
 
 
-def _choose_snapshot(options: Options, solver, prefix: Path, path: Path) -> Path | None:
+def _choose_snapshot(
+    options: TrainOptions, solver: Message, prefix: Path, path: Path
+) -> Path | None:
     """The snapshot to go on from, or None for a start from iteration 0."""
     existing = snapshots.find(prefix)
     if not options.resume:
@@ -199,7 +205,7 @@ def _choose_snapshot(options: Options, solver, prefix: Path, path: Path) -> Path
         return None
     if options.weights or options.overwrite:
         other = "--weights" if options.weights else "--overwrite"
-        raise InputError(f"--resume and {other} exclude each other; give one of them")
+        raise UsageError(f"--resume and {other} exclude each other; give one of them")
     if not existing:
         raise InputError(f"{prefix}_iter_*.solverstate: nothing to resume; start without --resume")
     newest = snapshots.newest_good(prefix)
@@ -211,7 +217,7 @@ def _choose_snapshot(options: Options, solver, prefix: Path, path: Path) -> Path
     return newest
 
 
-def _choose_weights(options: Options, solver, folder: Path) -> None:
+def _choose_weights(options: TrainOptions, solver: Message, folder: Path) -> None:
     """Initial weights as `caffe train` takes them: none on resuming, --weights before the file."""
     if options.resume:
         solver.ClearField("weights")
@@ -226,6 +232,6 @@ def _choose_weights(options: Options, solver, folder: Path) -> None:
             )
 
 
-def weight_files(solver) -> list[str]:
+def weight_files(solver: Message) -> list[str]:
     """The files in `weights`, where one entry may hold several with commas between."""
     return [name.strip() for entry in solver.weights for name in entry.split(",")]

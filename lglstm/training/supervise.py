@@ -18,7 +18,7 @@ import caffe
 
 from lglstm.common import child
 from lglstm.common.errors import InputError
-from lglstm.training.plan import Plan
+from lglstm.training.plan import TrainingPlan
 from lglstm.training.stop import SIGNALS
 
 POLL_SECONDS = 0.05
@@ -86,7 +86,7 @@ class CaffeLog:
             print(f"Caffe: {text}", file=sys.stderr)
 
 
-def run(plan: Plan) -> int:
+def run(plan: TrainingPlan) -> int:
     """Train by `plan` in one process per device; return the exit status for the shell.
 
     0 finished, 1 failed or diverged, 128 + n stopped by signal n after a snapshot.
@@ -106,7 +106,7 @@ def run(plan: Plan) -> int:
     return _explain(status, log, plan, stop)
 
 
-def _parts(plan: Plan) -> list[Plan]:
+def _parts(plan: TrainingPlan) -> list[TrainingPlan]:
     if len(plan.gpus) < 2:
         return [plan]
     nccl_id = caffe.NCCL.new_uid().hex()
@@ -116,11 +116,11 @@ def _parts(plan: Plan) -> list[Plan]:
 class _Worker:
     """A training process and the thread that reads its error stream."""
 
-    def __init__(self, process: subprocess.Popen, reader: threading.Thread):
+    def __init__(self, process: subprocess.Popen[str], reader: threading.Thread):
         self.process, self.reader = process, reader
 
 
-def _start(plan: Plan, log: CaffeLog) -> _Worker:
+def _start(plan: TrainingPlan, log: CaffeLog) -> _Worker:
     user = os.dup(2)
     process = subprocess.Popen(
         child.module_command("lglstm.training.worker", str(user)),
@@ -135,11 +135,17 @@ def _start(plan: Plan, log: CaffeLog) -> _Worker:
         env=child.environment(GLOG_minloglevel="0"),
     )
     os.close(user)
+    assert process.stdin is not None and process.stderr is not None  # pipes, as asked for
     process.stdin.write(plan.to_json())
     process.stdin.close()
-    reader = threading.Thread(target=lambda: [log.feed(line) for line in process.stderr])
+    reader = threading.Thread(target=_feed, args=(log, process.stderr))
     reader.start()
     return _Worker(process, reader)
+
+
+def _feed(log: CaffeLog, lines: IO[str]) -> None:
+    for line in lines:
+        log.feed(line)
 
 
 class _SignalForwarder:
@@ -178,7 +184,7 @@ def _wait(workers: list[_Worker]) -> int:
     return ended.process.returncode or workers[0].process.returncode
 
 
-def _explain(status: int, log: CaffeLog, plan: Plan, stop: _SignalForwarder) -> int:
+def _explain(status: int, log: CaffeLog, plan: TrainingPlan, stop: _SignalForwarder) -> int:
     """Turn the death of a worker into one sentence, and its status into ours."""
     if status >= 0:
         return status

@@ -13,8 +13,13 @@ import os
 import signal
 import sys
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from lglstm.training.stop import Stopped, StopRequest
+
+if TYPE_CHECKING:
+    from lglstm.training.loop import TrainingSummary
+    from lglstm.training.plan import TrainingPlan
 
 EXIT_SIGNAL_BASE = 128
 PR_SET_PDEATHSIG = 1
@@ -28,19 +33,19 @@ def main() -> int:
     sys.stderr = os.fdopen(int(sys.argv[1]), "w", buffering=1)
     # Imported only now: a Ctrl-C while they load must not end in a traceback.
     from lglstm.common.errors import InputError
-    from lglstm.training.plan import Plan
+    from lglstm.training.plan import TrainingPlan
 
-    plan = Plan.from_json(sys.stdin.read())
+    plan = TrainingPlan.from_json(sys.stdin.read())
     try:
         return _train(plan, stop)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except Stopped:
-        return EXIT_SIGNAL_BASE + stop.signal
+        return EXIT_SIGNAL_BASE + (stop.signal or 0)
 
 
-def _train(plan, stop: StopRequest) -> int:
+def _train(plan: TrainingPlan, stop: StopRequest) -> int:
     from lglstm.training.loop import Training, follow
 
     if plan.rank:
@@ -51,11 +56,11 @@ def _train(plan, stop: StopRequest) -> int:
         print(f"error: {summary.message}", file=sys.stderr)
     print(json.dumps(asdict(summary), indent=2) if plan.json else _describe(summary))
     if summary.outcome == "interrupted":
-        return EXIT_SIGNAL_BASE + stop.signal
+        return EXIT_SIGNAL_BASE + (stop.signal or 0)
     return 0 if summary.outcome == "finished" else 1
 
 
-def _describe(summary) -> str:
+def _describe(summary: TrainingSummary) -> str:
     from lglstm.training.display import clock
 
     done = summary.iteration - summary.start

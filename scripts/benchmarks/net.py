@@ -21,7 +21,7 @@ from benchmarks.implementations import (
 from benchmarks.timing import PASSES, Measured, milliseconds, of, ratio, total
 from benchmarks.worker import Worker
 from lglstm.caffe_files import read_net
-from lglstm.common.errors import InputError
+from lglstm.common.errors import InputError, UsageError
 
 Arrays = dict[str, np.ndarray]
 """Inputs, gradients or outputs of a net by their names."""
@@ -137,7 +137,7 @@ def choose_implementations(keys: str | None) -> list[Implementation]:
     given = f"--implementations {keys}"
     implementations = select(IMPLEMENTATIONS, keys.split(",") if keys else DEFAULT, given)
     if implementations[0].needs_torch:
-        raise InputError(f"{given}: begin with one of Caffe's, which makes the weights")
+        raise UsageError(f"{given}: begin with one of Caffe's, which makes the weights")
     return implementations
 
 

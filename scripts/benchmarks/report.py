@@ -12,13 +12,10 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from lglstm.common.errors import InputError
 from lglstm.common.files import atomic_path
 
 WIDTH = 120
 """Characters of a line where there is no terminal."""
-
-FORMATS = (".png", ".pdf", ".svg")
 
 
 def number(value: float) -> str:
@@ -74,12 +71,6 @@ def machine_line(result: dict[str, Any]) -> str:
 def console() -> Console:
     made = Console(highlight=False)
     return made if made.is_terminal else Console(highlight=False, width=WIDTH)
-
-
-def check_picture(path: Path | None) -> None:
-    """Refuse a picture of an unknown kind before anything is measured."""
-    if path is not None and path.suffix.lower() not in FORMATS:
-        raise InputError(f"{path}: unknown kind of picture; end it in {', '.join(FORMATS)}")
 
 
 def save(figure: Figure, path: Path) -> None:

@@ -24,7 +24,7 @@ from benchmarks.implementations import (
 )
 from benchmarks.timing import Measured, milliseconds, of, ratio, total
 from benchmarks.worker import Worker
-from lglstm.common.errors import InputError
+from lglstm.common.errors import UsageError
 
 
 def _caffe(key: str, label: str, engine: str, slow: bool = False) -> Implementation:
@@ -204,8 +204,8 @@ def _size(text: str) -> StackSize:
         return SIZES[text]
     match = re.fullmatch(r"(\d+)x(\d+)(?:x(\d+))?", text)
     if not match or min(map(int, match.groups("1024"))) < 1:
-        raise InputError(f"--size {text}: give height x width in positions, such as 41x41x1024")
+        raise UsageError(f"--size {text}: give height x width in positions, such as 41x41x1024")
     height, width, channels = map(int, match.groups("1024"))
     if min(height, width) < StackSize.grid:
-        raise InputError(f"--size {text}: the global grid needs at least 3 positions each way")
+        raise UsageError(f"--size {text}: the global grid needs at least 3 positions each way")
     return StackSize(height=height, width=width, channels=channels)

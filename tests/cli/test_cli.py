@@ -45,16 +45,24 @@ def test_version_and_unknown_command() -> None:
     assert lglstm("--version").output == f"lglstm, version {__version__}\n"
     unknown = lglstm("trian")
     assert unknown.exit_code == 2
-    assert "No such command 'trian'" in unknown.stderr
+    assert "no such command 'trian'; did you mean train" in unknown.stderr
+    assert "did you mean horse-cow" in lglstm("data", "horsecow").stderr
+    assert "choose one of doctor, demo, data" in lglstm("frobnicate").stderr
 
 
 @pytest.mark.parametrize(
     ("raised", "exit_code", "message"),
     [
         (
-            "InputError('a.png: is no picture; name a PNG')",
+            "InputError('a.png: is not a picture; name a PNG')",
             1,
-            "error: a.png: is no picture; name a PNG\n",
+            "error: a.png: is not a picture; name a PNG\n",
+        ),
+        (
+            "UsageError('--a and --b exclude each other')",
+            2,
+            "Usage: main ends [OPTIONS]\nTry 'main ends --help' for help.\n\n"
+            "Error: --a and --b exclude each other\n",
         ),
         ("KeyboardInterrupt", 130, "interrupted\n"),
     ],
@@ -63,7 +71,7 @@ def test_expected_ends_print_one_line(
     raised: str, exit_code: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / f"ends_{exit_code}.py").write_text(
-        "import click\nfrom lglstm.common.errors import InputError\n\n"
+        "import click\nfrom lglstm.common.errors import InputError, UsageError\n\n"
         f"@click.command()\ndef command():\n    raise {raised}\n"
     )
     monkeypatch.syspath_prepend(tmp_path)

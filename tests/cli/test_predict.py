@@ -21,8 +21,8 @@ from PIL import Image  # noqa: E402
 
 from lglstm.cli.main import main  # noqa: E402
 from lglstm.common.images import read_label  # noqa: E402
-from lglstm.evaluation.inference import Parser  # noqa: E402
-from lglstm.evaluation.overlay import overlay  # noqa: E402
+from lglstm.evaluation.overlay import overlay_with_legend  # noqa: E402
+from lglstm.evaluation.predictor import Predictor  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def test_a_folder_with_bad_files_gives_all_good_ones(colors, tmp_path):
     (photos / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut short")
     (photos / "notes.txt").write_text("no photo")
     out = tmp_path / "out"
-    arguments = (colors[0], photos, "--weights", colors[1], "--out", out, "--batch", 2)
+    arguments = (colors[0], photos, "--weights", colors[1], "--output", out, "--batch", 2)
     result = predict(*arguments, "--scores", "--json")
     assert result.exit_code == 1  # one photo could not be read
     assert "not parsed: " in result.stderr and "broken.jpg" in result.stderr
@@ -77,14 +77,16 @@ def test_photos_are_not_parsed_twice(colors, tmp_path, monkeypatch):
     for k in range(3):
         cv2.imwrite(str(tmp_path / f"{k}.png"), halves(k, k + 1))
     out = tmp_path / "out"
-    arguments = (colors[0], *tmp_path.glob("*.png"), "--weights", colors[1], "--out", out)
+    arguments = (colors[0], *tmp_path.glob("*.png"), "--weights", colors[1], "--output", out)
     assert predict(*arguments).exit_code == 0
     first = (out / "areas.csv").read_text()
     (out / "overlays/1.jpg").unlink()
     parsed = []
-    original = Parser.scores
+    original = Predictor.scores
     monkeypatch.setattr(
-        Parser, "scores", lambda self, photos: parsed.append(len(photos)) or original(self, photos)
+        Predictor,
+        "scores",
+        lambda self, photos: parsed.append(len(photos)) or original(self, photos),
     )
     assert predict(*arguments).exit_code == 0
     assert parsed == [1]
@@ -92,33 +94,33 @@ def test_photos_are_not_parsed_twice(colors, tmp_path, monkeypatch):
 
 
 def test_a_long_collection_is_read_only_a_little_ahead(colors):
-    parser = Parser(*colors, batch_size=2)
+    predictor = Predictor(*colors, batch_size=2)
     read = []
 
     def reading(job):
         read.append(job)
         return halves(job % 5, 0)
 
-    def finishing(job, photo, scores):
-        return scores["score"][:, 0, 0].argmax()
+    def finishing(job, prediction):
+        return prediction.scores["score"][:, 0, 0].argmax()
 
-    for k, (job, future) in enumerate(parser.map(range(60), reading, finishing)):
+    for k, (job, future) in enumerate(predictor.stream(range(60), reading, finishing)):
         assert (job, future.result()) == (k, k % 5)
-        assert len(read) <= k + 1 + 6 * parser.batch_size
+        assert len(read) <= k + 1 + 6 * predictor.batch_size
     assert sorted(read) == list(range(60))
 
 
 def test_one_class_everywhere_is_warned_of(colors, tmp_path):
     cv2.imwrite(str(tmp_path / "gray.png"), halves(0, 0))
     result = predict(
-        colors[0], tmp_path / "gray.png", "--weights", colors[1], "--out", tmp_path / "out"
+        colors[0], tmp_path / "gray.png", "--weights", colors[1], "--output", tmp_path / "out"
     )
     assert result.exit_code == 0
     assert "warning: 100.0% of all pixels are predicted as background" in result.stderr
 
 
 def test_what_cannot_be_parsed_is_said(colors, tmp_path, monkeypatch):
-    net = (colors[0], "--weights", colors[1], "--out", tmp_path / "out")
+    net = (colors[0], "--weights", colors[1], "--output", tmp_path / "out")
     empty = predict(*net, tmp_path)
     assert empty.exit_code == 1 and "no photos there" in empty.stderr
     for suffix in ("png", "bmp"):
@@ -134,12 +136,12 @@ def test_overlay_colors_parts_and_names_them():
     ids = np.zeros((40, 60), np.uint8)
     ids[:, 30:] = 2
     photo = np.full((40, 60, 3), 100, np.uint8)
-    drawing = np.asarray(overlay(photo, ids, HORSE))
+    drawing = np.asarray(overlay_with_legend(photo, ids, HORSE))
     height = drawing.shape[0]
     assert (drawing[: height // 2, 10] == 100).all()  # background stays as it is
     body = 100 + 0.55 * (np.array(HORSE.colors[2]) - 100)
     np.testing.assert_allclose(drawing[height // 2, 300], body, atol=1)
-    plain = np.asarray(overlay(photo, np.zeros_like(ids), HORSE))
+    plain = np.asarray(overlay_with_legend(photo, np.zeros_like(ids), HORSE))
     assert (plain[:, -40:] != 250).any()  # the legend then says "only background"
 
 
@@ -152,7 +154,7 @@ def test_every_photo_is_parsed_once_when_a_worker_is_killed(colors, tmp_path):
         cv2.imwrite(str(photos / f"{k:03}.png"), halves(k % 5, (k // 5) % 5, 400, 600))
     command = [
         sys.executable, "-m", "lglstm.cli.main", "predict", colors[0], photos,
-        "--weights", colors[1], "--out", out, "--cpu", "--json",
+        "--weights", colors[1], "--output", out, "--cpu", "--json",
     ]  # fmt: skip
     with distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None

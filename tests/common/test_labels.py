@@ -6,7 +6,7 @@ from PIL import Image
 
 from lglstm.common.errors import InputError
 from lglstm.common.labels import IGNORE, LABEL_SETS, label_set
-from lglstm.common.sheets import Row, contact_sheet, write_sheet
+from lglstm.common.sheets import SheetRow, contact_sheet, write_sheet
 
 
 @pytest.mark.parametrize("name", LABEL_SETS)
@@ -48,7 +48,7 @@ def test_a_sheet_shows_photos_and_labels_in_their_colors(tmp_path):
     photo = np.zeros((30, 20, 3), np.uint8)
     photo[:] = (200, 10, 10)  # BGR: a blue photo
     label = np.full((30, 20), 3, np.uint8)
-    rows = [Row([photo, label], f"example {k}") for k in range(3)]
+    rows = [SheetRow([photo, label], f"example {k}") for k in range(3)]
     sheet = np.asarray(contact_sheet(rows, ("image", "truth"), labels, columns=2, height=60))
     flat = sheet.reshape(-1, 3)
     assert (flat == (10, 10, 200)).all(1).sum() == 3 * 60 * 40

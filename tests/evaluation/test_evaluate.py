@@ -26,9 +26,9 @@ from lglstm.cli.main import main  # noqa: E402
 from lglstm.common.errors import InputError  # noqa: E402
 from lglstm.common.images import read_label, write_label  # noqa: E402
 from lglstm.evaluation import nets  # noqa: E402
-from lglstm.evaluation.inference import Parser  # noqa: E402
+from lglstm.evaluation.evaluator import evaluate_list  # noqa: E402
 from lglstm.evaluation.metrics import Metrics  # noqa: E402
-from lglstm.evaluation.scoring import evaluate_list  # noqa: E402
+from lglstm.evaluation.predictor import Predictor  # noqa: E402
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DEMO = REPOSITORY / "models/demo"
@@ -70,19 +70,19 @@ def test_label_maps_have_the_photos_size_and_the_colors_classes(colors):
     rng = np.random.default_rng(1)
     labels = [draw_label(rng, *size) for size in ((24, 40), (96, 60), (8, 200), (240, 400))]
     photos = [COLORS[ids] for ids in labels]
-    parser = Parser(*colors, batch_size=4)
-    together = parser.parse(photos)
+    predictor = Predictor(*colors, batch_size=4)
+    together = [prediction.label_map for prediction in predictor.predict(photos)]
     for ids, found, photo in zip(labels, together, photos, strict=True):
         assert found.dtype == np.uint8 and found.shape == ids.shape
         # Blocks wide enough not to vanish at the net's size are found but for their borders.
         inner = ndimage.maximum_filter(ids, 9) == ndimage.minimum_filter(ids, 9)
         assert (found == ids)[inner].all()
-        assert (found == parser.parse([photo])[0]).all()  # the batch does not matter
+        assert (found == predictor.predict([photo])[0].label_map).all()  # the batch does not matter
 
 
 def test_perfect_predictions_score_one_and_a_spoiled_truth_by_its_share(colors, listed, tmp_path):
     def evaluate(out):
-        return evaluate_list(Parser(*colors, batch_size=2), listed, HORSE, tmp_path / out)
+        return evaluate_list(Predictor(*colors, batch_size=2), listed, HORSE, tmp_path / out)
 
     labels = [listed.parent / f"labels/photo{k}.png" for k in range(3)]
     counted = sum((read_label(label) != 255).sum() for label in labels)
@@ -109,16 +109,16 @@ def test_perfect_predictions_score_one_and_a_spoiled_truth_by_its_share(colors, 
 
 def test_all_layers_are_the_test_nets_scores_scaled_to_full_size(tmp_path):
     weights = demo_weights(tmp_path, DEMO)
-    parser = Parser(DEMO / "deploy.prototxt", weights, test=DEMO / "test.prototxt")
-    plain = Parser(DEMO / "deploy.prototxt", weights)
+    predictor = Predictor(DEMO / "deploy.prototxt", weights, test=DEMO / "test.prototxt")
+    plain = Predictor(DEMO / "deploy.prototxt", weights)
     photo = np.random.default_rng(5).integers(0, 256, (70, 90, 3)).astype(np.uint8)
-    scores = parser.scores([photo])
+    scores = predictor.scores([photo])
     count = len(scores)
     assert list(scores) == [f"score{k}" for k in range(1, count)] + ["score"] and count >= 2
     np.testing.assert_array_equal(scores["score"], plain.scores([photo])["score"])
     for k in range(1, count):
-        small = parser._net.blobs[f"score{k}"].data[0]
-        height, width = parser.input_size
+        small = predictor._net.blobs[f"score{k}"].data[0]
+        height, width = predictor.input_size
         factors = (1, height / small.shape[1], width / small.shape[2])
         bilinear = ndimage.zoom(small, factors, order=1, grid_mode=False)  # corners aligned
         np.testing.assert_allclose(scores[f"score{k}"][0], bilinear, rtol=1e-4, atol=1e-5)
@@ -130,18 +130,18 @@ def test_all_layers_are_the_test_nets_scores_scaled_to_full_size(tmp_path):
 
 def test_resuming_parses_only_what_is_missing(colors, listed, tmp_path, monkeypatch):
     parsed = []
-    original = Parser.scores
+    original = Predictor.scores
 
     def counting(self, photos):
         parsed.extend(photo.shape[0] for photo in photos)
         return original(self, photos)
 
-    monkeypatch.setattr(Parser, "scores", counting)
+    monkeypatch.setattr(Predictor, "scores", counting)
     out = tmp_path / "out"
 
     def evaluate(weights=colors[1]):
         parsed.clear()
-        return evaluate_list(Parser(colors[0], weights), listed, HORSE, out)
+        return evaluate_list(Predictor(colors[0], weights), listed, HORSE, out)
 
     first = evaluate()
     assert parsed == [24, 48, 72]
@@ -169,7 +169,7 @@ def test_foreign_files_are_never_deleted(colors, listed, tmp_path):
     mine.parent.mkdir(parents=True)
     mine.write_bytes(b"mine")
     with pytest.raises(InputError, match="did not write, such as .*mine.png"):
-        evaluate_list(Parser(*colors), listed, HORSE, tmp_path / "out")
+        evaluate_list(Predictor(*colors), listed, HORSE, tmp_path / "out")
     assert mine.read_bytes() == b"mine"
 
 
@@ -179,11 +179,11 @@ def test_foreign_files_are_never_deleted(colors, listed, tmp_path):
 def test_command_compares_writes_and_sets_the_exit_code(colors, listed, tmp_path):
     arguments = ("evaluate", colors[0], "--weights", colors[1], "--list", listed, "--cpu")
     out = tmp_path / "out"
-    far = lglstm(*arguments, "--out", out, "--expect", "horse.lg_lstm")
+    far = lglstm(*arguments, "--output", out, "--expect", "horse.lg_lstm")
     assert far.exit_code == 1
     assert "outside ± 0.5: tail is 100.00, horse.lg_lstm has 42.06" in far.stderr
     near = lglstm(
-        *arguments, "--out", out, "--expect", "horse.lg_lstm", "--tolerance", 58, "--json"
+        *arguments, "--output", out, "--expect", "horse.lg_lstm", "--tolerance", 58, "--json"
     )
     assert near.exit_code == 0, near.output
     contents = json.loads(near.stdout)
@@ -203,13 +203,13 @@ def test_command_compares_writes_and_sets_the_exit_code(colors, listed, tmp_path
 def test_label_maps_of_other_programs_are_scored_alike(colors, listed, tmp_path):
     out = tmp_path / "out"
     common = ("--list", listed, "--labels", "horse", "--json")
-    ours = lglstm("evaluate", colors[0], "--weights", colors[1], "--out", out, *common)
+    ours = lglstm("evaluate", colors[0], "--weights", colors[1], "--output", out, *common)
     assert ours.exit_code == 0, ours.output
     theirs = tmp_path / "theirs"
     theirs.mkdir()
     for k in range(3):  # gray PNGs without a palette, as others write them
         cv2.imwrite(str(theirs / f"photo{k}.png"), read_label(out / f"predictions/photo{k}.png"))
-    scored = lglstm("evaluate", "--predictions", theirs, "--out", tmp_path / "scored", *common)
+    scored = lglstm("evaluate", "--predictions", theirs, "--output", tmp_path / "scored", *common)
     assert scored.exit_code == 0, scored.output
     assert json.loads(scored.stdout)["metrics"] == json.loads(ours.stdout)["metrics"]
 
@@ -218,7 +218,7 @@ def test_a_net_that_says_one_class_everywhere_is_warned_of(listed, tmp_path):
     black = tmp_path / "black"
     for k, (height, width) in enumerate(((24, 40), (48, 80), (72, 120))):
         write_label(black / f"photo{k}.png", np.zeros((height, width), np.uint8), HORSE.palette)
-    arguments = ("--list", listed, "--labels", "horse", "--out", tmp_path / "out")
+    arguments = ("--list", listed, "--labels", "horse", "--output", tmp_path / "out")
     result = lglstm("evaluate", "--predictions", black, *arguments)
     assert result.exit_code == 0
     assert "warning: 100.0% of all pixels are predicted as background" in result.stderr
@@ -229,7 +229,7 @@ def test_table_puts_results_below_their_rows(colors, listed, tmp_path):
     for row in ("horse.lg_lstm", "horse.vgg16", "cow.local4"):
         result = lglstm(
             "evaluate", colors[0], "--weights", colors[1], "--list", listed, "--labels", "horse",
-            "--paper", row, "--out", tmp_path / "runs" / row,
+            "--paper", row, "--output", tmp_path / "runs" / row,
         )  # fmt: skip
         assert result.exit_code == 0, result.output
     printed = lglstm("table", "5", tmp_path / "runs")
@@ -248,7 +248,7 @@ def test_table_puts_results_below_their_rows(colors, listed, tmp_path):
 
 def test_weights_of_another_model(colors, listed, tmp_path):
     deploy, weights = colors
-    start = ("--list", listed, "--out", tmp_path / "out", "--weights")
+    start = ("--list", listed, "--output", tmp_path / "out", "--weights")
     other = tmp_path / "deploy.prototxt"
     other.write_text(deploy.read_text().replace("num_output: 5", "num_output: 4"))
     message = error_of("evaluate", other, *start, weights)
@@ -285,7 +285,9 @@ def test_weights_as_caffe_wrote_them_before_2014(colors, tmp_path):
     path = tmp_path / "old.caffemodel"
     path.write_bytes(old.SerializeToString())
     photo = COLORS[draw_label(np.random.default_rng(2), 24, 40)]
-    ours, theirs = (Parser(colors[0], weights).parse([photo])[0] for weights in (colors[1], path))
+    ours, theirs = (
+        Predictor(colors[0], weights).predict([photo])[0].label_map for weights in (colors[1], path)
+    )
     assert (ours == theirs).all() and ours.max() > 0
 
 
@@ -297,7 +299,7 @@ def test_layers_without_weights_are_named(tmp_path, listed):
     message.layer.extend(kept)
     weights.write_bytes(message.SerializeToString())
     result = lglstm(
-        "evaluate", "demo", "--weights", weights, "--list", listed, "--out", tmp_path / "out"
+        "evaluate", "demo", "--weights", weights, "--list", listed, "--output", tmp_path / "out"
     )
     assert result.exit_code == 0, result.output
     assert "does not hold the layers lg_lstm1, lg_lstm2" in result.stderr
@@ -330,13 +332,13 @@ def test_lists_that_do_not_fit(colors, listed, tmp_path, spoil, message):
         lines.append(lines[0])
     listed.write_text("".join(lines))
     arguments = ("evaluate", colors[0], "--weights", colors[1], "--list", listed)
-    assert message in error_of(*arguments, "--out", tmp_path / "out")
+    assert message in error_of(*arguments, "--output", tmp_path / "out")
 
 
 def test_predictions_that_do_not_fit(listed, tmp_path):
     theirs = tmp_path / "theirs"
     arguments = ("evaluate", "--predictions", theirs, "--list", listed, "--labels", "horse")
-    assert "is no folder" in error_of(*arguments)
+    assert "is not a folder" in error_of(*arguments)
     write_label(theirs / "something.png", np.zeros((24, 40), np.uint8), HORSE.palette)
     assert "no label map belongs to an image of the list, such as photo0.png" in error_of(
         *arguments
@@ -354,11 +356,19 @@ def test_predictions_that_do_not_fit(listed, tmp_path):
 def test_options_that_do_not_fit(colors, listed, tmp_path):
     net = ("evaluate", colors[0], "--weights", colors[1], "--list", listed)
     assert "did you mean horse.lg_lstm" in error_of(*net, "--expect", "horse.lglstm")
-    strangers = error_of(*net, "--paper", "atr.co_cnn", "--out", tmp_path / "out")
+    strangers = error_of(*net, "--paper", "atr.co_cnn", "--output", tmp_path / "out")
     assert "row atr.co_cnn has numbers for the classes bag, belt" in strangers
     assert not (tmp_path / "out").exists()  # said before anything is parsed
     assert "scores 5 classes, but the label set atr has 18" in error_of(*net, "--labels", "atr")
-    assert "give MODEL and --weights FILE" in error_of("evaluate", "demo")
+    for arguments, words in (
+        (("demo",), "give MODEL and --weights FILE"),
+        ((*net[1:], "--predictions", tmp_path), "leave them out"),
+        ((*net[1:], "--paper", "horse.vgg16", "--expect", "horse.lg_lstm"), "different rows"),
+        ((*net[1:], "--cpu", "--gpu", "0"), "--cpu and --gpu exclude each other"),
+    ):
+        wrong = lglstm("evaluate", *arguments)
+        assert wrong.exit_code == 2 and words in wrong.stderr.splitlines()[-1], wrong.stderr
+        assert "main evaluate [OPTIONS] [MODEL]" in wrong.stderr
     assert "did you mean horse" in error_of("evaluate", "hors", "--weights", colors[1])
     assert error_of(*net, "--gpu", "999").startswith("error: --gpu 999: ")
     assert "not a deploy net" in error_of("evaluate", DEMO / "test.prototxt", *net[2:])

@@ -12,10 +12,10 @@ import pytest
 from lglstm.common.images import write_label
 from lglstm.common.labels import label_set
 from lglstm.evaluation import charts, gallery, paper, report
+from lglstm.evaluation.evaluation_json import Provenance
+from lglstm.evaluation.evaluator import Evaluation, ImageScore, evaluate_label_maps
+from lglstm.evaluation.image_list import LabeledImage
 from lglstm.evaluation.metrics import Metrics
-from lglstm.evaluation.record import Origin
-from lglstm.evaluation.samples import Sample
-from lglstm.evaluation.scoring import Evaluation, ImageScore, score
 
 HORSE = label_set("horse")
 COUNT = 14
@@ -24,7 +24,7 @@ COUNT = 14
 NASTY = '0<img src=x onerror="alert(1)">&'
 
 
-def make_samples(folder: Path) -> list[Sample]:
+def make_samples(folder: Path) -> list[LabeledImage]:
     """Photos of two sizes with a striped truth, and predictions from nearly right to all wrong."""
     rng = np.random.default_rng(7)
     samples = []
@@ -41,7 +41,7 @@ def make_samples(folder: Path) -> list[Sample]:
         cv2.imwrite(str(photo), rng.integers(0, 256, (height, width, 3)).astype(np.uint8))
         write_label(label, truth, HORSE.palette)
         write_label(folder / "predictions" / f"{name}.png", prediction, HORSE.palette)
-        samples.append(Sample(name, photo, label))
+        samples.append(LabeledImage(name, photo, label))
     return samples
 
 
@@ -49,14 +49,14 @@ def make_samples(folder: Path) -> list[Sample]:
 def written(tmp_path_factory):
     """(path of the report, its evaluation)."""
     folder = tmp_path_factory.mktemp("report")
-    plain = score(make_samples(folder), folder / "predictions", HORSE)
+    plain = evaluate_label_maps(make_samples(folder), folder / "predictions", HORSE)
     rng = np.random.default_rng(0)
     layers = {
         name: Metrics(plain.metrics.matrix + rng.integers(0, noise, (5, 5)), HORSE.names)
         for name, noise in (("score1", 9000), ("score2", 3000), ("score", 1))
     }
     evaluation = Evaluation(HORSE, plain.metrics, plain.images, layers)
-    origin = Origin(
+    origin = Provenance(
         model="horse", weights="runs/horse.caffemodel", weights_sha256="ab" * 32,
         predictions=str(folder / "predictions"), list="data/horse/test.txt", labels="horse",
         row="horse.lg_lstm", finished="2026-01-02T03:04:05+00:00", warnings=("something is odd",),
@@ -82,7 +82,7 @@ def test_everything_is_inside_and_names_are_escaped(written):
 
 
 def test_groups_are_the_extremes_and_the_middle():
-    sample = Sample("x", Path("x"), Path("x"))
+    sample = LabeledImage("x", Path("x"), Path("x"))
     values = np.random.default_rng(1).permutation(101) / 100
     images = [ImageScore(sample, Path("x"), float(value), 1.0) for value in values]
     images.append(ImageScore(sample, Path("x"), None, None))

@@ -205,7 +205,7 @@ def test_stack(tmp_path: Path) -> None:
     picture = tmp_path / "stack.png"
     run = bench(
         "stack", "--quick", "--repeats", "2", "--threads", "1", "--implementations", ",".join(keys),
-        "--json", "--plot", str(picture),
+        "--json", "--output", str(picture),
     )  # fmt: skip
     assert run.exit_code == 0, run.output
     result = json.loads(run.stdout)
@@ -281,7 +281,7 @@ def test_scale(tmp_path: Path) -> None:
     picture = tmp_path / "scale.svg"
     run = bench(
         "scale", "--quick", "--repeats", "1", "--threads", "1", "--of", "positions", "--json",
-        "--plot", str(picture),
+        "--output", str(picture),
     )  # fmt: skip
     assert run.exit_code == 0, run.output
     [series] = json.loads(run.stdout)["series"]
@@ -302,18 +302,7 @@ def test_tables_are_printed_for_people() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (
-            ("stack", "--implementations", "cpp,gpu"),
-            "--implementations cpp,gpu: there is no 'gpu'; choose from cpp,",
-        ),
-        (("stack", "--size", "41"), "--size 41: give height x width in positions"),
-        (("stack", "--size", "2x9"), "--size 2x9: the global grid needs at least 3 positions"),
-        (("stack", "--plot", "a.txt"), "a.txt: unknown kind of picture; end it in .png"),
         (("net", "horze"), "there is no model 'horze'; did you mean horse"),
-        (
-            ("net", "--implementations", "torch"),
-            "--implementations torch: begin with one of Caffe's",
-        ),
         (("data", "--quick", "--list", "no.txt"), "no.txt: there is no such list"),
     ],
 )
@@ -322,6 +311,28 @@ def test_wrong_input_gives_one_sentence(arguments: tuple[str, ...], words: str) 
     assert run.exit_code == 1, run.output
     assert run.stderr.startswith(f"error: {words}"), run.stderr
     assert run.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            ("stack", "--implementations", "cpp,gpu"),
+            "--implementations cpp,gpu: there is no 'gpu'; choose from cpp,",
+        ),
+        (("stack", "--size", "41"), "--size 41: give height x width in positions"),
+        (("stack", "--size", "2x9"), "--size 2x9: the global grid needs at least 3 positions"),
+        (("stack", "--output", "a.txt"), "a.txt: unknown kind of picture; end it in .png"),
+        (
+            ("net", "--implementations", "torch"),
+            "--implementations torch: begin with one of Caffe's",
+        ),
+    ],
+)
+def test_wrong_options_are_usage_errors(arguments: tuple[str, ...], words: str) -> None:
+    run = bench(*arguments)
+    assert run.exit_code == 2, run.output
+    assert words in run.stderr.splitlines()[-1], run.stderr
 
 
 def test_without_pytorch_its_rows_say_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,12 +21,14 @@ import pytest
 caffe = pytest.importorskip("caffe")
 
 from caffe.proto import caffe_pb2  # noqa: E402
+from click.testing import CliRunner  # noqa: E402
 from PIL import Image  # noqa: E402
 
+from lglstm.cli.main import main  # noqa: E402
 from lglstm.common.errors import InputError  # noqa: E402
 from lglstm.training import health, log, snapshots  # noqa: E402
 from lglstm.training.loop import Training  # noqa: E402
-from lglstm.training.plan import Options, make_plan  # noqa: E402
+from lglstm.training.plan import TrainOptions, make_plan  # noqa: E402
 from lglstm.training.plot import draw, smooth  # noqa: E402
 from lglstm.training.stop import StopRequest  # noqa: E402
 
@@ -409,8 +411,8 @@ def test_disk_without_room_for_two_snapshots(folder, monkeypatch):
     train("--iterations", "12", folder=folder)
     files = [folder / "runs" / f"tiny_iter_12.{kind}" for kind in ("caffemodel", "solverstate")]
     net = caffe.Net("net.prototxt", caffe.TEST)
-    estimate = snapshots.size(net, make_plan(Options(str(folder / "solver.prototxt"), resume=True))
-                              .parameters())  # fmt: skip
+    plan = make_plan(TrainOptions(str(folder / "solver.prototxt"), resume=True))
+    estimate = snapshots.size(net, plan.parameters())
     numbers = sum(path.stat().st_size for path in files)
     assert estimate - snapshots.OVERHEAD < numbers < estimate
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2 * estimate - 1))
@@ -428,7 +430,7 @@ def test_a_python_layer_that_cannot_be_imported(folder):
 
 
 def make(folder: Path, **options):
-    return make_plan(Options("./solver.prototxt", **options))
+    return make_plan(TrainOptions("./solver.prototxt", **options))
 
 
 def test_plan_takes_what_caffe_would_take(folder):
@@ -448,7 +450,7 @@ def test_plan_takes_what_caffe_would_take(folder):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"settings": ("nonsense=1",)}, "--set nonsense: is no simple field"),
+        ({"settings": ("nonsense=1",)}, "--set nonsense: is not a simple field"),
         ({"settings": ("max_iter=soon",)}, "--set max_iter=soon: "),
         ({"settings": ("max_iter",)}, "--set max_iter: expected key=value"),
         ({"settings": ("gamma=1", "gamma=2")}, "--set gamma: given 2 times"),
@@ -458,7 +460,7 @@ def test_plan_takes_what_caffe_would_take(folder):
         ({"weights": "missing.caffemodel"}, "missing.caffemodel: the initial weights"),
         ({"resume": True}, "nothing to resume"),
         ({"resume": True, "weights": "w"}, "--resume and --weights exclude each other"),
-        ({"cpu": True, "gpus": "0"}, "--cpu and --gpu exclude each other"),
+        ({"cpu": True, "gpu": "0"}, "--cpu and --gpu exclude each other"),
     ],
 )
 def test_wrong_options_are_refused(folder, options, message):
@@ -466,11 +468,18 @@ def test_wrong_options_are_refused(folder, options, message):
         make(folder, **options)
 
 
+def test_options_that_exclude_each_other_are_usage_errors(folder):
+    for options in (("--resume", "--overwrite"), ("--cpu", "--gpu", "0"), ("--set", "max_iter")):
+        run = CliRunner().invoke(main, ["train", "./solver.prototxt", *options])
+        assert run.exit_code == 2, run.output
+        assert "main train [OPTIONS] MODEL" in run.stderr
+
+
 def test_several_gpus_without_cuda_or_nccl(folder):
     if caffe.has_nccl():
         pytest.skip("this Caffe has NCCL")
     with pytest.raises(InputError, match="--gpu 0,1: this .* (without CUDA|GPU|without NCCL)"):
-        make(folder, gpus="0,1")
+        make(folder, gpu="0,1")
 
 
 def test_an_earlier_run_is_not_overwritten_by_accident(folder):

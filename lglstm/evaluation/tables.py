@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich import box
-from rich.table import Table as RichTable
+from rich.table import Table
 
-from lglstm.evaluation.paper import Cell, Row, Table
-from lglstm.evaluation.photos import Parsed
+from lglstm.evaluation.paper import Cell, PaperRow, PaperTable
+
+if TYPE_CHECKING:
+    from lglstm.evaluation.collection import ParsedPhoto
 
 MISSING = "–"
 OURS, DIFFERENCE = "  ours", "  difference"
 
 
-def comparison_table(cells: Sequence[Cell], row: str | None, images: int) -> RichTable:
+def comparison_table(cells: Sequence[Cell], row: str | None, images: int) -> Table:
     """Paper, ours and difference for each metric, in percent."""
     title = f"{row}, {images} images" if row else f"{images} images"
     table = _plain(title)
@@ -31,7 +34,7 @@ def comparison_table(cells: Sequence[Cell], row: str | None, images: int) -> Ric
     return table
 
 
-def layers_table(layers: Mapping[str, Mapping[str, object]]) -> RichTable:
+def layers_table(layers: Mapping[str, Mapping[str, Any]]) -> Table:
     """Mean IoU and pixel accuracy after each LG-LSTM layer, from evaluation.json's `layers`."""
     table = _plain("After each LG-LSTM layer")
     for heading in ("layer", "mean IoU", "pixel accuracy"):
@@ -46,8 +49,8 @@ def layers_table(layers: Mapping[str, Mapping[str, object]]) -> RichTable:
 
 
 def paper_tables(
-    block: Table, ours: Mapping[str, Mapping[str, float | None]], width: int
-) -> list[RichTable]:
+    block: PaperTable, ours: Mapping[str, Mapping[str, float | None]], width: int
+) -> list[Table]:
     """One block of a table of the paper, our row below each row that was measured.
 
     ours: row key → metric → percent. Columns that don't fit into `width` characters make further
@@ -60,7 +63,7 @@ def paper_tables(
         for metric, heading in block.columns.items()
     ]
     title = f"Table {block.number}. {block.title}"
-    tables = []
+    tables: list[Table] = []
     for group in _fitting(columns, width - _width(methods)):
         table = _plain(title if not tables else None)
         for k, column in enumerate([methods, *group]):
@@ -72,7 +75,7 @@ def paper_tables(
 
 
 def _with_ours(
-    row: Row, measured: Mapping[str, float | None] | None
+    row: PaperRow, measured: Mapping[str, float | None] | None
 ) -> list[tuple[str, dict[str, str]]]:
     """A printed row, and when it was measured, our row and the difference below it."""
     lines = [(row.method, {metric: number(paper) for metric, paper in row.cells.items()})]
@@ -104,9 +107,9 @@ def _width(column: Sequence[str]) -> int:
     return max(map(len, column)) + 2
 
 
-def _plain(title: str | None) -> RichTable:
+def _plain(title: str | None) -> Table:
     """A table with one rule below its head."""
-    return RichTable(
+    return Table(
         title=title,
         title_justify="left",
         box=box.SIMPLE_HEAD,
@@ -115,15 +118,15 @@ def _plain(title: str | None) -> RichTable:
     )
 
 
-def number(percent: float | None) -> str:
-    return MISSING if percent is None else f"{percent:.2f}"
+def number(percent: float | None, digits: int = 2) -> str:
+    return MISSING if percent is None else f"{percent:.{digits}f}"
 
 
 def signed(points: float | None) -> str:
     return MISSING if points is None else f"{points:+.2f}"
 
 
-def areas_table(results: Sequence[Parsed], names: Sequence[str]) -> RichTable:
+def areas_table(results: Sequence[ParsedPhoto], names: Sequence[str]) -> Table:
     """The share of each part in each photo, in percent; parts that no photo shows are left out."""
     totals = [sum(column) for column in zip(*(result.pixels for result in results), strict=True)]
     shown = [k for k, total in enumerate(totals) if total]
@@ -132,6 +135,5 @@ def areas_table(results: Sequence[Parsed], names: Sequence[str]) -> RichTable:
     for k in shown:
         table.add_column(names[k], justify="right")
     for result in results:
-        whole = sum(result.pixels)
-        table.add_row(result.photo.name, *(f"{100 * result.pixels[k] / whole:.1f}" for k in shown))
+        table.add_row(result.photo.name, *(f"{100 * result.shares[k]:.1f}" for k in shown))
     return table

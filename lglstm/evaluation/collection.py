@@ -1,9 +1,9 @@
 """Parsing collections of photos without truth: label maps, overlays, areas and score maps.
 
-    OUT/labels/<name>.png      palette PNG at the photo's size
-    OUT/overlays/<name>.jpg    photo, parts in color, legend
-    OUT/scores/<name>.npy      float32 (C, h, w) at the net's input size, when wanted
-    OUT/areas.csv              each part's share of each picture
+    OUTPUT/labels/<name>.png      palette PNG at the photo's size
+    OUTPUT/overlays/<name>.jpg    photo, parts in color, legend
+    OUTPUT/scores/<name>.npy      float32 (C, h, w) at the net's input size, when wanted
+    OUTPUT/areas.csv              each part's share of each picture
 
 A photo whose files are all there is not parsed again: that makes an interrupted collection go on,
 here as on a Dask cluster whose worker died.
@@ -22,16 +22,15 @@ from pathlib import Path
 
 import numpy as np
 
-from lglstm.common import preprocessing
 from lglstm.common.errors import InputError
 from lglstm.common.files import atomic_path, write_text
 from lglstm.common.images import read_label, read_photo, write_label
 from lglstm.common.labels import LabelSet
 from lglstm.evaluation import nets
-from lglstm.evaluation.inference import Parser
-from lglstm.evaluation.overlay import overlay
-from lglstm.evaluation.predictions import is_current
-from lglstm.evaluation.samples import names_below
+from lglstm.evaluation.image_list import names_below
+from lglstm.evaluation.overlay import overlay_with_legend
+from lglstm.evaluation.predictor import Prediction, Predictor
+from lglstm.evaluation.resume import is_current
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".gif"}
 AREAS = "areas.csv"
@@ -46,25 +45,25 @@ class Photo:
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What to make of each photo, and where."""
+class ResultFiles:
+    """The files to make of each photo: where, in whose colors, and which of the optional ones."""
 
-    out: Path
+    folder: Path
     labels: LabelSet
     overlays: bool = True
     scores: bool = False
 
     def label(self, photo: Photo) -> Path:
-        return self.out / "labels" / f"{photo.name}.png"
+        return self.folder / "labels" / f"{photo.name}.png"
 
     def overlay(self, photo: Photo) -> Path:
-        return self.out / "overlays" / f"{photo.name}.jpg"
+        return self.folder / "overlays" / f"{photo.name}.jpg"
 
     def score(self, photo: Photo) -> Path:
-        return self.out / "scores" / f"{photo.name}.npy"
+        return self.folder / "scores" / f"{photo.name}.npy"
 
-    def is_done(self, photo: Photo) -> bool:
-        """Whether every wanted file of a photo is there and made since the photo was."""
+    def are_current(self, photo: Photo) -> bool:
+        """Whether every file of a photo is there and made since the photo was."""
         files = [self.label(photo)]
         files += [self.overlay(photo)] if self.overlays else []
         files += [self.score(photo)] if self.scores else []
@@ -72,18 +71,23 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Parsed:
-    """One photo done: pixels of each class; or `error`, why it could not be read."""
+class ParsedPhoto:
+    """One photo done: (H, W) and the pixels of each class; or `error`, why it was not read."""
 
     photo: Photo
     size: tuple[int, int] = (0, 0)
     pixels: tuple[int, ...] = ()
     error: str = ""
 
+    @property
+    def shares(self) -> list[float]:
+        """The share of each class in the photo, 0 to 1."""
+        return [count / (self.size[0] * self.size[1]) for count in self.pixels]
+
 
 @dataclass(frozen=True)
-class Recipe:
-    """What another process needs to make the same Parser; paths are absolute."""
+class PredictorSettings:
+    """What another process needs to make the same Predictor; paths are absolute."""
 
     deploy: Path
     weights: Path
@@ -109,37 +113,41 @@ def find_photos(paths: Sequence[Path]) -> list[Photo]:
         twins = [str(file) for file, own in zip(files, names, strict=True) if own == name]
         raise InputError(
             f"{' and '.join(twins[:2])} would both become {name}.png; parse them one by one, with "
-            "different --out"
+            "different --output"
         )
     return [Photo(name, file) for name, file in zip(names, files, strict=True)]
 
 
-def parse_photos(parser: Parser, photos: Sequence[Photo], wanted: Wanted) -> Iterator[Parsed]:
+def parse_photos(
+    predictor: Predictor, photos: Sequence[Photo], files: ResultFiles
+) -> Iterator[ParsedPhoto]:
     """Parse photos in bounded memory, in order; those that are done already come first."""
     pending = []
     for photo in photos:
-        if wanted.is_done(photo):
-            yield _measured(photo, read_label(wanted.label(photo)), wanted.labels)
+        if files.are_current(photo):
+            yield _measured(photo, read_label(files.label(photo)), files.labels)
         else:
             pending.append(photo)
 
-    def finish(photo: Photo, picture: np.ndarray, scores: dict[str, np.ndarray]) -> Parsed:
-        return _write(photo, picture, scores[nets.OUTPUT], wanted)
+    def finish(photo: Photo, prediction: Prediction) -> ParsedPhoto:
+        return _write(photo, prediction, files)
 
-    for photo, future in parser.map(pending, _read, finish):
+    for photo, future in predictor.stream(pending, _read, finish):
         try:
             yield future.result()
         except _UnreadableError as error:
-            yield Parsed(photo, error=str(error))
+            yield ParsedPhoto(photo, error=str(error))
 
 
-def parse_chunk(recipe: Recipe, wanted: Wanted, photos: Sequence[Photo]) -> list[Parsed]:
+def parse_chunk(
+    settings: PredictorSettings, files: ResultFiles, photos: Sequence[Photo]
+) -> list[ParsedPhoto]:
     """Parse some photos in this process, which loads the net on its first call and keeps it."""
     with _one_at_a_time:
-        return list(parse_photos(_parser(recipe), photos, wanted))
+        return list(parse_photos(_predictor(settings), photos, files))
 
 
-def areas_csv(results: Iterable[Parsed], labels: LabelSet) -> str:
+def areas_csv(results: Iterable[ParsedPhoto], labels: LabelSet) -> str:
     """One line per photo: its name, size, and the share of each class, from 0 to 1."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -148,21 +156,23 @@ def areas_csv(results: Iterable[Parsed], labels: LabelSet) -> str:
         if result.error:
             continue
         height, width = result.size
-        shares = (f"{count / (height * width):.6f}" for count in result.pixels)
+        shares = (f"{share:.6f}" for share in result.shares)
         writer.writerow([result.photo.name, width, height, *shares])
     return text.getvalue()
 
 
-def write_areas(out: Path, results: Iterable[Parsed], labels: LabelSet) -> None:
-    write_text(out / AREAS, areas_csv(results, labels))
+def write_areas(folder: Path, results: Iterable[ParsedPhoto], labels: LabelSet) -> None:
+    write_text(folder / AREAS, areas_csv(results, labels))
 
 
 _one_at_a_time = threading.Lock()  # a Dask worker has several threads, a net runs in one
 
 
 @lru_cache(maxsize=1)
-def _parser(recipe: Recipe) -> Parser:
-    return Parser(recipe.deploy, recipe.weights, gpu=recipe.gpu, batch_size=recipe.batch_size)
+def _predictor(settings: PredictorSettings) -> Predictor:
+    return Predictor(
+        settings.deploy, settings.weights, gpu=settings.gpu, batch_size=settings.batch_size
+    )
 
 
 class _UnreadableError(InputError):
@@ -183,18 +193,20 @@ def _files(path: Path) -> list[Path]:
     return sorted(file for file in found if file.is_file() and not file.name.startswith("."))
 
 
-def _write(photo: Photo, picture: np.ndarray, scores: np.ndarray, wanted: Wanted) -> Parsed:
-    ids = preprocessing.to_label_map(scores, picture.shape[:2])
-    if wanted.scores:
-        with atomic_path(wanted.score(photo)) as temporary:
-            np.save(temporary, scores, allow_pickle=False)
-    if wanted.overlays:
-        with atomic_path(wanted.overlay(photo)) as temporary:
-            overlay(picture, ids, wanted.labels).save(temporary, quality=88)
-    write_label(wanted.label(photo), ids, wanted.labels.palette)
-    return _measured(photo, ids, wanted.labels)
+def _write(photo: Photo, prediction: Prediction, files: ResultFiles) -> ParsedPhoto:
+    ids = prediction.label_map
+    if files.scores:
+        with atomic_path(files.score(photo)) as temporary:
+            np.save(temporary, prediction.scores[nets.OUTPUT], allow_pickle=False)
+    if files.overlays:
+        with atomic_path(files.overlay(photo)) as temporary:
+            drawing = overlay_with_legend(prediction.photo, ids, files.labels)
+            drawing.save(temporary, quality=88)
+    write_label(files.label(photo), ids, files.labels.palette)
+    return _measured(photo, ids, files.labels)
 
 
-def _measured(photo: Photo, ids: np.ndarray, labels: LabelSet) -> Parsed:
+def _measured(photo: Photo, ids: np.ndarray, labels: LabelSet) -> ParsedPhoto:
     counts = np.bincount(ids.ravel(), minlength=labels.num_classes)
-    return Parsed(photo, ids.shape, tuple(int(count) for count in counts))
+    height, width = ids.shape
+    return ParsedPhoto(photo, (height, width), tuple(int(count) for count in counts))

@@ -12,15 +12,15 @@ from pathlib import Path
 
 from lglstm.common.errors import InputError
 from lglstm.common.files import write_text
+from lglstm.evaluation.evaluator import Evaluation
 from lglstm.evaluation.paper import Cell
-from lglstm.evaluation.scoring import Evaluation
 
 FILE = "evaluation.json"
 FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Origin:
+class Provenance:
     """Where an evaluation comes from.
 
     model: a name in models/ or the path of a deploy net, None for predictions of other programs.
@@ -41,27 +41,27 @@ class Origin:
 
 
 @dataclass(frozen=True)
-class Record:
-    """An evaluation.json that was read back: its origin and metric key → percent."""
+class StoredEvaluation:
+    """An evaluation.json that was read back: its provenance and metric key → percent."""
 
     path: Path
-    origin: Origin
+    provenance: Provenance
     images: int
     percents: dict[str, float | None]
 
 
-def as_dict(origin: Origin, evaluation: Evaluation, cells: list[Cell]) -> dict[str, object]:
+def as_dict(provenance: Provenance, evaluation: Evaluation, cells: list[Cell]) -> dict[str, object]:
     """Everything about one evaluation, ready for JSON."""
     return {
         "format": FORMAT,
-        **asdict(origin),
+        **asdict(provenance),
         "images": len(evaluation.images),
         "table": [cell.as_dict() for cell in cells],
         "metrics": evaluation.metrics.as_dict(),
         "layers": {name: metrics.as_dict() for name, metrics in evaluation.layers.items()},
         "per_image": [
             {
-                "name": image.sample.name,
+                "name": image.image.name,
                 "mean_iou": image.mean_iou,
                 "pixel_accuracy": image.pixel_accuracy,
             }
@@ -74,14 +74,15 @@ def write(path: Path, contents: dict[str, object]) -> None:
     write_text(path, json.dumps(contents, indent=1, allow_nan=False) + "\n")
 
 
-def read(path: Path) -> Record:
-    """Read an evaluation.json; raise InputError when it is none, or of a newer format."""
+def read(path: Path) -> StoredEvaluation:
+    """Read an evaluation.json; raise InputError for another file, and for a newer format."""
     try:
         contents = json.loads(path.read_text(encoding="utf-8"))
         if contents["format"] != FORMAT:
             raise ValueError(f"format {contents['format']} instead of {FORMAT}")
-        origin = Origin(**{key: contents[key] for key in Origin.__dataclass_fields__})
-        return Record(path, origin, contents["images"], _percents(contents["metrics"]))
+        fields = {key: contents[key] for key in Provenance.__dataclass_fields__}
+        percents = _percents(contents["metrics"])
+        return StoredEvaluation(path, Provenance(**fields), contents["images"], percents)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path}: not a result of `lglstm evaluate` ({error}); evaluate again"
@@ -90,7 +91,7 @@ def read(path: Path) -> Record:
 
 def _percents(metrics: dict) -> dict[str, float | None]:
     """Metric key → percent, "iou.head" for the classes."""
-    percents = {}
+    percents: dict[str, float | None] = {}
     for key, value in metrics.items():
         if isinstance(value, dict):
             percents |= {f"{key}.{name}": _percent(number) for name, number in value.items()}

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lglstm.common.errors import InputError
-from lglstm.layers.seg_list import read_list as read_examples
+from lglstm.layers.seg_list import read_list
 
 
 @dataclass(frozen=True)
-class Sample:
+class LabeledImage:
     """One line of a list.
 
     name: the photo's path below the folder that all photos of the list share, without suffix; its
@@ -25,18 +25,18 @@ class Sample:
     label: Path
 
 
-def read_list(path: str | Path, root: str | Path | None = None) -> list[Sample]:
+def read_image_list(path: str | Path, root: str | Path | None = None) -> list[LabeledImage]:
     """Read lines of `photo label`, relative to `root` (default: the folder of the list).
 
     Raises InputError for an unusable list, see layers/seg_list.py, and for a photo listed twice.
     """
-    examples = read_examples(path, root)
+    examples = read_list(path, root)
     names = names_below([example.photo for example in examples])
     name, count = Counter(names).most_common(1)[0]
     if count > 1:
         raise InputError(f"{path}: lists {name} {count} times; list each image once")
     return [
-        Sample(name, Path(example.photo), Path(example.label))
+        LabeledImage(name, Path(example.photo), Path(example.label))
         for name, example in zip(names, examples, strict=True)
     ]
 

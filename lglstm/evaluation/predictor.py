@@ -1,7 +1,7 @@
 """A deploy net with its weights: photos of any size in, label maps of the same size out.
 
-    parser = Parser("models/horse/deploy.prototxt", "runs/horse_iter_8820.caffemodel")
-    label_map = parser.parse([read_photo("horse.jpg")])[0]          # (H, W) uint8
+    predictor = Predictor("models/horse/deploy.prototxt", "runs/horse_iter_8820.caffemodel")
+    label_map = predictor.predict([read_photo("horse.jpg")])[0].label_map      # (H, W) uint8
 
 Every photo is stretched to the net's input and its scores are scaled back to the photo's own size
 before the best class of each pixel is taken, so nothing is ever cropped and label maps compare with
@@ -10,29 +10,57 @@ the ground truth as it is.
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from types import ModuleType
 from typing import TypeVar
 
 import numpy as np
 
 from lglstm.common import preprocessing
+from lglstm.common.devices import select_gpu
 from lglstm.common.errors import InputError
+from lglstm.common.pycaffe import Message, Net, load_caffe
 from lglstm.evaluation import nets, weights
 
-Job = TypeVar("Job")
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 THREADS = 4
 """Threads that decode photos ahead of the net and finish label maps behind it."""
 
 
-class Parser:
+@dataclass(frozen=True)
+class Prediction:
+    """What a net makes of one photo; `score` is its prediction, see `Predictor.outputs`.
+
+    photo: (H, W, 3) uint8 BGR.
+    scores: output → (C, h, w) float32 class scores at the net's input size.
+    label_maps: output → (H, W) uint8, the best class of each pixel, at the photo's size.
+    """
+
+    photo: np.ndarray
+    scores: Mapping[str, np.ndarray]
+    label_maps: Mapping[str, np.ndarray]
+
+    @property
+    def label_map(self) -> np.ndarray:
+        """(H, W) uint8: the prediction of the whole net."""
+        return self.label_maps[nets.OUTPUT]
+
+    @classmethod
+    def from_scores(cls, photo: np.ndarray, scores: Mapping[str, np.ndarray]) -> Prediction:
+        size = photo.shape[0], photo.shape[1]
+        maps = {name: preprocessing.to_label_map(one, size) for name, one in scores.items()}
+        return cls(photo, scores, maps)
+
+
+class Predictor:
     """Loads a net once and parses photos in batches.
 
     deploy: prototxt with input `data` (B, 3, h, w) and output `score` (B, C, h, w).
@@ -41,6 +69,9 @@ class Parser:
     batch_size: photos in one forward pass; 1 needs the least memory.
     test: the model's test prototxt, to get the earlier LG-LSTM layers' scores too.
     Raises InputError for unusable files.
+
+    input_size: (h, w) of the net. num_classes: C.
+    outputs: with `test`, `score1`, `score2`, … of the LG-LSTM layers in order; the last is `score`.
     """
 
     def __init__(
@@ -52,7 +83,7 @@ class Parser:
         batch_size: int = 1,
         test: str | Path | None = None,
     ) -> None:
-        caffe = quiet_caffe()
+        caffe = load_caffe()
         self.deploy, self.weights_path = Path(deploy), Path(weights_path)
         self.batch_size = batch_size
         net = nets.read_net(deploy)
@@ -61,21 +92,21 @@ class Parser:
         if test is not None:
             net, self._blobs = nets.with_all_scores(net, nets.read_net(test), test)
         self.gpu = gpu
-        select_device(gpu)
+        select_gpu(gpu)
         self._net = _build(caffe, net)
         self.loaded = weights.load(self._net, weights_path, nets.fixed_layers(net))
-        self.input_size: tuple[int, int] = tuple(self._net.blobs[nets.INPUT].shape[2:])
+        height, width = self._net.blobs[nets.INPUT].shape[2:]
+        self.input_size = int(height), int(width)
         self.num_classes = int(self._net.blobs[nets.OUTPUT].shape[1])
         self.outputs = tuple(self._blobs)
 
     def scores(self, photos: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
         """Run the net once on all `photos`, (H, W, 3) uint8 BGR of any sizes.
 
-        Returns output name → (B, C, h, w) float32 class scores at the net's input size: `score` is
-        the prediction; with `test`, `score1` … are those of the earlier LG-LSTM layers.
+        Returns output → (B, C, h, w) float32 class scores at the net's input size.
         """
         data = np.stack([preprocessing.to_blob(photo, self.input_size) for photo in photos])
-        select_device(self.gpu)  # Caffe keeps its device per thread
+        select_gpu(self.gpu)  # Caffe keeps its device per thread
         blob = self._net.blobs[nets.INPUT]
         if blob.shape[0] != len(photos):
             blob.reshape(*data.shape)
@@ -90,30 +121,30 @@ class Parser:
             )
         return scores
 
-    def parse(self, photos: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Return the label map of each photo, (H, W) uint8 at the photo's own size."""
-        scores = self.scores(photos)[nets.OUTPUT]
+    def predict(self, photos: Sequence[np.ndarray]) -> list[Prediction]:
+        """Parse all `photos`, (H, W, 3) uint8 BGR of any sizes, in one pass of the net."""
+        scores = self.scores(photos)
         return [
-            preprocessing.to_label_map(one, photo.shape[:2])
-            for one, photo in zip(scores, photos, strict=True)
+            Prediction.from_scores(photo, {name: values[k] for name, values in scores.items()})
+            for k, photo in enumerate(photos)
         ]
 
-    def map(
+    def stream(
         self,
-        jobs: Iterable[Job],
-        read: Callable[[Job], np.ndarray],
-        finish: Callable[[Job, np.ndarray, dict[str, np.ndarray]], Result],
-    ) -> Iterator[tuple[Job, Future[Result]]]:
+        items: Iterable[Item],
+        read: Callable[[Item], np.ndarray],
+        finish: Callable[[Item, Prediction], Result],
+    ) -> Iterator[tuple[Item, Future[Result]]]:
         """Parse many photos in order and in bounded memory, while threads decode and write.
 
-        read(job) gives the photo; finish(job, photo, scores) gets its (C, h, w) scores by output
-        name. Both run in threads. Yields each job with a finished future; its `result()` raises
-        what `read` or `finish` raised.
+        read(item) gives the photo, (H, W, 3) uint8 BGR; finish(item, prediction) does what is to
+        be done with its prediction. Both run in threads. Yields each item with a finished future;
+        its `result()` returns what `finish` did, or raises what either of them raised.
         """
         ahead = 2 * self.batch_size
         with ThreadPoolExecutor(THREADS) as pool:
-            finishing: deque[tuple[Job, Future]] = deque()
-            for batch in _batches(_read_ahead(pool, jobs, read, ahead), self.batch_size):
+            finishing: deque[tuple[Item, Future]] = deque()
+            for batch in _batches(_read_ahead(pool, items, read, ahead), self.batch_size):
                 finishing.extend(self._submit(pool, batch, finish))
                 while len(finishing) > ahead:
                     yield _finished(finishing.popleft())
@@ -121,41 +152,29 @@ class Parser:
                 yield _finished(finishing.popleft())
 
     def _submit(
-        self, pool: ThreadPoolExecutor, batch: list[tuple[Job, Future]], finish: Callable
-    ) -> Iterator[tuple[Job, Future]]:
+        self,
+        pool: ThreadPoolExecutor,
+        batch: list[tuple[Item, Future[np.ndarray]]],
+        finish: Callable[[Item, Prediction], Result],
+    ) -> Iterator[tuple[Item, Future]]:
         """Run the net on the photos that could be read; pass the failed readings on as they are."""
         readable = [reading for _, reading in batch if reading.exception() is None]
         scores = self.scores([reading.result() for reading in readable]) if readable else {}
+
+        def complete(item: Item, photo: np.ndarray, own: dict[str, np.ndarray]) -> Result:
+            return finish(item, Prediction.from_scores(photo, own))
+
         k = 0
-        for job, reading in batch:
+        for item, reading in batch:
             if reading.exception() is not None:
-                yield job, reading
+                yield item, reading
                 continue
-            one = {name: values[k] for name, values in scores.items()}
-            yield job, pool.submit(finish, job, reading.result(), one)
+            own = {name: values[k] for name, values in scores.items()}
+            yield item, pool.submit(complete, item, reading.result(), own)
             k += 1
 
 
-def quiet_caffe() -> object:
-    """Import pycaffe without its page of log lines per net; errors still show."""
-    os.environ.setdefault("GLOG_minloglevel", "2")
-    import caffe
-
-    return caffe
-
-
-def select_device(gpu: int | None) -> None:
-    """Let Caffe compute on a GPU, or on the CPU with None."""
-    import caffe
-
-    if gpu is None:
-        caffe.set_mode_cpu()
-    else:
-        caffe.set_device(gpu)
-        caffe.set_mode_gpu()
-
-
-def _build(caffe: object, net: object) -> object:
+def _build(caffe: ModuleType, net: Message) -> Net:
     """Make the pycaffe net; it only reads files, so give it one."""
     with tempfile.NamedTemporaryFile("w", suffix=".prototxt") as file:
         file.write(str(net))
@@ -164,22 +183,25 @@ def _build(caffe: object, net: object) -> object:
 
 
 def _read_ahead(
-    pool: ThreadPoolExecutor, jobs: Iterable[Job], read: Callable, ahead: int
-) -> Iterator[tuple[Job, Future]]:
-    """Yield each job with its reading, `ahead` of them in progress at a time."""
-    jobs = iter(jobs)
-    reading = deque((job, pool.submit(read, job)) for job in islice(jobs, ahead))
+    pool: ThreadPoolExecutor,
+    items: Iterable[Item],
+    read: Callable[[Item], np.ndarray],
+    ahead: int,
+) -> Iterator[tuple[Item, Future[np.ndarray]]]:
+    """Yield each item with its reading, `ahead` of them in progress at a time."""
+    items = iter(items)
+    reading = deque((item, pool.submit(read, item)) for item in islice(items, ahead))
     while reading:
         yield _finished(reading.popleft())
-        reading.extend((job, pool.submit(read, job)) for job in islice(jobs, 1))
+        reading.extend((item, pool.submit(read, item)) for item in islice(items, 1))
 
 
-def _finished(entry: tuple[Job, Future]) -> tuple[Job, Future]:
+def _finished(entry: tuple[Item, Future]) -> tuple[Item, Future]:
     entry[1].exception()  # waits
     return entry
 
 
-def _batches(items: Iterable, size: int) -> Iterator[list]:
+def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     items = iter(items)
     while batch := list(islice(items, size)):
         yield batch

@@ -1,0 +1,53 @@
+"""Options that several commands share, and how they print warnings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from lglstm.common.labels import LABEL_SETS
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+PICTURES = (".png", ".pdf", ".svg")
+
+
+def device_options(function: Function) -> Function:
+    """Add --gpu and --cpu to a command that computes on one device."""
+    gpu = click.option(
+        "--gpu", type=click.IntRange(min=0), metavar="N", help="Use GPU number N (default: 0)."
+    )
+    cpu = click.option("--cpu", is_flag=True, help="Use the CPU even if there is a GPU.")
+    return gpu(cpu(function))
+
+
+labels_option = click.option(
+    "--labels", metavar="NAME", help=f"Label set: {', '.join(LABEL_SETS)} (default: the model's)."
+)
+
+
+def output_option(help: str, metavar: str = "DIR", **settings: Any) -> Callable[..., Any]:
+    """-o/--output: where a command writes, as a Path."""
+    return click.option("-o", "--output", type=Path, metavar=metavar, help=help, **settings)
+
+
+def picture_option(help: str, **settings: Any) -> Callable[..., Any]:
+    """-o/--output for a picture, whose suffix says the format."""
+    return output_option(help, "FILE", callback=_check_picture, **settings)
+
+
+def _check_picture(
+    ctx: click.Context, parameter: click.Parameter, path: Path | None
+) -> Path | None:
+    if path is not None and path.suffix.lower() not in PICTURES:
+        raise click.BadParameter(
+            f"{path}: unknown kind of picture; end it in {', '.join(PICTURES)}", ctx, parameter
+        )
+    return path
+
+
+def warn(sentence: str) -> None:
+    click.echo(f"warning: {sentence}", err=True)

@@ -1,0 +1,210 @@
+"""The whole of `lglstm evaluate`: a model or label maps in, evaluation.json and report out."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lglstm.common.errors import InputError, UsageError
+from lglstm.common.hashing import sha256_of
+from lglstm.common.labels import LabelSet
+from lglstm.common.models import ModelFiles, find_model
+from lglstm.common.progress import progress_bar
+from lglstm.evaluation import evaluation_json, paper, report, sanity
+from lglstm.evaluation.evaluation_json import Provenance
+from lglstm.evaluation.label_choice import choose_labels, generated_with
+from lglstm.evaluation.paper import Cell
+
+if TYPE_CHECKING:
+    from lglstm.evaluation.evaluator import Evaluation
+
+OUTPUT = Path("runs/evaluation")
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """What `lglstm evaluate` was asked for, as its --help explains.
+
+    Raises UsageError for options that do not go together.
+    """
+
+    model: str | None = None
+    weights: Path | None = None
+    list_path: Path | None = None
+    root: Path | None = None
+    predictions: Path | None = None
+    labels: str | None = None
+    row: str | None = None
+    expect: str | None = None
+    tolerance: float = 0.5
+    all_layers: bool = False
+    log: Path | None = None
+    output: Path | None = None
+    batch: int = 1
+    gpu: int | None = None
+    cpu: bool = False
+
+    def __post_init__(self) -> None:
+        if self.predictions is None and (self.model is None or self.weights is None):
+            raise UsageError(
+                "give MODEL and --weights FILE to run a net, or --predictions DIR to score label "
+                "maps that are there already"
+            )
+        if self.predictions is not None and (self.weights is not None or self.all_layers):
+            raise UsageError(
+                "--predictions scores finished label maps, so --weights and --all-layers have no "
+                "use with it; leave them out"
+            )
+        if self.expect and self.row and self.expect != self.row:
+            raise UsageError("--expect and --paper name different rows; give one of them")
+
+
+@dataclass(frozen=True)
+class EvaluationFiles:
+    """What an evaluation wrote into `folder`: evaluation.json's contents and its table's cells."""
+
+    contents: dict
+    cells: list[Cell]
+    folder: Path
+
+    @property
+    def report(self) -> Path:
+        return self.folder / report.FILE
+
+    def missed(self, tolerance: float) -> list[Cell]:
+        """The cells in which the paper's number is off by more than `tolerance` points."""
+        return paper.outside(self.cells, tolerance)
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """An evaluation, where its label maps are, and where its files go."""
+
+    evaluation: Evaluation
+    folder: Path
+    label_maps: Path
+    warning: str | None = None
+
+
+def evaluate(options: EvaluateOptions, warn: Callable[[str], None]) -> EvaluationFiles:
+    """Predict what is not predicted yet, score it, and write evaluation.json and the report.
+
+    warn: gets the sentences that the report warns with, too.
+    """
+    curves = _curves(options.log)
+    model = find_model(options.model) if options.model else None
+    row = options.expect or options.row or (paper.row_of_model(model.name) if model else None)
+    list_path = _list_of(options, model)
+    if options.predictions is not None:
+        scored = _score_label_maps(options, options.predictions, model, list_path, row)
+    else:
+        assert model is not None and options.weights is not None  # see EvaluateOptions
+        scored = _run_net(options, model, options.weights, list_path, row)
+    evaluation = scored.evaluation
+    warnings = [sentence for sentence in (scored.warning, *_doubts(evaluation)) if sentence]
+    for sentence in warnings:
+        warn(sentence)
+    cells = paper.compare(evaluation.metrics, row)
+    provenance = Provenance(
+        model=model.name if model else None,
+        weights=str(options.weights) if options.weights else None,
+        weights_sha256=sha256_of(options.weights) if options.weights else None,
+        predictions=str(scored.label_maps),
+        list=str(list_path),
+        labels=evaluation.labels.name,
+        row=row,
+        finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        warnings=tuple(warnings),
+    )
+    contents = evaluation_json.as_dict(provenance, evaluation, cells)
+    evaluation_json.write(scored.folder / evaluation_json.FILE, contents)
+    report.write(scored.folder / report.FILE, provenance, evaluation, cells, curves)
+    return EvaluationFiles(contents, cells, scored.folder)
+
+
+def _list_of(options: EvaluateOptions, model: ModelFiles | None) -> Path:
+    """The list that was asked for, else the model's own."""
+    if options.list_path:
+        return options.list_path
+    if model and (test_list := generated_with(model, "test_list")):
+        return model.root / test_list
+    raise InputError("it is not known which images to score; name their list with --list FILE")
+
+
+def _run_net(
+    options: EvaluateOptions, model: ModelFiles, weights: Path, list_path: Path, row: str | None
+) -> _Scored:
+    """Parse and score the images of the list."""
+    from lglstm.common import devices
+    from lglstm.evaluation import label_maps, nets
+    from lglstm.evaluation.evaluator import evaluate_list
+    from lglstm.evaluation.predictor import Predictor
+
+    gpu = devices.choose_gpu(options.gpu, options.cpu)
+    predictor = Predictor(
+        model.file,
+        weights,
+        gpu=gpu,
+        batch_size=options.batch,
+        test=model.form("test") if options.all_layers else None,
+    )
+    labels = choose_labels(options.labels, model, predictor.num_classes, list_path)
+    _check_row(row, labels)
+    folder = options.output or OUTPUT / model.name / weights.stem
+    device = devices.describe(() if gpu is None else (gpu,))
+    with progress_bar(f"{model.name} on {device}") as progress:
+        evaluation = evaluate_list(
+            predictor, list_path, labels, folder, root=options.root, report=progress
+        )
+    written = label_maps.folder_of(folder, nets.OUTPUT)
+    warning = sanity.untrained_layers(weights, predictor.loaded)
+    return _Scored(evaluation, folder, written, warning)
+
+
+def _score_label_maps(
+    options: EvaluateOptions,
+    predictions: Path,
+    model: ModelFiles | None,
+    list_path: Path,
+    row: str | None,
+) -> _Scored:
+    """Score label maps that are there; needs no Caffe."""
+    from lglstm.evaluation.evaluator import evaluate_label_maps
+    from lglstm.evaluation.image_list import read_image_list
+
+    labels = choose_labels(options.labels, model, None, list_path)
+    _check_row(row, labels)
+    images = read_image_list(list_path, options.root)
+    folder = options.output or OUTPUT / predictions.resolve().name
+    with progress_bar("label maps") as progress:
+        evaluation = evaluate_label_maps(images, predictions, labels, progress)
+    return _Scored(evaluation, folder, predictions)
+
+
+def _check_row(row: str | None, labels: LabelSet) -> None:
+    """A row of the paper that does not fit is told before an hour of work."""
+    paper.headings(row, labels.names)
+
+
+def _doubts(evaluation: Evaluation) -> tuple[str | None, ...]:
+    predicted = evaluation.metrics.matrix.sum(axis=0).tolist()
+    return (
+        sanity.one_class(evaluation.labels.names, predicted),
+        sanity.never_predicted(evaluation.metrics),
+    )
+
+
+def _curves(path: Path | None) -> dict[str, dict[int, float]]:
+    """Name → {iteration: loss} of a training run; empty without its log."""
+    if path is None:
+        return {}
+    from lglstm.training import log
+
+    run = log.read(path)
+    curves = {"training loss": run.losses[log.TOTAL]}
+    if run.tests.get(log.TOTAL):
+        curves["test loss"] = run.tests[log.TOTAL]
+    return curves

@@ -1,0 +1,103 @@
+"""Label maps against the truth: the metrics of a whole list, and which images were parsed best."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from lglstm.common.errors import InputError
+from lglstm.common.images import read_label
+from lglstm.common.labels import LabelSet
+from lglstm.common.progress import Report, no_report
+from lglstm.evaluation import label_maps, nets
+from lglstm.evaluation.image_list import LabeledImage, read_image_list
+from lglstm.evaluation.label_choice import check_classes
+from lglstm.evaluation.metrics import Metrics, confusion_matrix
+from lglstm.evaluation.predictor import THREADS, Predictor
+
+
+@dataclass(frozen=True)
+class ImageScore:
+    """One image: its truth, its prediction, and its own numbers (None when undefined)."""
+
+    image: LabeledImage
+    prediction: Path
+    mean_iou: float | None
+    pixel_accuracy: float | None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A list of images scored.
+
+    metrics: of all images together. images: in the order of the list.
+    layers: output name → metrics of each earlier LG-LSTM layer's own prediction, and of the last.
+    """
+
+    labels: LabelSet
+    metrics: Metrics
+    images: tuple[ImageScore, ...]
+    layers: dict[str, Metrics] = field(default_factory=dict)
+
+
+def evaluate_list(
+    predictor: Predictor,
+    list_path: str | Path,
+    labels: LabelSet,
+    folder: str | Path,
+    *,
+    root: str | Path | None = None,
+    report: Report = no_report,
+) -> Evaluation:
+    """Predict every image of a list into a folder and score it; a second call goes on.
+
+    labels: the classes of net and label maps. root: what the list's paths are relative to, by
+    default the list's folder. Raises InputError for anything that does not fit.
+    """
+    images = read_image_list(list_path, root)
+    check_classes(predictor, labels)
+    label_maps.write_label_maps(predictor, images, labels, Path(folder), report)
+    layers = {
+        output: evaluate_label_maps(images, label_maps.folder_of(Path(folder), output), labels)
+        for output in predictor.outputs
+    }
+    evaluation = layers[nets.OUTPUT]
+    if len(layers) == 1:
+        return evaluation
+    return replace(evaluation, layers={name: layer.metrics for name, layer in layers.items()})
+
+
+def evaluate_label_maps(
+    images: Sequence[LabeledImage], folder: Path, labels: LabelSet, report: Report = no_report
+) -> Evaluation:
+    """Score the label maps in `folder`, written by any program, against the truth of `images`."""
+    paths = label_maps.find_label_maps(folder, images)
+    total = np.zeros((labels.num_classes, labels.num_classes), np.int64)
+    scores = []
+
+    def count(image: LabeledImage, path: Path) -> np.ndarray:
+        return _confusion(image, path, labels)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        matrices = pool.map(count, images, paths)
+        for image, path, matrix in zip(images, paths, matrices, strict=True):
+            total += matrix
+            own = Metrics(matrix, labels.names)
+            scores.append(
+                ImageScore(image, path, own.value("mean_iou"), own.value("pixel_accuracy"))
+            )
+            report(len(scores), len(images))
+    return Evaluation(labels, Metrics(total, labels.names), tuple(scores))
+
+
+def _confusion(image: LabeledImage, path: Path, labels: LabelSet) -> np.ndarray:
+    truth = read_label(image.label, labels.num_classes)
+    prediction = read_label(path)
+    try:
+        return confusion_matrix(truth, prediction, labels.num_classes)
+    except InputError as error:
+        raise InputError(f"{path}, against {image.label}: {error}") from error

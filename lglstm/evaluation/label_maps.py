@@ -1,0 +1,96 @@
+"""Folders of predicted label maps, one palette PNG per image: ours, resumable, and other programs'.
+
+OUTPUT/predictions.json            which model and weights made them
+OUTPUT/predictions/<name>.png      the prediction
+OUTPUT/layers/score1/<name>.png    what LG-LSTM layer 1 alone would say, with --all-layers
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from lglstm.common.errors import InputError
+from lglstm.common.images import read_pair, write_label
+from lglstm.common.labels import LabelSet
+from lglstm.common.progress import Report, no_report
+from lglstm.evaluation import nets
+from lglstm.evaluation.image_list import LabeledImage
+from lglstm.evaluation.predictor import Prediction, Predictor
+from lglstm.evaluation.resume import claim, fingerprint, is_current
+
+
+def folder_of(folder: Path, output: str) -> Path:
+    """Where the label maps of one output of the net are."""
+    return folder / "predictions" if output == nets.OUTPUT else folder / "layers" / output
+
+
+def png_of(folder: Path, image: LabeledImage) -> Path:
+    return folder / f"{image.name}.png"
+
+
+def write_label_maps(
+    predictor: Predictor,
+    images: Sequence[LabeledImage],
+    labels: LabelSet,
+    folder: Path,
+    report: Report = no_report,
+) -> None:
+    """Write the label map of every image below `folder`; those that are there already stay.
+
+    What another model or other weights left there is removed first. Photo and truth are read
+    together, so that a truth of another size or with other classes stops the run at its image.
+    """
+    claim(folder, fingerprint(predictor, labels), ("predictions", "layers"))
+    folders = {output: folder_of(folder, output) for output in predictor.outputs}
+    pending = [
+        image
+        for image in images
+        if not all(is_current(png_of(f, image), image.photo) for f in folders.values())
+    ]
+    done, total = len(images) - len(pending), len(images)
+    report(done, total)
+
+    def read(image: LabeledImage) -> np.ndarray:
+        return read_pair(image.photo, image.label, labels.num_classes)[0]
+
+    def finish(image: LabeledImage, prediction: Prediction) -> None:
+        for output, ids in prediction.label_maps.items():
+            write_label(png_of(folders[output], image), ids, labels.palette)
+
+    for _, future in predictor.stream(pending, read, finish):
+        future.result()
+        done += 1
+        report(done, total)
+
+
+def find_label_maps(folder: Path, images: Sequence[LabeledImage]) -> list[Path]:
+    """The label map of every image in a folder that any program may have written.
+
+    Looked for are <name>.png, the file name of the true label map, and the photo's name with .png.
+    Raises InputError unless every image has one: a score over fewer images is no score.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: is not a folder; give the folder that holds the label maps")
+    found = [next(filter(Path.is_file, _candidates(folder, i)), None) for i in images]
+    missing = [i for i, path in zip(images, found, strict=True) if path is None]
+    if len(missing) == len(images):
+        raise InputError(
+            f"{folder}: no label map belongs to an image of the list, such as "
+            f"{images[0].name}.png for {images[0].photo.name}; give the folder that holds them, "
+            "named like the photos"
+        )
+    if missing:
+        raise InputError(
+            f"{folder}: label maps of {len(missing)} of the {len(images)} images are missing, "
+            f"first {missing[0].name}.png; predict all images of the list"
+        )
+    return [path for path in found if path is not None]
+
+
+def _candidates(folder: Path, image: LabeledImage) -> Iterable[Path]:
+    yield png_of(folder, image)
+    yield folder / image.label.name
+    yield folder / f"{image.photo.stem}.png"

@@ -1,0 +1,125 @@
+"""The Python interface: a model with its weights, photos in, label maps out.
+
+import cv2
+import lglstm
+
+parser = lglstm.Parser("horse", "runs/horse_iter_8820.caffemodel")
+result = parser.parse("horse.jpg")
+print(result.areas)                              # {"background": 0.61, "head": 0.08, …}
+cv2.imwrite("overlay.png", result.overlay)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from lglstm.common.devices import choose_gpu
+from lglstm.common.errors import InputError
+from lglstm.common.images import read_photo
+from lglstm.common.labels import LabelSet
+from lglstm.common.models import find_model
+from lglstm.evaluation.label_choice import check_classes, choose_labels
+from lglstm.evaluation.overlay import overlay
+from lglstm.evaluation.predictor import Prediction, Predictor
+
+Photo = str | os.PathLike[str] | np.ndarray
+"""The path of a picture file, or its pixels: (H, W, 3) uint8 in BGR order, as OpenCV reads them."""
+
+
+@dataclass(frozen=True)
+class Parsing:
+    """The parts that a net sees in one photo.
+
+    photo: (H, W, 3) uint8, BGR.
+    label_map: (H, W) uint8, the class of each pixel at the photo's own size: `labels.names[id]`.
+    labels: names and colors of the classes, background first.
+    """
+
+    photo: np.ndarray
+    label_map: np.ndarray
+    labels: LabelSet
+
+    @cached_property
+    def areas(self) -> dict[str, float]:
+        """The share of each class in the photo, 0 to 1, in the order of the ids; they add to 1."""
+        counts = np.bincount(self.label_map.ravel(), minlength=self.labels.num_classes)
+        shares = counts / self.label_map.size
+        return dict(zip(self.labels.names, shares.tolist(), strict=True))
+
+    @cached_property
+    def overlay(self) -> np.ndarray:
+        """(H, W, 3) uint8, BGR: the photo with its parts in their colors; background as it is."""
+        return overlay(self.photo, self.label_map, self.labels)
+
+
+class Parser:
+    """A net with its weights, loaded once; not to be used by several threads at the same time.
+
+    model: a name in models/ (`horse`), or the path of a folder or of a deploy prototxt, as for
+        `lglstm predict`.
+    weights: the .caffemodel that was trained with it.
+    labels: name of the label set; by default the model's own.
+    gpu: number of a GPU, or None for the CPU; by default the first GPU if Caffe can use it.
+    batch_size: photos in one pass of the net, in `parse_all`.
+
+    Raises InputError when Caffe is not installed, and for files that do not fit, in one sentence.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str],
+        weights: str | os.PathLike[str],
+        *,
+        labels: str | None = None,
+        gpu: int | None | str = "auto",
+        batch_size: int = 1,
+    ) -> None:
+        if isinstance(gpu, str) and gpu != "auto":
+            raise InputError(f"gpu={gpu!r}: give a number, None for the CPU, or 'auto'")
+        found = find_model(os.fspath(model))
+        asked = gpu if isinstance(gpu, int) else None
+        self._predictor = Predictor(
+            found.file,
+            Path(weights),
+            gpu=choose_gpu(asked, cpu=gpu is None),
+            batch_size=batch_size,
+        )
+        self.labels = choose_labels(labels, found, self._predictor.num_classes, None)
+        check_classes(self._predictor, self.labels)
+
+    def parse(self, photo: Photo) -> Parsing:
+        """Parse one photo; raises InputError for a file or an array that is not a photo."""
+        (prediction,) = self._predictor.predict([_pixels(photo)])
+        return self._parsing(prediction)
+
+    def parse_all(self, photos: Iterable[Photo]) -> Iterator[Parsing]:
+        """Parse many photos, in their order and in bounded memory, `batch_size` at a time.
+
+        Files are read ahead by threads while the net works.
+        """
+
+        def finish(photo: Photo, prediction: Prediction) -> Parsing:
+            return self._parsing(prediction)
+
+        for _, parsing in self._predictor.stream(photos, _pixels, finish):
+            yield parsing.result()
+
+    def _parsing(self, prediction: Prediction) -> Parsing:
+        return Parsing(prediction.photo, prediction.label_map, self.labels)
+
+
+def _pixels(photo: Photo) -> np.ndarray:
+    if not isinstance(photo, np.ndarray):
+        return read_photo(photo)
+    if photo.ndim != 3 or photo.shape[2] != 3 or photo.dtype != np.uint8 or not photo.size:
+        raise InputError(
+            f"a photo is {photo.dtype} of shape {photo.shape}; give (H, W, 3) uint8 in BGR order, "
+            "as cv2.imread returns it, or a path"
+        )
+    return photo

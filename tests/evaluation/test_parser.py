@@ -1,0 +1,107 @@
+"""The Python interface, through Caffe: label map, areas and overlay of paths and arrays."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+pytest.importorskip("caffe", reason="needs Caffe: make setup")
+
+from evaluation_help import COLORS, HORSE, color_net, demo_weights  # noqa: E402
+
+import lglstm  # noqa: E402
+from lglstm.cli.main import main  # noqa: E402
+from lglstm.common.errors import InputError  # noqa: E402
+from lglstm.common.images import read_label  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def parser(tmp_path_factory: pytest.TempPathFactory) -> lglstm.Parser:
+    return lglstm.Parser(*color_net(tmp_path_factory.mktemp("net")), batch_size=2)
+
+
+def halves(left: int, right: int, height: int = 30, width: int = 50) -> np.ndarray:
+    """A photo whose left half is of one class's color, the right half of another's."""
+    ids = np.full((height, width), left)
+    ids[:, width // 2 :] = right
+    return COLORS[ids]
+
+
+def test_label_map_areas_and_overlay_of_an_array_and_of_a_path(
+    parser: lglstm.Parser, tmp_path: Path
+) -> None:
+    photo = halves(0, 3)
+    cv2.imwrite(str(tmp_path / "photo.png"), photo)
+    for given in (photo, tmp_path / "photo.png", str(tmp_path / "photo.png")):
+        result = parser.parse(given)
+        assert result.label_map.shape == (30, 50) and result.label_map.dtype == np.uint8
+        assert (result.label_map[:, :22] == 0).all() and (result.label_map[:, 28:] == 3).all()
+        assert list(result.areas) == list(HORSE.names)
+        assert result.areas["leg"] == pytest.approx(0.5, abs=0.03)
+        assert sum(result.areas.values()) == pytest.approx(1)
+        assert result.overlay.shape == photo.shape and result.overlay.dtype == np.uint8
+        assert (result.overlay[:, :22] == photo[:, :22]).all()  # background stays as it is
+        blue_green_red = np.array(HORSE.colors[3])[::-1]
+        blended = COLORS[3] + 0.55 * (blue_green_red - COLORS[3].astype(float))
+        np.testing.assert_allclose(
+            result.overlay[:, 28:], np.broadcast_to(blended, (30, 22, 3)), atol=1
+        )
+
+
+def test_many_photos_come_back_in_their_order(parser: lglstm.Parser) -> None:
+    photos = [halves(k % 5, k % 5, 20 + k, 40) for k in range(7)]
+    results = list(parser.parse_all(photos))
+    assert [result.label_map.shape for result in results] == [(20 + k, 40) for k in range(7)]
+    assert all((result.label_map == k % 5).all() for k, result in enumerate(results))
+
+
+def test_a_model_by_name_gives_what_the_command_writes(tmp_path: Path) -> None:
+    weights, photo = demo_weights(tmp_path, seed=9), tmp_path / "photo.png"
+    noise = np.random.default_rng(0).integers(0, 256, (6, 8, 3)).astype(np.uint8)
+    cv2.imwrite(str(photo), cv2.resize(noise, (80, 60)))
+    result = lglstm.Parser("demo", weights).parse(photo)
+    run = CliRunner().invoke(
+        main,
+        ["predict", "demo", str(photo), "--weights", str(weights), "-o", str(tmp_path / "out")],
+    )
+    assert run.exit_code == 0, run.output
+    assert (result.label_map == read_label(tmp_path / "out/labels/photo.png")).all()
+    assert len(np.unique(result.label_map)) == 4
+
+
+@pytest.mark.parametrize(
+    "wrong", [np.zeros((4, 5), np.uint8), np.zeros((4, 5, 3)), np.zeros((0, 5, 3), np.uint8)]
+)
+def test_what_is_not_a_photo_is_refused(parser: lglstm.Parser, wrong: np.ndarray) -> None:
+    with pytest.raises(InputError, match=r"give \(H, W, 3\) uint8 in BGR order"):
+        parser.parse(wrong)
+
+
+def test_files_that_do_not_fit_are_refused(parser: lglstm.Parser, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        parser.parse(tmp_path / "none.jpg")
+    with pytest.raises(InputError, match="did you mean horse"):
+        lglstm.Parser("hors", "weights.caffemodel")
+    deploy, weights = color_net(tmp_path)
+    with pytest.raises(InputError, match="the label set atr has 18"):
+        lglstm.Parser(deploy, weights, labels="atr")
+    with pytest.raises(InputError, match="gpu='cuda': give a number"):
+        lglstm.Parser(deploy, weights, gpu="cuda")
+
+
+def test_importing_the_package_imports_nothing_else() -> None:
+    code = (
+        "import sys, lglstm\n"
+        "heavy = {'numpy', 'cv2', 'caffe', 'lglstm.parser'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+        "assert lglstm.Parser.__name__ == 'Parser' and 'caffe' not in sys.modules\n"
+        "assert not hasattr(lglstm, 'Parsre')\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
