@@ -11,8 +11,9 @@ from typing import Any
 import click
 
 from lglstm.cli.model_files import progress_bar
+from lglstm.common.checkout import checkout
 from lglstm.common.errors import InputError
-from lglstm.common.models import checkout, find_model
+from lglstm.common.models import find_model
 
 EXAMPLES = """\b
 Examples:
@@ -65,7 +66,7 @@ def command() -> None:
             "the benchmarks are not part of the installed package; run lglstm bench in a checkout "
             "of the project, after make setup"
         )
-    sys.path.append(str(root / "scripts"))
+    sys.path.insert(0, str(root / "scripts"))  # before the user's folders
 
 
 def common_options(function: Callable) -> Callable:

@@ -1,10 +1,8 @@
 """The `lglstm` command: a group that imports a sub-command only when it is called."""
 
-from __future__ import annotations
+from lglstm.common.search_path import put_user_folders_last
 
-from lglstm.common import child
-
-child.user_folders_last()  # before any other import, which a file of the user's might stand in for
+put_user_folders_last()  # before any other import, which a file of the user's might stand in for
 
 import importlib  # noqa: E402
 from typing import NamedTuple  # noqa: E402
@@ -12,6 +10,7 @@ from typing import NamedTuple  # noqa: E402
 import click  # noqa: E402
 
 from lglstm import __version__  # noqa: E402
+from lglstm.common.checkout import setup_advice  # noqa: E402
 from lglstm.common.errors import InputError  # noqa: E402
 
 INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
@@ -64,9 +63,20 @@ class LazyGroup(click.Group):
         except InputError as error:
             click.echo(f"error: {error}", err=True)
             ctx.exit(1)
+        except ImportError as error:
+            if (error.name or "").partition(".")[0] != "caffe":
+                raise
+            click.echo(f"error: {_without_caffe(error)}", err=True)
+            ctx.exit(1)
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             ctx.exit(INTERRUPTED)
+
+
+def _without_caffe(error: ImportError) -> str:
+    if isinstance(error, ModuleNotFoundError):
+        return f"this needs Caffe, which is not installed here; {setup_advice()}"
+    return f"Caffe is installed, but cannot be loaded ({error}); {setup_advice()}"
 
 
 @click.group(

@@ -17,6 +17,7 @@ import numpy as np
 
 from lglstm.caffe_files import Net, read_net, weights_for
 from lglstm.caffe_files.net import Weights
+from lglstm.common.checkout import setup_advice
 from lglstm.common.errors import InputError
 from lglstm.common.files import atomic_path, write_text
 from lglstm.convert import proof, weights
@@ -200,7 +201,7 @@ def _check_installed(packages: Sequence[str]) -> None:
     if missing:
         raise InputError(
             f"{' and '.join(missing)} must be installed for this format; run: pip install "
-            "'lg-lstm[convert]'"
+            f"{' '.join(missing)}"
         )
 
 
@@ -246,9 +247,7 @@ def expected_side(source: Source, say: Say = _silent) -> Expected | None:
 def make_reference(job: Job, say: Say = _silent) -> dict:
     """Run Caffe and store inputs and outputs, for the proof on a machine without Caffe."""
     if not caffe_is_there():
-        raise InputError(
-            "a reference can only be made where Caffe is installed; see docs/install.md"
-        )
+        raise InputError("a reference can only be made where Caffe is installed; " + setup_advice())
     source = read_source(job)
     expected = expected_side(source, say)
     hashes = sha256(job.weights), sha256(job.deploy)

@@ -1,4 +1,4 @@
-"""The web page that parses photos in the browser: built from convert/web and an ONNX model."""
+"""The web page that parses photos in the browser: built from web/ and an ONNX model."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def build(
     """Make a folder that any static web server can serve; job.output is the model in it.
 
     labels_for: from the number of classes to their names and colors. say: for a status line. The
-    runtime comes from the npm package onnxruntime-web, as `npm ci` puts it into convert/web.
+    runtime comes from the npm package onnxruntime-web, as `npm ci` puts it into web/.
     Returns the conversion's report. Raises InputError; the folder appears whole or not at all.
     """
     folder = job.output.parent
     runtime = _SOURCE / "node_modules" / "onnxruntime-web" / "dist"
     missing = [name for name in _RUNTIME if not (runtime / name).is_file()]
     if missing:
-        raise InputError(f"{runtime / missing[0]}: is missing; run: npm ci --prefix convert/web")
+        raise InputError(f"{runtime / missing[0]}: is missing; run: npm ci --prefix {_SOURCE}")
     if folder.exists() and any(folder.iterdir()) and not (folder / "model.json").is_file():
         raise InputError(f"{folder}: is not empty and no page of ours; give another --output")
     net = read_net(job.deploy)

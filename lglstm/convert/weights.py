@@ -88,8 +88,7 @@ def _checked(read: Callable) -> Callable:
             raise
         except ImportError as error:
             raise InputError(
-                f"{path}: {error.name} is needed for it; install it with pip install "
-                "'lg-lstm[convert]'"
+                f"{path}: {error.name} is needed for it; install it with pip install {error.name}"
             ) from None
         except MemoryError:
             raise _Unreadable("it claims more numbers than fit into memory") from None

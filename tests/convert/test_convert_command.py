@@ -19,7 +19,7 @@ from lglstm.common.errors import InputError
 from lglstm.convert import conversion, proof
 
 for package in ("torch", "onnx", "onnxruntime", "safetensors"):
-    pytest.importorskip(package, reason="needs the extra packages: pip install 'lg-lstm[convert]'")
+    pytest.importorskip(package, reason=f"needs {package}: pip install {package}")
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from lglstm.caffe_files import random_weights, read_net
 from lglstm.cli.main import main
 
 for package in ("torch", "onnx", "onnxruntime", "safetensors"):
-    pytest.importorskip(package, reason="needs the extra packages: pip install 'lg-lstm[convert]'")
+    pytest.importorskip(package, reason=f"needs {package}: pip install {package}")
 
 BLOCK = re.compile(r"^```(sh|sh npm|python)\n(.*?)^```$", re.M | re.S)
 

@@ -21,7 +21,7 @@ from convert_help import (
 from lglstm.common.errors import InputError
 from lglstm.convert.caffe_process import run_caffe
 
-onnx = pytest.importorskip("onnx", reason="needs ONNX: pip install 'lg-lstm[convert]'")
+onnx = pytest.importorskip("onnx", reason="needs ONNX: pip install onnx")
 runtime = pytest.importorskip("onnxruntime", reason="needs ONNX Runtime: see docs/convert.md")
 
 from lglstm.convert.onnx_graph import to_onnx  # noqa: E402

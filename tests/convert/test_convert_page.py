@@ -26,7 +26,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 needs_node = pytest.mark.skipif(not shutil.which("node"), reason="needs Node: apt install nodejs")
 needs_browser = pytest.mark.skipif(
     not CHROMIUM or not (WEB / "node_modules").is_dir() or not shutil.which("node"),
-    reason="needs Chromium, Node and `npm ci --prefix convert/web`",
+    reason="needs Chromium, Node and `npm ci --prefix lglstm/convert/web`",
 )
 
 

@@ -16,7 +16,7 @@ from convert_help import (
     random_inputs,
 )
 
-torch = pytest.importorskip("torch", reason="needs PyTorch: pip install 'lg-lstm[convert]'")
+torch = pytest.importorskip("torch", reason="needs PyTorch: pip install torch")
 
 from lglstm.convert.torch import LGLSTM, LGLSTMTransition, load_caffemodel  # noqa: E402
 
