@@ -2,7 +2,7 @@
 
 Python looks for modules in the current folder and in those of PYTHONPATH before it looks at its own
 library: a `numpy.py` or `json.py` there would be run in place of the real one. Here such folders
-come last, so that a user's own Python layers are still found, and hide nothing.
+come last (`search_path`), so that a user's own Python layers are still found, and hide nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lglstm.common import run_module
+from lglstm.common import run_module, search_path
 from lglstm.common.errors import InputError
 
 
@@ -22,7 +22,7 @@ def module_command(module: str, *arguments: str | os.PathLike[str]) -> list[str]
 
     Modules that this process finds are found there, too, behind those of Python's own folders.
     """
-    folders = os.pathsep.join(os.path.abspath(folder) for folder in sys.path if folder)
+    folders = os.pathsep.join(search_path.folders())
     pythonpath = os.environ.get("PYTHONPATH", "")
     program = [interpreter(), "-P", run_module.__file__]
     return [*program, folders, pythonpath, module, *map(str, arguments)]
