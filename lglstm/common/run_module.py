@@ -28,7 +28,8 @@ def main(folders: str, pythonpath: str, module: str, *arguments: str) -> None:
 def _load_our_package() -> None:
     package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     spec = importlib.util.spec_from_file_location("lglstm", os.path.join(package, "__init__.py"))
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     sys.modules["lglstm"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(sys.modules["lglstm"])
 

@@ -161,7 +161,8 @@ def test_the_wheel_is_useful_without_caffe(run: Run, tmp_path: Path) -> None:
 
     write_weights(tmp_path / "demo.caffemodel")
     run("convert", "demo", "demo.caffemodel", "--list")
-    for target in ("npz", "safetensors", "hdf5"):
+    run("convert", "demo", "demo.caffemodel", "--to", "safetensors", "-o", "demo.safetensors")
+    for target in ("npz", "hdf5"):
         run("convert", "demo", "demo.caffemodel", "--to", target)
     run("convert", "demo", "demo.caffemodel", "--to", "onnx", "--no-verify")
     run("convert", "demo", "demo.safetensors", "--to", "caffemodel", "-o", "back.caffemodel")
