@@ -176,7 +176,7 @@ def test_the_wheel_is_useful_without_caffe(run: Run, tmp_path: Path) -> None:
     run("evaluate", "horse", "--predictions", "data/horse/labels")
 
     (tmp_path / "run.csv").write_text(
-        "iteration,loss,lr,seconds,data_seconds,test loss\n0,1.5,0.1,1,0,\n1,1.2,0.1,1,0,\n"
+        "iteration,lr,total_loss,seconds,data_seconds\n0,0.1,4,0.5,0.1\n1,0.1,2,0.5,0.1\n"
     )
     run("plot", "run.csv", "-o", "curve.png")
 
