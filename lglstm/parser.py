@@ -77,7 +77,7 @@ class Parser:
         weights: str | os.PathLike[str],
         *,
         labels: str | None = None,
-        gpu: int | None | str = "auto",
+        gpu: int | str | None = "auto",
         batch_size: int = 1,
     ) -> None:
         if isinstance(gpu, str) and gpu != "auto":

@@ -126,8 +126,15 @@ def fetch(archive: Archive, downloads: Path) -> Path:
 def mirrors() -> list[str]:
     """The Debian mirrors in apt's configuration, most basic suite first."""
     listing = subprocess.run(
-        ["apt-get", "indextargets", "--format", "$(SITE)", "Created-By: Packages"]
-        + ["Origin: Debian", "Component: main"],
+        [
+            "apt-get",
+            "indextargets",
+            "--format",
+            "$(SITE)",
+            "Created-By: Packages",
+            "Origin: Debian",
+            "Component: main",
+        ],
         capture_output=True,
         text=True,
     )

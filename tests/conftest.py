@@ -12,7 +12,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("GLOG_minloglevel", "1")  # Caffe's warnings and errors only
 
-import pytest  # noqa: E402
+import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

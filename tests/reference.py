@@ -8,6 +8,7 @@ without anybody deriving a formula.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -47,7 +48,7 @@ def lstm(H, m, W, bias):
 def cells(length: int, grid: int) -> list[range]:
     """The rows of each grid cell: from floor(gL/G + 1/2) on."""
     starts = [int(np.floor(g * length / grid + 0.5)) for g in range(grid + 1)]
-    return [range(a, b) for a, b in zip(starts, starts[1:], strict=False)]
+    return [range(a, b) for a, b in itertools.pairwise(starts)]
 
 
 def global_hidden(depth_hidden, grid: int):

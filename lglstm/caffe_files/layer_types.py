@@ -14,6 +14,7 @@ Shapes are tuples of ints.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Callable, Container
@@ -360,7 +361,7 @@ def slice_sizes(options: dict, size: int) -> list[int]:
             raise LayerError(f"its {size} entries cannot be cut into {count} equal parts")
         points = [size // count * i for i in range(1, count)]
     edges = [0, *points, size]
-    sizes = [b - a for a, b in zip(edges, edges[1:], strict=False)]
+    sizes = [b - a for a, b in itertools.pairwise(edges)]
     if len(sizes) != count or min(sizes) < 1:
         raise LayerError(f"its slice_points {points} do not cut {size} entries into {count} parts")
     return sizes

@@ -12,8 +12,9 @@ import click
 
 from lglstm.cli.group import Group
 from lglstm.cli.options import picture_option
+from lglstm.common.checkout import checkout
 from lglstm.common.errors import InputError
-from lglstm.common.models import checkout, find_model
+from lglstm.common.models import find_model
 from lglstm.common.progress import progress_bar
 from lglstm.common.pycaffe import require_caffe
 
@@ -69,7 +70,7 @@ def command() -> None:
             "of the project, after make setup"
         )
     require_caffe()
-    sys.path.append(str(root / "scripts"))
+    sys.path.insert(0, str(root / "scripts"))  # before the user's folders
 
 
 def common_options(function: Callable) -> Callable:

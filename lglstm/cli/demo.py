@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lglstm.common import child
+from lglstm.common.checkout import setup_advice
 from lglstm.common.errors import InputError
 from lglstm.common.files import write_text
 from lglstm.common.progress import progress_bar
@@ -88,7 +89,7 @@ def require_root() -> None:
     """The solver files name their nets and data relative to the repository root."""
     if not Path("models", NET, "solver.prototxt").is_file():
         raise InputError(
-            f"{Path.cwd()}: has no models/{NET}; run the demo in the root of the repository"
+            f"{Path.cwd()}: has no models/{NET}; run the demo in the root of a checkout"
         )
 
 
@@ -146,7 +147,7 @@ def train(solver: Path, total: int, log: Path, description: str, console: Consol
     """Run `caffe train` for `total` iterations; its log goes to a file, its progress to a bar."""
     caffe = Path(sys.executable).with_name("caffe")
     if not caffe.exists():
-        raise InputError(f"{caffe}: is missing; run make setup")
+        raise InputError(f"{caffe}: is missing; {setup_advice()}")
     command = [str(caffe), "train", "-solver", str(solver)]
     console.print(" ".join(command), highlight=False, soft_wrap=True)
     # Evaluation silences Caffe for this process; its training log is wanted.

@@ -19,10 +19,11 @@ from rich.console import Console
 from rich.table import Table
 
 from lglstm.common import child
+from lglstm.common.checkout import setup_advice
 
 OUR_LAYERS = ["LGLSTM", "LGLSTMTransition"]
 RECORD = Path("share/lg-lstm/caffe.json")  # written by make setup: what Caffe was built from
-SETUP = "run make setup in a checkout of the project, then use its .venv/bin/lglstm"
+SETUP = setup_advice()
 ENGINE_VARIABLE = "CAFFE_CONVOLUTION_ENGINE"
 ENGINES = ("caffe", "onednn", "onednn_winograd")
 
@@ -223,7 +224,7 @@ def show(findings: list[Finding]) -> None:
     console.print(table)
     for name, _, remedy, _ in findings:
         if remedy:
-            console.print(f"{name}: {remedy}")
+            console.print(f"{name}: {remedy}", soft_wrap=True)
 
 
 @click.command(epilog="Examples:  lglstm doctor    lglstm doctor --json")

@@ -1,10 +1,8 @@
 """The `lglstm` command: a group that imports a sub-command only when it is called."""
 
-from __future__ import annotations
+from lglstm.common.search_path import put_user_folders_last
 
-from lglstm.common import child
-
-child.user_folders_last()  # before any other import, which a file of the user's might stand in for
+put_user_folders_last()  # before any other import, which a file of the user's might stand in for
 
 import importlib  # noqa: E402
 from typing import NamedTuple, NoReturn  # noqa: E402
@@ -66,13 +64,14 @@ class LazyGroup(Group):
             raise click.UsageError(str(error), self._invoked(ctx)) from error
         except InputError as error:
             _fail(ctx, str(error))
-        except ModuleNotFoundError as error:
+        except ImportError as error:
             # Only what needs Caffe imports it; all else works without.
-            from lglstm.common.pycaffe import MISSING, is_missing
+            from lglstm.common.pycaffe import why_missing
 
-            if not is_missing(error):
+            reason = why_missing(error)
+            if reason is None:
                 raise
-            _fail(ctx, MISSING)
+            _fail(ctx, reason)
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             ctx.exit(INTERRUPTED)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import click
@@ -78,6 +77,7 @@ def variant_texts(
     names: tuple[str, ...], changes: list[str], new_name: str | None
 ) -> dict[Path, str]:
     """Return path → text of a variant of one model; wrong options are usage errors."""
+    from lglstm.prototxt_gen import files
     from lglstm.prototxt_gen.options import with_settings
     from lglstm.prototxt_gen.registry import MODELS, check_name, find
 
@@ -92,34 +92,19 @@ def variant_texts(
         options = with_settings(model.options, changes)
     except InputError as error:
         raise click.UsageError(str(error)) from error
-    return generator().texts(options, new_name, origin(names[0], changes, new_name))
+    return files.texts(options, new_name, origin(names[0], changes, new_name))
 
 
 def model_texts(names: tuple[str, ...]) -> dict[Path, str]:
     """Return path → text of the named models, or of all of them and their index."""
+    from lglstm.prototxt_gen import files
     from lglstm.prototxt_gen.registry import MODELS, find
 
     models = {name: find(name) for name in names or MODELS}
-    files = generator()
     texts: dict[Path, str] = {}
     for name, model in models.items():
         texts |= files.texts(model.options, name, origin(name))
     return texts if names else texts | files.index_text()
-
-
-def generator() -> ModuleType:
-    """Import `lglstm.prototxt_gen.files`, which writes the nets with pycaffe's NetSpec."""
-    try:
-        from lglstm.prototxt_gen import files
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] != "caffe":
-            raise
-        raise InputError(
-            "generating models needs Caffe with its Python interface, which is not installed here; "
-            "run `make setup` in a checkout of the project, or use the models that are generated "
-            "already (lglstm models list)"
-        ) from error
-    return files
 
 
 def check_texts(texts: dict[Path, str]) -> None:

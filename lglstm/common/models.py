@@ -1,7 +1,7 @@
 """Finding a model: by its name from any folder, or by the path of its folder or of its file.
 
-A name is looked up in `models/` of the current folder, then of this project. Relative paths in a
-model's files (nets, lists, weights) are meant from the folder that holds `models/`, its `root`.
+A name is looked up in `models/` of the current folder, then of this project or of the installed
+package. Relative paths in a model's files (nets, lists, weights) are meant from its `root`.
 """
 
 from __future__ import annotations
@@ -10,12 +10,11 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import lglstm
+from lglstm.common.checkout import PACKAGE, checkout
 from lglstm.common.errors import InputError
 from lglstm.common.suggest import nearest
 
 FOLDER = "models"
-_PACKAGE = Path(lglstm.__file__).resolve().parent
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,8 @@ class ModelFiles:
 
     name: of the model; of a file elsewhere, that of its folder or, if the file has one, its own.
     file: the file that was looked for.
-    root: the folder from which relative paths in the files are meant.
+    root: the folder from which relative paths in the files are meant: the one that holds `models/`,
+        and the current one for files elsewhere and for those of the installed package.
     """
 
     name: str
@@ -34,6 +34,11 @@ class ModelFiles:
     @property
     def folder(self) -> Path:
         return self.file.parent
+
+    @property
+    def is_packaged(self) -> bool:
+        """Whether it is one of the installed package, which has no data and no runs beside it."""
+        return PACKAGE in self.file.resolve().parents
 
     @property
     def is_generated(self) -> bool:
@@ -67,7 +72,7 @@ def find_model(model: str, form: str = "deploy") -> ModelFiles:
     for root in _roots():
         path = root / FOLDER / model / f"{form}.prototxt"
         if path.is_file():
-            return ModelFiles(model, path, root)
+            return ModelFiles(model, path, Path.cwd() if root == PACKAGE else root)
     raise InputError(
         f"there is no model '{model}'; {nearest(model, known_models(form))}, give the path of a "
         "prototxt, or make the model with `lglstm models generate`"
@@ -80,10 +85,6 @@ def known_models(form: str = "deploy") -> list[str]:
     return sorted({path.parent.name for path in files})
 
 
-def checkout() -> Path | None:
-    """The checkout of the project that this code runs from; None for an installed package."""
-    return None if (_PACKAGE / FOLDER).is_dir() else _PACKAGE.parent
-
-
 def _roots() -> dict[Path, None]:
-    return dict.fromkeys((Path.cwd(), checkout() or _PACKAGE))
+    """The folders with a `models/`, each once, in the order in which they are looked at."""
+    return dict.fromkeys((Path.cwd(), checkout() or PACKAGE))

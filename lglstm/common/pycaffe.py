@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from lglstm.common.checkout import setup_advice
 from lglstm.common.errors import InputError
 
 Message = Any
@@ -86,10 +87,11 @@ def load_caffe() -> ModuleType:
     os.environ.setdefault("GLOG_minloglevel", "2")
     try:
         import caffe
-    except ModuleNotFoundError as error:
-        if is_missing(error):
-            raise InputError(MISSING) from error
-        raise
+    except ImportError as error:
+        reason = why_missing(error)
+        if reason is None:
+            raise
+        raise InputError(reason) from error
     return caffe
 
 
@@ -99,6 +101,10 @@ def require_caffe() -> None:
         raise InputError(MISSING)
 
 
-def is_missing(error: ModuleNotFoundError) -> bool:
-    """Whether an import failed because there is no pycaffe, and not one of its own imports."""
-    return (error.name or "").partition(".")[0] == "caffe"
+def why_missing(error: ImportError) -> str | None:
+    """What to say of an import that failed for want of pycaffe; None if it failed otherwise."""
+    if (error.name or "").partition(".")[0] != "caffe":
+        return None
+    if isinstance(error, ModuleNotFoundError):
+        return MISSING
+    return f"Caffe is installed, but cannot be loaded ({error}); {setup_advice()}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -72,7 +73,7 @@ def thin(points: Sequence[Point]) -> list[Point]:
     if len(points) <= MAX_POINTS:
         return list(points)
     bounds = [len(points) * k // MAX_POINTS for k in range(MAX_POINTS + 1)]
-    groups = [points[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+    groups = [points[a:b] for a, b in itertools.pairwise(bounds)]
     return [
         (sum(x for x, _ in group) / len(group), sum(y for _, y in group) / len(group))
         for group in groups

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lglstm.caffe_files.prototxt import read_message
 from lglstm.caffe_files.schema import LayerParameter, NetParameter
+from lglstm.common.checkout import setup_advice
 from lglstm.common.errors import InputError
 
 INPUT, OUTPUT = "data", "score"
@@ -26,8 +27,7 @@ def check_deploy(net: NetParameter, path: str | Path) -> None:
     missing = sorted({layer.type for layer in net.layer} - known)
     if missing:
         raise InputError(
-            f"{path}: this Caffe has no layer of type {', '.join(missing)}; install ours with "
-            "`make setup`"
+            f"{path}: this Caffe has no layer of type {', '.join(missing)}; {setup_advice()}"
         )
     inputs = [top for layer in net.layer if layer.type == "Input" for top in layer.top]
     tops = {top for layer in net.layer for top in layer.top}

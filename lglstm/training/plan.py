@@ -94,6 +94,11 @@ class TrainingPlan:
 def make_plan(options: TrainOptions) -> TrainingPlan:
     """Check the options and every file they name; raise InputError for the first that is wrong."""
     found = find_model(options.model, "solver")
+    if found.is_packaged:
+        raise InputError(
+            f"{found.file}: belongs to the installed package, which has no data and no runs beside "
+            f"it; write the model here with `lglstm models generate {found.name}`, then train it"
+        )
     path, folder = found.file.resolve(), found.root
     solver = read_message(path, caffe_pb2.SolverParameter())
     for setting in _grouped(options.settings):

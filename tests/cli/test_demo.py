@@ -62,4 +62,4 @@ def test_demo_trains_measures_and_shows_and_repeats_itself(tmp_path):
 def test_demo_says_where_it_must_be_run(tmp_path):
     run = demo(tmp_path)
     assert run.returncode == 1
-    assert "run the demo in the root of the repository" in run.stderr
+    assert "run the demo in the root of a checkout" in run.stderr

@@ -54,7 +54,7 @@ def data(tmp_path: Path) -> Path:
         ("predict", "demo", "{data}/images", "--weights", "none.caffemodel"),
         ("evaluate", "demo", "--weights", "none.caffemodel", "--list", "{data}/test.txt"),
         ("demo",),
-        ("bench", "net", "demo", "--quick", "--repeats", "1", "--rivals", "stock"),
+        ("bench", "net", "demo", "--quick", "--repeats", "1", "--implementations", "stock"),
     ],
     ids=lambda arguments: arguments[0],
 )

@@ -6,8 +6,8 @@ import pytest
 
 pytest.importorskip("caffe", reason="needs Caffe: make setup")
 
-from lglstm.common import devices  # noqa: E402
-from lglstm.common.errors import InputError, UsageError  # noqa: E402
+from lglstm.common import devices
+from lglstm.common.errors import InputError, UsageError
 
 
 @pytest.fixture

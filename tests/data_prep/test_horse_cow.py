@@ -105,7 +105,7 @@ def test_lists_name_photos_or_single_animals(tmp_path):
     (tmp_path / "train").write_text("a_2\n")
     (tmp_path / "test").write_text("2008_01  1\nmissing -1\n")  # VOC's lists per class
     lists = {"train": tmp_path / "train", "test": tmp_path / "test"}
-    found, summary = prepared(tmp_path, source, HorseCowOptions(smallest=500), lists=lists)
+    found, _summary = prepared(tmp_path, source, HorseCowOptions(smallest=500), lists=lists)
     assert sorted(found) == ["2008_01_1", "a_2"]  # lists are taken as they are, whatever the size
     assert (tmp_path / "set/train.txt").read_text() == "images/a_2.png labels/a_2.png\n"
 

@@ -13,12 +13,12 @@ from click.testing import CliRunner
 
 pytest.importorskip("caffe", reason="needs Caffe: make setup")
 
-from evaluation_help import COLORS, HORSE, color_net, demo_weights  # noqa: E402
+from evaluation_help import COLORS, HORSE, color_net, demo_weights
 
-import lglstm  # noqa: E402
-from lglstm.cli.main import main  # noqa: E402
-from lglstm.common.errors import InputError  # noqa: E402
-from lglstm.common.images import read_label  # noqa: E402
+import lglstm
+from lglstm.cli.main import main
+from lglstm.common.errors import InputError
+from lglstm.common.images import read_label
 
 
 @pytest.fixture(scope="module")

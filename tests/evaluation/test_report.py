@@ -1,5 +1,6 @@
 """The HTML report in a real browser: it opens from disk, fetches nothing, and its controls work."""
 
+import itertools
 import re
 import shutil
 import time
@@ -287,7 +288,7 @@ def test_a_screen_reader_finds_names_for_everything(page):
     assert unnamed == []
     levels = page.script("[...document.querySelectorAll('h1,h2,h3,h4')].map(h => +h.tagName[1])")
     assert levels[0] == 1
-    assert all(after - before <= 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
     ids = page.script("[...document.querySelectorAll('[id]')].map(e => e.id)")
     assert len(ids) == len(set(ids))
     assert page.script(

@@ -74,7 +74,7 @@ def arrays_of(layer: str, case: Case, seed: int = 0) -> tuple[list, list, list]:
 
 
 def reference_function(layer: str, case: Case):
-    """tops = function(bottoms + weights) by the reference."""
+    """Tops = function(bottoms + weights) by the reference."""
     compute = reference.lg_lstm if layer == "LGLSTM" else reference.transition
     bottoms = len(case.shapes(layer)[0])
 
@@ -137,7 +137,7 @@ def run(net: caffe.Net, bottoms: list, weights: list, top_diffs: list) -> tuple[
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("layer,case", CASES, ids=str)
+@pytest.mark.parametrize(("layer", "case"), CASES, ids=str)
 def test_layers_compute_the_equations(tmp_path, layer, case, engine):
     bottoms, weights, top_diffs = arrays_of(layer, case)
     # The layers see float32, so let the reference begin from the same numbers.
@@ -228,7 +228,7 @@ def order_under(neighbors: int, move) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    "neighbors,flip,move",
+    ("neighbors", "flip", "move"),
     [
         (8, lambda a: a[..., ::-1], lambda dy, dx: (dy, -dx)),
         (8, lambda a: a[..., ::-1, :], lambda dy, dx: (-dy, dx)),

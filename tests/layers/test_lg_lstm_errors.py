@@ -74,7 +74,7 @@ def test_cpp_layer_says_what_is_wrong(tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    "text,message",
+    ("text", "message"),
     [
         ("{", "is not JSON"),
         ("[1]", "must be a JSON object"),

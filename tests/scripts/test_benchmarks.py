@@ -253,7 +253,7 @@ def test_too_little_memory_for_all_at_once(monkeypatch: pytest.MonkeyPatch) -> N
     sizes = stack.choose((), (1,), quick=True)
     chosen = stack.choose_implementations("cpp,python")
     result = stack.run(sizes, chosen, repeats=2, threads=1, limits=stack.QUICK_LIMITS)
-    assert started == ["cpp", "python"] + ["cpp"] + ["python", "cpp"]
+    assert started == ["cpp", "python", "cpp", "python", "cpp"]
     [case] = result["cases"]
     assert case["one_at_a_time"] and [row["rounds"] for row in case["implementations"]] == [2, 1]
     assert all(row["peak_mib"] > 0 for row in case["implementations"])

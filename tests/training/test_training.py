@@ -188,7 +188,7 @@ def same_weights(one: Path, other: Path) -> bool:
 
 
 def test_killed_and_stopped_runs_end_as_one_that_ran_through(folder):
-    """kill -9, then Ctrl-C, then to the end: the same bits, each iteration once in the CSV.
+    """Kill -9, then Ctrl-C, then to the end: the same bits, each iteration once in the CSV.
 
     With iter_size 2, dropout and shuffled data, of which Caffe's snapshots know nothing.
     """

@@ -19,6 +19,8 @@ order; from outside the map comes zero.
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -43,7 +45,7 @@ class _LGLSTMBase(nn.Module):
 
     def _tops(self, hidden: Tensor, memory: Tensor) -> tuple[Tensor, ...]:
         """From what the LSTMs computed, (B, N+1, d, H, W), to local, memory[, global]."""
-        local = torch.cat(self._arrivals(hidden[:, :-1]) + [hidden[:, -1]], dim=1)
+        local = torch.cat([*self._arrivals(hidden[:, :-1]), hidden[:, -1]], dim=1)
         tops = (local, memory.flatten(1, 2))
         return tops + ((grid_max(hidden[:, -1], self.global_grid),) if self.global_grid else ())
 
@@ -156,8 +158,7 @@ def grid_max(hidden: Tensor, grid: int) -> Tensor:
     starts = [[(2 * g * n + grid) // (2 * grid) for g in range(grid + 1)] for n in (height, width)]
     for axis, edges in zip((2, 3), starts, strict=True):
         cells = [
-            hidden.narrow(axis, a, b - a).max(dim=axis).values
-            for a, b in zip(edges, edges[1:], strict=False)
+            hidden.narrow(axis, a, b - a).max(dim=axis).values for a, b in itertools.pairwise(edges)
         ]
         hidden = torch.stack(cells, dim=axis)
     return hidden
