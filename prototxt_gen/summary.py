@@ -68,16 +68,20 @@ class Summary:
 
 def summarize(folder: Path) -> Summary:
     """Measure `folder/train.prototxt`, and test.prototxt beside it."""
-    return summarize_nets(
+    train, test = folder / "train.prototxt", folder / "test.prototxt"
+    return _summary(
         folder.name,
-        read_prototxt(folder / "train.prototxt", "TRAIN")[0],
-        read_prototxt(folder / "test.prototxt")[0],
+        measure(read_prototxt(train, "TRAIN")[0], train),
+        measure(read_prototxt(test)[0], test),
     )
 
 
 def summarize_nets(name: str, train_net: NetParameter, test_net: NetParameter) -> Summary:
     """Measure a training net and the test net that Caffe keeps beside it."""
-    layers, test = measure(train_net), measure(test_net)
+    return _summary(name, measure(train_net), measure(test_net))
+
+
+def _summary(name: str, layers: list[MeasuredLayer], test: list[MeasuredLayer]) -> Summary:
     if not layers or not layers[0].tops or not layers[0].tops[0]:
         raise InputError(
             f"net {name}: its first layer brings no images; correct the prototxt, or generate it "

@@ -66,10 +66,11 @@ class MeasuredLayer:
         return _WORKSPACE.get(self.type, _nothing)(self)
 
 
-def measure(net: NetParameter) -> list[MeasuredLayer]:
+def measure(net: NetParameter, source: object = "") -> list[MeasuredLayer]:
     """Every layer of a net in order, data layers and measures of a test included.
 
-    Raises InputError that names the layer for one of unknown type or with bottoms that don't fit.
+    source: where the net is from, for messages; by default its name. Raises InputError that names
+    the layer for one of unknown type or with bottoms that don't fit.
     """
     shapes: dict[str, Shape] = {}
     layers = []
@@ -78,7 +79,7 @@ def measure(net: NetParameter) -> list[MeasuredLayer]:
             layer = _measured(message, shapes)
         except LayerError as error:
             raise InputError(
-                f'net {net.name}: layer "{message.name}" of type {message.type}: {error}; correct '
+                f'{source or f"net {net.name}"}: layer "{message.name}" of type {message.type}: {error}; correct '
                 "the prototxt, or generate it anew with `lglstm models generate`"
             ) from None
         shapes |= zip(message.top, layer.tops, strict=True)

@@ -166,7 +166,8 @@ def _print(report: dict[str, Any]) -> None:
     console = Console()
     if report["differences"]:
         console.print(_table(report["differences"]))
-        console.print(f"compared with {report['reference']}; allowed: {report['tolerance']:g}")
+        allowed = f"allowed: {report['tolerance']:g}"
+        console.print(f"compared with {report['reference']}; {allowed}", soft_wrap=True)
     if report.get("exact_blobs"):
         console.print(f"{report['exact_blobs']} blobs read back, equal bit for bit")
     if not report["options"]["verify"]:

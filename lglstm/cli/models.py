@@ -77,7 +77,6 @@ def variant_texts(
     names: tuple[str, ...], changes: list[str], new_name: str | None
 ) -> dict[Path, str]:
     """Return path → text of a variant of one model; wrong options are usage errors."""
-    from lglstm.prototxt_gen import files
     from lglstm.prototxt_gen.options import with_settings
     from lglstm.prototxt_gen.registry import MODELS, check_name, find
 
@@ -92,15 +91,18 @@ def variant_texts(
         options = with_settings(model.options, changes)
     except InputError as error:
         raise click.UsageError(str(error)) from error
+    from lglstm.prototxt_gen import files  # last: what is wrong above needs no Caffe to be told
+
     return files.texts(options, new_name, origin(names[0], changes, new_name))
 
 
 def model_texts(names: tuple[str, ...]) -> dict[Path, str]:
     """Return path → text of the named models, or of all of them and their index."""
-    from lglstm.prototxt_gen import files
     from lglstm.prototxt_gen.registry import MODELS, find
 
     models = {name: find(name) for name in names or MODELS}
+    from lglstm.prototxt_gen import files  # last: a wrong name needs no Caffe to be told
+
     texts: dict[Path, str] = {}
     for name, model in models.items():
         texts |= files.texts(model.options, name, origin(name))

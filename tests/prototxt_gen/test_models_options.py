@@ -200,7 +200,7 @@ def test_summary_refuses_a_damaged_net(repository):
     run("generate", "demo")
     (repository / "models/demo/train.prototxt").write_text("layer { nme: 1 }")
     result = run("summary", "demo")
-    assert result.exit_code == 1 and "models/demo/train.prototxt: not a net" in result.stderr
+    assert result.exit_code == 1 and "models/demo/train.prototxt: layer" in result.stderr
 
 
 @pytest.mark.parametrize("name", ["horse", "atr_co_cnn", "demo_conv"])
