@@ -15,7 +15,7 @@ RUN if [ "$CUDA" != 0 ]; then cuda="nvidia-cuda-toolkit g++-11"; fi; \
     docker/apt.sh ca-certificates make $(sed 's/#.*//' scripts/debian-packages.txt) $cuda
 COPY docker/nccl.txt docker/nccl.sh docker/
 RUN [ "$NCCL" = 0 ] || docker/nccl.sh /opt/nccl
-COPY Makefile pyproject.toml requirements.lock LICENSE ./
+COPY Makefile pyproject.toml requirements.lock requirements-dev.lock LICENSE ./
 COPY scripts scripts
 COPY data_prep data_prep
 COPY layers layers
@@ -25,7 +25,7 @@ COPY prototxt_gen prototxt_gen
 # Libraries of which nothing is used are left out: OpenCV's windows alone would bring all of Qt.
 RUN export CUDA CUDA_ARCH NCCL NCCL_DIR=/opt/nccl LGLSTM_CACHE=/tmp/cache \
         LDFLAGS=-Wl,--as-needed && \
-    make setup && \
+    make dev && \
     if [ "$NCCL" != 0 ]; then cp /opt/nccl/lib/libnccl.so.2 .venv/lib/; fi && \
     ninja -C /tmp/cache/caffe/*/build test_lg_lstm.testbin && \
     cp /tmp/cache/caffe/*/build/test/test_lg_lstm.testbin .venv/libexec/ && \

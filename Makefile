@@ -3,7 +3,7 @@
 
 PYTHON := .venv/bin/python
 
-.PHONY: help setup demo test test-caffe lint lock clean
+.PHONY: help setup dev demo test test-fast test-caffe lint lock clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -13,25 +13,34 @@ setup: ## Install Debian and Python packages and Caffe with our layers into .ven
 	@scripts/setup_python.sh
 	@$(PYTHON) scripts/setup_caffe.py install
 
+dev: setup ## Install what tests and lint need, too
+	@scripts/setup_python.sh dev
+
 demo: setup ## Train and evaluate on drawn animals, on the CPU (COMPARE=1: against convolutions, too)
 	@.venv/bin/lglstm demo $(if $(filter-out 0,$(COMPARE)),--compare)
 
-test: setup ## Run our tests, C++ and Python
+test: dev ## Run our tests, C++ and Python
 	@$(PYTHON) scripts/setup_caffe.py test
-	@$(PYTHON) -m pytest
+	@$(PYTHON) -m pytest -n auto
+
+test-fast: dev ## Run the Python tests that take less than ten seconds each
+	@$(PYTHON) -m pytest -n auto -m "not slow"
 
 test-caffe: setup ## Build and run Caffe's whole test suite, ours included (minutes)
 	@$(PYTHON) scripts/setup_caffe.py test-all
 
-lint: setup ## Check style and common mistakes with ruff
+lint: dev ## Check style, types and common mistakes with ruff and mypy
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m ruff format --check .
+	@$(PYTHON) -m mypy
 
 # uv keeps the pinned versions that still fit; `make lock UPGRADE=--upgrade` takes the newest.
-lock: ## Write requirements.lock anew after a change of pyproject.toml
+COMPILE = .venv/lock/bin/uv pip compile pyproject.toml --extra convert --python-version 3.11 -q \
+	--generate-hashes --custom-compile-command "make lock" $(UPGRADE)
+lock: ## Write the lock files anew after a change of pyproject.toml
 	@/usr/bin/python3 -m venv .venv/lock && .venv/lock/bin/pip install -q uv
-	@.venv/lock/bin/uv pip compile pyproject.toml --extra dev --python-version 3.11 -q \
-		--generate-hashes --custom-compile-command "make lock" $(UPGRADE) -o requirements.lock
+	@$(COMPILE) -o requirements.lock
+	@$(COMPILE) --extra dev -c requirements.lock -o requirements-dev.lock
 
 clean: ## Remove .venv and what tools left in the checkout; data/, runs/ and the cache stay
 	@rm -rf .venv .pytest_cache .ruff_cache *.egg-info

@@ -111,7 +111,7 @@ def split(names: list[str], more: bool) -> dict[str, str]:
 
 
 def prefix(name: str) -> str:
-    """Return what stands before the first underscore: the collection a photo comes from."""
+    """Return what comes before the first underscore: the collection a photo comes from."""
     return name.partition("_")[0]
 
 

@@ -1,7 +1,7 @@
 """What `lglstm data check` looks at: every file of a prepared set, read as training would read it.
 
 A set is sound when every list can be read, every photo has a label map of its size with known ids,
-no photo stands in two lists (by name or by content), and no file is left out of the lists.
+no photo is in two lists (by name or by content), and no file is left out of the lists.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def check_example(example: Example, num_classes: int) -> ExampleCheck:
 
 
 def _twice(examples: dict[str, list[Example]], checked: dict[Example, ExampleCheck]) -> list[str]:
-    """Name the photos that stand in two lists, or twice in one, under any name."""
+    """Name the photos that are in two lists, or twice in one, under any name."""
     places: dict[str, list[tuple[str, Example]]] = defaultdict(list)
     for split, listed in examples.items():
         for example in listed:

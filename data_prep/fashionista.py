@@ -103,7 +103,7 @@ def data_set(source: str | os.PathLike[str], labels: int = 18) -> DataSet:
         raise InputError(f"{source}: 'truths' is empty; fetch the file again")
     test = set(_numbers(load_mat(source, "test_index")["test_index"], "test_index", source))
     if not test <= set(range(1, count + 1)):
-        raise InputError(f"{source}: 'test_index' names photos beyond the {count} there are")
+        raise InputError(f"{source}: 'test_index' names photos beyond the last of its {count}")
     splits = {_name(k): "test" if k in test else "train" for k in range(1, count + 1)}
 
     def tasks() -> Iterator[Task]:
@@ -249,7 +249,7 @@ def _annotated_photo(
         raise InputError(f"{where}: 'annotation.labels' is not a list of names; fetch it again")
     unknown = [name for name in names if name not in _GROUP_OF]
     if unknown:
-        raise InputError(f"{where}: '{unknown[0]}' is none of the 56 labels of Fashionista v0.2")
+        raise InputError(f"{where}: '{unknown[0]}' is not one of the 56 labels of Fashionista v0.2")
     labels = _numbers(field(annotation[0], "superpixel_labels", where), "superpixel_labels", where)
     if not labels or not 1 <= min(labels) <= max(labels) <= len(names):
         raise InputError(f"{where}: 'superpixel_labels' point beyond the {len(names)} labels")
@@ -292,6 +292,6 @@ def _decode(data: bytes, kind: str, what: str, where: str) -> Image.Image:
             return picture
     except Exception as error:  # Pillow's decoders raise many kinds on damaged bytes
         raise InputError(
-            f"{where}: '{what}' is not a sound {kind} ({error}); fetch the file again"
+            f"{where}: '{what}' is not a valid {kind} ({error}); fetch the file again"
         ) from error
     raise InputError(f"{where}: '{what}' has more than {MAX_PIXELS:,} pixels; fetch the file again")

@@ -154,7 +154,7 @@ def _text(elements: Elements) -> str:
 
 
 def finish(variable: Variable) -> None:
-    """Read a compressed variable to its end, where its checksum stands; raise if that is wrong."""
+    """Read a compressed variable to its end, where its checksum is; raise if that is wrong."""
     if isinstance(variable.elements.stream, _Inflated):
         variable.elements.stream.drain()
 

@@ -105,8 +105,8 @@ def _reading(path: str | os.PathLike[str]) -> Iterator[None]:
         raise InputError(f"{path}: may not be read; check its permissions") from error
     except Exception as error:  # the readers raise all kinds of exceptions on damaged files
         raise InputError(
-            f"{path}: is damaged, or no MATLAB file of version 5 to 7.3; fetch it again, or save "
-            "it in MATLAB with save(..., '-v7')"
+            f"{path}: is damaged, or not a MATLAB file of version 5 to 7.3; fetch it again, or "
+            "save it in MATLAB with save(..., '-v7')"
         ) from error
 
 

@@ -73,7 +73,7 @@ def write_examples(
         )
         if augmented:
             for version in range(VERSIONS):
-                # Example e of the endless stream is example e mod n of the list, changed anew.
+                # Example e of the endless stream is example e mod n of the list, with new changes.
                 changed = ordered.example(int(k) + version * len(examples))
                 pictures += _as_net_sees(changed, options)
         rows.append(SheetRow(pictures, Path(examples[k].photo).stem))

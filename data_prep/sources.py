@@ -20,7 +20,9 @@ def find_folder(source: PathLike, name: str) -> Path:
     """Return the folder `name` at or below `source`, the least deep one; InputError if none."""
     root = Path(source)
     if not root.is_dir():
-        raise InputError(f"{source}: is no folder; give the folder into which you unpacked the set")
+        raise InputError(
+            f"{source}: is not a folder; give the folder into which you unpacked the set"
+        )
     level = [root]
     for _ in range(SEARCH_DEPTH + 1):
         found = [folder for folder in level if folder.name == name]

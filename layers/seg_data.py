@@ -15,7 +15,7 @@ Every key of `param_str`: docs/data_layer.md.
 
 With `train: true` the layer owns one blob of one number, the batches served so far; the number is
 also the next batch's. Caffe saves it in its snapshots and reads it back from them like any weight,
-so a training that is continued, by whatever program, goes on with exactly the next batch. The
+so a training that is continued, by whatever program, continues with exactly the next batch. The
 `param` above keeps the solver from changing it. Without `train`, the list is read in order, over
 and over.
 """
@@ -141,7 +141,7 @@ class Waiting:
         self._start()
 
     def add(self, seconds: float) -> None:
-        """Count one batch; report and begin anew after every REPORT_EVERY."""
+        """Count one batch; report and start again after every REPORT_EVERY."""
         self._batches += 1
         self._waited += seconds
         if self._batches < REPORT_EVERY:

@@ -22,7 +22,7 @@ def read_list(
 ) -> list[Example]:
     """Return the examples of a list in its order; every file is known to exist.
 
-    A line holds two paths apart by white space, or by a tab when they contain blanks; empty lines
+    A line holds two paths apart by white space, or by a tab if they contain spaces; empty lines
     are skipped. `root` is the folder they start from, by default the list's own. A path that would
     leave it is refused; links inside it may point anywhere.
     Raises InputError that names the list, the line, the fault and the remedy.
@@ -44,8 +44,8 @@ def _text(path: str | os.PathLike[str]) -> str:
         return Path(path).read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise InputError(
-            f"{path}: no such list (looked from {Path.cwd()}); prepare the data set first, and run "
-            "from the folder that the list's path starts from"
+            f"{path}: no such list (looked for in {Path.cwd()}); prepare the data set first, and "
+            "run from the folder that the list's path starts from"
         ) from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); name a list file") from error
@@ -59,7 +59,7 @@ def _example(path: str | os.PathLike[str], number: int, line: str, root: Path) -
     if len(names) != 2 or not all(names):
         raise InputError(
             f"{path}, line {number}: has {len(names)} entries instead of `image label`; separate "
-            "the two paths by a blank, or by a tab when they contain blanks"
+            "the two paths by a space, or by a tab if they contain spaces"
         )
     for name in names:
         if PurePath(name).is_absolute() or ".." in PurePath(name).parts or "\0" in name:

@@ -71,7 +71,7 @@ HORSE_COW_AUGMENTATION: dict[str, Any] = {
 The paper follows the authors' earlier work: a random box around the object, an additional crop,
 flips, color-intensity scaling and rotation. It states no ranges: these are ours. The box takes in
 anything between the object alone and all of the context that the prepared crop has. The others are
-moderate: a hoof or tail may be cut off now and then, an animal never stands on its head.
+moderate: a hoof or tail may be cut off now and then, but an animal is never upside down.
 """
 
 

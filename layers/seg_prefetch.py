@@ -163,5 +163,5 @@ class _DecodingProcess:
         how = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
         return InputError(
             f"a process that decodes images ended unexpectedly ({how}); if memory ran out, lower "
-            "workers or prefetch, and workers: 0 shows any error in place"
+            "workers or prefetch, and with workers: 0 errors are shown directly"
         )

@@ -57,7 +57,7 @@ def serve(requests: TextIO, answers: TextIO) -> None:
 
 def main() -> None:
     """Serve the data layer that started this process."""
-    # Ctrl-C is for the training, which may go on to a snapshot and needs its batches until then.
+    # Ctrl-C is for the training, which may continue to a snapshot and needs its batches until then.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)  # the cores belong to the net; more workers is the way to use more
     # Whatever a library prints must not get between the answers.

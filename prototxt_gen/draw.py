@@ -9,7 +9,9 @@ import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch
 
@@ -146,7 +148,7 @@ def place(blocks: dict[str, Block], links: list[Link]) -> None:
             block.x, block.y, block.height = feeders[0].x, feeders[0].y - 1.35, 0.75
 
 
-def paint(axes, block: Block) -> None:
+def paint(axes: Axes, block: Block) -> None:
     """Draw a block's box and its words."""
     color = COLORS[block.part]
     box = FancyBboxPatch(
@@ -246,9 +248,14 @@ def goes_over(source: Block, target: Block) -> bool:
     return source.part in trunk and target.part in trunk and target.x - source.x > 2 * WIDTH
 
 
-def connect(axes, source: Block, target: Block) -> None:
+def connect(axes: Axes, source: Block, target: Block) -> None:
     """Draw an arrow: straight to a neighbor, in an arc over what lies between, down to a loss."""
-    style = {"arrowstyle": "-|>", "mutation_scale": 7, "linewidth": 0.9, "color": "#777777"}
+    style: dict[str, Any] = {
+        "arrowstyle": "-|>",
+        "mutation_scale": 7,
+        "linewidth": 0.9,
+        "color": "#777777",
+    }
     if goes_over(source, target):
         above = [block.y + block.height / 2 + 0.32 for block in (source, target)]
         start, end = (source.x, above[0]), (target.x, above[1])
@@ -267,7 +274,7 @@ def connect(axes, source: Block, target: Block) -> None:
     axes.add_patch(FancyArrowPatch(start, end, shrinkA=0, shrinkB=0, zorder=1, **style))
 
 
-def bracket(axes, blocks: dict[str, Block]) -> None:
+def bracket(axes: Axes, blocks: dict[str, Block]) -> None:
     """Mark LG-LSTM layers that share their weights."""
     layers = [block for block in blocks.values() if block.part == "LG-LSTM" and block.learned]
     if len(layers) < 2:
@@ -283,7 +290,7 @@ def bracket(axes, blocks: dict[str, Block]) -> None:
     axes.text((left + right) / 2, y + 0.2, text, fontsize=6.6, ha="center", color="#555555")
 
 
-def title(axes, summary: Summary, blocks: dict[str, Block], top: float) -> None:
+def title(axes: Axes, summary: Summary, blocks: dict[str, Block], top: float) -> None:
     """Write the name, the totals and the legend."""
     axes.text(
         -WIDTH / 2, top - 0.15, summary.name, fontsize=12, weight="bold", va="top", parse_math=False

@@ -44,7 +44,7 @@ class ModelOptions:
     lg_lstm_layers: int = option(5, "stacked LG-LSTM layers; 0 leaves them out", whole(0))
     hidden: int = option(64, "hidden cells d of each LSTM", whole(1))
     neighbors: int = option(8, "local neighbors N of a position", one_of(2, 4, 8))
-    global_grid: int = option(3, "grid G of the global hidden cells, G×G; 0 is without", whole(0))
+    global_grid: int = option(3, "grid G of the global hidden cells, G×G; 0 for none", whole(0))
     share_spatial: bool = option(True, "one weight matrix for the N spatial LSTMs")
     share_layers: bool = option(True, "one set of weights for all LG-LSTM layers")
     bias_term: bool = option(False, "biases in the gates of the LSTMs")
@@ -76,10 +76,10 @@ class ModelOptions:
     # Augmentation of the training images: ranges [low, high] as layers/seg_options.py explains
     mirror: bool = option(True, "flip half of the images, left and right labels swapped")
     box_jitter: tuple[float, float] = option(
-        (0, 0), "box drawn around the object, 0 is the photo", DATA_RULES["box_jitter"]
+        (0, 0), "random box around the object; 0: the photo", DATA_RULES["box_jitter"]
     )
     crop: tuple[float, float] = option(
-        (1, 1), "part of each side that an additional crop keeps", DATA_RULES["crop"]
+        (1, 1), "fraction of each side that a second crop keeps", DATA_RULES["crop"]
     )
     scale: tuple[float, float] = option((1, 1), "zoom", DATA_RULES["scale"])
     rotation: tuple[float, float] = option(
@@ -98,7 +98,7 @@ class ModelOptions:
     )
     bias_decay_mult: float = option(0.0, "weight decay of biases, relative to weights'", number(0))
     lr_gamma: float = option(0.1, "factor on the learning rate at a step", number(0))
-    lr_step: float = option(2 / 3, "step after this part of the iterations", FRACTION)
+    lr_step: float = option(2 / 3, "step after this fraction of the iterations", FRACTION)
     solver_type: str = option("SGD", "how gradients become steps", one_of("SGD", "Adam"))
     momentum: float = option(0.9, "momentum of gradient descent", number(0))
     weight_decay: float = option(0.0005, "weight decay", number(0))
@@ -181,7 +181,7 @@ class LargeFOV(ModelOptions):
     fc_channels: int = option(1024, "filters of fc6 and of fc7", whole(1))
     fc6_dilation: int = option(12, "dilation of fc6, the field of view", whole(1))
     pool5a: bool = option(True, "the 3×3 average pooling before fc6")
-    dropout: float = option(0.5, "dropped part of fc6 and fc7", number(0))
+    dropout: float = option(0.5, "dropout rate of fc6 and fc7", number(0))
     lg_lstm_after: str = option(
         "fc7", "the layer that feeds the transition", one_of("fc7", "fc6", "pool5")
     )
@@ -209,7 +209,7 @@ class CoCNN(ModelOptions):
         (150, 100), "height and width the images are resized to", DATA_RULES["input_size"]
     )
     epochs: float = option(90, "passes over the training images", number(0))
-    lr_step: float = option(1 / 3, "step after this part of the iterations", FRACTION)
+    lr_step: float = option(1 / 3, "step after this fraction of the iterations", FRACTION)
     first_channels: int = option(128, "filters of the first convolution", whole(1))
     channels: int = option(192, "filters of the other convolutions", whole(1))
     last_channels: int = option(
@@ -222,11 +222,11 @@ class CoCNN(ModelOptions):
         "×2 in the decoder: fixed weights, or learned ones",
         one_of("bilinear", "learned"),
     )
-    image_skip: bool = option(True, "add the image, filtered once, after the decoder")
+    image_skip: bool = option(True, "add the image, after one convolution, to the decoder's output")
     image_label: bool = option(True, "the image-label branch and its probabilities")
     image_label_conv: int = option(96, "filters of the 1×1 convolution of that branch", whole(1))
     image_label_fc: int = option(1024, "outputs of its fully connected layer", whole(1))
-    image_label_dropout: float = option(0.3, "dropped part of that layer", number(0))
+    image_label_dropout: float = option(0.3, "dropout rate of that layer", number(0))
     image_label_weight: float = option(0.3, "weight of its squared loss", number(0))
     sum_label_scores: bool = option(
         False, "sum the image's label probabilities onto the scores, then a 1×1 convolution"

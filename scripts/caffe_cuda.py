@@ -1,7 +1,7 @@
 """CMake's options for a Caffe that computes on an NVIDIA GPU; docs/cuda.md explains them.
 
 CUDA=1               build for the GPU, with the nvcc on PATH or that of CUDA_HOME
-CUDA_ARCH="75 86"    the architectures to compile for; the last is there as PTX too, for newer GPUs
+CUDA_ARCH="75 86"    the architectures to compile for; with PTX of the last, for newer GPUs
 CUDA_HOST_COMPILER   the C++ compiler of nvcc, when it is not to be chosen here
 CUDNN=<folder>       use cuDNN 8 or 9, with include/ and lib/ in this folder
 NCCL=1               use NCCL, for training on several GPUs
@@ -76,7 +76,7 @@ def release() -> tuple[int, int]:
     answer = subprocess.run([nvcc(), "--version"], capture_output=True, text=True)
     found = re.search(r"release (\d+)\.(\d+)", answer.stdout)
     if not found:
-        raise InputError(f"{nvcc()} --version does not name a release: repair the CUDA toolkit")
+        raise InputError(f"{nvcc()} --version does not name a release: reinstall the CUDA toolkit")
     return int(found[1]), int(found[2])
 
 

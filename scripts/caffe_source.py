@@ -93,7 +93,7 @@ def assemble(destination: Path, tree: Path | None, downloads: Path) -> None:
     for name in (debian / "series").read_text().split():
         # Not all of Debian's are needed, and a user's tree may solve the same problem its own way.
         if not apply_patch(debian / name, destination):
-            print(f"Debian's patch {name} does not fit here: going on without it")
+            print(f"Debian's patch {name} does not fit here: continuing without it")
     for patch in our_patches():
         if not apply_patch(patch, destination):
             raise InputError(
@@ -110,7 +110,8 @@ def fetch(archive: Archive, downloads: Path) -> Path:
     if path.exists():
         if sha256_of(path) != archive.sha256:
             raise InputError(
-                f"{path}: has not the SHA-256 {archive.sha256}; delete it and run make setup again"
+                f"{path}: does not have the SHA-256 {archive.sha256}; delete it and run make setup "
+                "again"
             )
         return path
     failures = [_download(f"{site}/{POOL}/{archive.name}", archive, path) for site in mirrors()]

@@ -104,7 +104,7 @@ def toolkit(cache: Path) -> Path:
         )
     home = Path(os.environ.get("CUDA_HOME") or nvcc.resolve().parents[1]).resolve()
     if not (home / "include" / "cuda_runtime.h").exists():
-        raise InputError(f"{home}: is no CUDA toolkit; name its folder with CUDA_HOME")
+        raise InputError(f"{home}: is not a CUDA toolkit; name its folder with CUDA_HOME")
     if all((home / "include" / header).exists() for header in ("cublas_v2.h", "curand.h")):
         return home
     whole = cache / "cuda-13"

@@ -42,7 +42,7 @@ def main() -> int:
         print(f"error: {error}; check free space and permissions there", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; make setup goes on from here", file=sys.stderr)
+        print("interrupted; make setup continues from here", file=sys.stderr)
         return 130
 
 

@@ -1,4 +1,4 @@
-"""What all tests share: one thread per process, and the data that stands beside the checkout."""
+"""What all tests share: one thread per process, and the data next to the checkout."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def read_caffemodel(path: str | os.PathLike[str]) -> list[StoredLayer]:
             layers = list(_layers(view))
     except Damaged as error:
         raise InputError(
-            f"{path}: not a whole caffemodel ({error}); copy or download it again, or give the "
+            f"{path}: not a complete caffemodel ({error}); copy or download it again, or give the "
             "right file"
         ) from None
     if not any(layer.blobs for layer in layers):
@@ -218,7 +218,7 @@ def _checked_shape(dims: list[int], count: int) -> list[int]:
     if math.prod(dims) > _MAX_COUNT:
         raise Damaged(f"its shape {dims} is larger than Caffe allows")
     if math.prod(dims) != count:
-        raise Damaged(f"its shape {dims} needs {math.prod(dims)} numbers and it holds {count}")
+        raise Damaged(f"its shape {dims} needs {math.prod(dims)} numbers, but it has {count}")
     return dims
 
 

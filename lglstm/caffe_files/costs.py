@@ -78,9 +78,10 @@ def measure(net: NetParameter, source: object = "") -> list[MeasuredLayer]:
         try:
             layer = _measured(message, shapes)
         except LayerError as error:
+            where = f'{source or f"net {net.name}"}: layer "{message.name}" of type {message.type}'
             raise InputError(
-                f'{source or f"net {net.name}"}: layer "{message.name}" of type {message.type}: {error}; correct '
-                "the prototxt, or generate it anew with `lglstm models generate`"
+                f"{where}: {error}; correct the prototxt, or generate it again with `lglstm models "
+                "generate`"
             ) from None
         shapes |= zip(message.top, layer.tops, strict=True)
         layers.append(layer)

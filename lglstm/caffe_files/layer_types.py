@@ -113,7 +113,7 @@ def _convolution_options(layer: LayerParameter) -> dict:
     if min(*options["kernel"], *options["stride"], *options["dilation"], p.num_output, p.group) < 1:
         raise LayerError("its num_output, kernel, stride, dilation and group must be positive")
     if p.num_output % p.group:
-        raise LayerError(f"its num_output {p.num_output} is no multiple of its group {p.group}")
+        raise LayerError(f"its num_output {p.num_output} is not a multiple of its group {p.group}")
     return options
 
 
@@ -122,7 +122,9 @@ def _channels(options: dict, bottoms: Shapes) -> int:
         raise LayerError(f"its bottom has the shape {list(bottoms[0])}, not 4 axes")
     channels = bottoms[0][1]
     if channels % options["group"]:
-        raise LayerError(f"its {channels} channels are no multiple of its group {options['group']}")
+        raise LayerError(
+            f"its {channels} channels are not a multiple of its group {options['group']}"
+        )
     return channels
 
 
@@ -508,7 +510,7 @@ def _python_options(layer: LayerParameter) -> dict:
     try:
         given = json.loads(layer.python_param.param_str or "{}")
     except (json.JSONDecodeError, RecursionError) as error:
-        raise LayerError(f"its param_str is no JSON ({error})") from None
+        raise LayerError(f"its param_str is not JSON ({error})") from None
     known = {*_LG_LSTM_KEYS, "weight_filler", "bias_filler"}
     if not isinstance(given, dict) or not given.keys() <= known:
         raise LayerError(f"its param_str must be a JSON object with keys of {sorted(known)}")

@@ -200,7 +200,7 @@ class _Builder:
 
     def _check_names(self, message: LayerParameter, kind: str) -> None:
         if message.name in self.names:
-            raise LayerError("another layer before it has the same name")
+            raise LayerError("an earlier layer has the same name")
         self.names.add(message.name)
         check_connections(kind, message, self.shapes)
 

@@ -78,7 +78,7 @@ def common_options(function: Callable) -> Callable:
     for option in (
         picture_option("Also draw a picture: .png, .pdf or .svg."),
         click.option("--json", "as_json", is_flag=True, help="Print everything as JSON."),
-        click.option("--quick", is_flag=True, help="Tiny sizes: a try in seconds."),
+        click.option("--quick", is_flag=True, help="Tiny sizes, for a first try in seconds."),
         click.option(
             "--threads", type=click.IntRange(min=1), default=cores, metavar="N",
             help="Threads of every implementation (default: all cores).",
@@ -127,7 +127,7 @@ def stack(
     """Time transition, five LG-LSTM layers and five classifiers, forward and backward.
 
     C++ layers, Python layers, and PyTorch: as the paper writes the equations, factored, compiled.
-    All must compute the same scores and gradients, else nothing is timed.
+    All must compute the same scores and gradients; otherwise nothing is timed.
     """
     from benchmarks import stack, stack_report
 
@@ -182,12 +182,12 @@ def net(
 @click.argument("model", required=False)
 @click.option(
     "--list", "list_path", type=click.Path(path_type=Path), metavar="FILE",
-    help="Images and labels to decode (default: the model's training list if it is there, else "
+    help="Images and labels to decode (default: the model's training list if it exists, else "
     "drawn pictures).",
 )  # fmt: skip
 @click.option(
     "--seconds", type=click.FloatRange(min=0, min_open=True), metavar="S",
-    help="Of a training iteration, on a GPU for instance (default: measured here, on the CPU).",
+    help="Seconds of a training iteration, such as on a GPU (default: measured here, on the CPU).",
 )  # fmt: skip
 @common_options
 def data(

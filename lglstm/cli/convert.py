@@ -48,12 +48,12 @@ Examples:
     "--preprocessing", is_flag=True,
     help="onnx: take (batch, H, W, 3) uint8 RGB; channel order and mean go into the graph.",
 )  # fmt: skip
-@click.option("--photo", type=Path, metavar="FILE", help="The real photo to compare on.")
+@click.option("--photo", type=Path, metavar="FILE", help="The photo to compare on.")
 @click.option(
     "--reference", type=Path, metavar="FILE",
     help="Compare with what Caffe computed elsewhere (made by --to reference).",
 )  # fmt: skip
-@click.option("--no-verify", is_flag=True, help="Write without the proof.")
+@click.option("--no-verify", is_flag=True, help="Don't compare the result with Caffe.")
 @click.option("--list", "list_layers", is_flag=True, help="Only list the layers of WEIGHTS.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def command(
@@ -69,7 +69,7 @@ def command(
     list_layers: bool,
     as_json: bool,
 ) -> None:
-    """Convert WEIGHTS of MODEL, and compare the result with Caffe before it is kept.
+    """Convert WEIGHTS of MODEL, and keep the result only if it computes what Caffe does.
 
     MODEL is a name in models/, or the prototxt of any deploy net. WEIGHTS is a .caffemodel, .h5,
     .npz, .safetensors or .pth file. Differences and versions go into a JSON file beside the result.
@@ -114,7 +114,7 @@ def _check_usage(target: str | None, list_layers: bool, given: list[str]) -> Non
     if list_layers and given:
         raise click.UsageError(f"--list converts nothing; leave out {' and '.join(given)}")
     if target is None and not list_layers:
-        raise click.UsageError(f"say --to FORMAT ({', '.join(TARGETS)}), or --list")
+        raise click.UsageError(f"give --to FORMAT ({', '.join(TARGETS)}), or --list")
     for option in ("--any-size", "--preprocessing"):
         if option in given and target != "onnx":
             raise click.UsageError(f"{option} is for --to onnx; leave it out")

@@ -44,7 +44,7 @@ def preparing(function: Callable[..., DataSet]) -> Callable[..., None]:
     @click.option("--workers", type=click.IntRange(1), help="Processes; by default one per core.")
     @click.option("--scheduler", metavar="ADDRESS", help="Run on the Dask cluster at this address.")
     @click.option(
-        "--skip-bad", is_flag=True, help="Leave bad inputs out; DEST/skipped.txt has why."
+        "--skip-bad", is_flag=True, help="Leave bad inputs out; DEST/skipped.txt says why."
     )
     @AS_JSON
     def run(
@@ -115,7 +115,7 @@ def _lists(*splits: str) -> Callable[[Command], Command]:
 
     def add(function: Command) -> Command:
         for name in reversed(splits):
-            text = f"List of the {name} names; give all lists or none."
+            text = f"File with the {name} names, one a line; give all lists or none."
             option = click.option(f"--{name}", type=click.Path(path_type=Path), help=text)
             function = option(function)
         return function
@@ -133,7 +133,9 @@ def _given(**lists: Path | None) -> dict[str, Path]:
 
 @command.command("horse-cow", short_help="VOC 2010 photos with the parts of PASCAL-Part.")
 @click.option("--animal", type=click.Choice(["horse", "cow"]), default="horse", show_default=True)
-@click.option("--annotations", type=click.Path(path_type=Path), help="Folder, when not in SOURCE.")
+@click.option(
+    "--annotations", type=click.Path(path_type=Path), help="Its folder, if it is not in SOURCE."
+)
 @_lists("train", "test")
 @click.option("--neck", type=click.Choice(["body", "head"]), default="body", show_default=True)
 @click.option(
@@ -141,14 +143,14 @@ def _given(**lists: Path | None) -> dict[str, Path]:
     type=click.Choice(["ignore", "background"]),
     default="ignore",
     show_default=True,
-    help="What other objects in the picture become.",
+    help="What becomes of other objects in the picture.",
 )
 @click.option(
     "--context",
     type=click.FloatRange(0, 10),
     default=0.2,
     show_default=True,
-    help="How far the crop reaches beyond the animal on each side, in sides of its box.",
+    help="How far the crop extends beyond the animal's box, as a fraction of its sides.",
 )
 @click.option("--whole", is_flag=True, help="Keep whole photos instead of cropping.")
 @click.option(
@@ -168,7 +170,7 @@ def horse_cow(
     whole: bool,
     **options: Any,
 ) -> DataSet:
-    """SOURCE has VOC 2010's JPEGImages and PASCAL-Part's Annotations_Part in it.
+    """SOURCE contains VOC 2010's JPEGImages and PASCAL-Part's Annotations_Part.
 
     One example per animal, with the labels background, head, body, leg, tail. A folder of merged
     label maps (PNG, or .mat with one array of ids) works in place of PASCAL-Part.
@@ -232,7 +234,7 @@ def synthetic(
 def check(
     dest: Path, label_set: str | None, workers: int | None, sheet: Path | None, as_json: bool
 ) -> None:
-    """Read every file of a prepared set and say what is wrong; exit 1 if anything is.
+    """Read every file of a prepared set and say what is wrong; exit with 1 if anything is.
 
     \b
     lglstm data check data/fashionista
@@ -288,7 +290,7 @@ def _pixels(found: dict[str, Any], split: str) -> int:
 @command.command(short_help="Draw examples as the net sees them.")
 @click.argument("list_file", metavar="LIST", type=click.Path(path_type=Path))
 @click.option("--augmented", is_flag=True, help="Show random versions as training makes them.")
-@click.option("--net", type=click.Path(path_type=Path), help="Take size and changes of this net.")
+@click.option("--net", type=click.Path(path_type=Path), help="Use size and changes of this net.")
 @click.option(
     "--size", type=(int, int), default=(321, 321), show_default=True, help="Height, width."
 )

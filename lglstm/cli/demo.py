@@ -33,19 +33,19 @@ TITLES = {NET: "LG-LSTM", TWIN: "convolutions"}
 DRAWN, DATA, OUT = Path("data/drawn"), Path("data/demo"), Path("runs/demo")
 COMPARED_SEEDS = (1, 2, 3)
 SHEET_EXAMPLES = 12
-TABLE_WIDTH = 100  # where output is no terminal, rich would cut the headings
+TABLE_WIDTH = 100  # where output is not a terminal, rich would cut the headings
 
 
 @click.command(context_settings={"max_content_width": 100})
-@click.option("--compare", is_flag=True, help="Train the twin net too, each over three seeds.")
+@click.option("--compare", is_flag=True, help="Train the twin net too, both over three seeds.")
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(compare: bool, seed: int, as_json: bool) -> None:
     """Draw animals, train a small net on them with `caffe train`, measure it, show pictures.
 
-    Everything happens on the CPU, nothing is downloaded. Run it in the repository root. With
+    Everything runs on the CPU; nothing is downloaded. Run it in the repository root. With
     --compare the same net is also trained with the LG-LSTM layers replaced by convolutions of about
-    as many weights, equally long, both over three seeds.
+    as many weights, for as many iterations, both over three seeds.
 
     \b
     lglstm demo

@@ -70,7 +70,7 @@ def _judge(facts: dict[str, Any]) -> Iterator[Finding]:
     if missing or not facts["packages"]:
         yield Finding("packages", f"missing: {', '.join(missing) or 'lg-lstm itself'}", SETUP)
     else:
-        yield Finding("packages", f"all {len(facts['packages'])} are there")
+        yield Finding("packages", f"all {len(facts['packages'])} are installed")
     caffe, build = facts["caffe"], facts["build"]
     if "error" in caffe:
         yield Finding("Caffe", caffe["error"], SETUP)
@@ -120,7 +120,7 @@ def _judge_convolution(engine: str, onednn: str | None) -> Finding:
 
 def _judge_device(build: dict[str, Any] | None, gpus: list[str]) -> Finding:
     if build and build["mode"] == "CUDA":
-        remedy = None if gpus else "start it where nvidia-smi lists a GPU; the CPU is used here"
+        remedy = None if gpus else "run it where nvidia-smi lists a GPU; here the CPU is used"
         return Finding("device", f"CUDA, {', '.join(gpus) or 'no GPU'}", remedy, False)
     unused = f" (not used by this build: {', '.join(gpus)})" if gpus else ""
     return Finding("device", f"CPU{unused}")
@@ -233,7 +233,7 @@ def show(findings: list[Finding]) -> None:
 def command(ctx: click.Context, json_wanted: bool) -> None:
     """Say what is installed here and what is missing, with the remedy.
 
-    Exits with 1 when training could not run.
+    Exits with 1 if training cannot run.
     """
     facts = collect()
     findings = judge(facts)

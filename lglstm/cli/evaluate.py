@@ -44,7 +44,7 @@ Examples:
     help="The paper's row to compare with, such as horse.lg_lstm (default: the model's own).",
 )  # fmt: skip
 @click.option(
-    "--expect", metavar="ROW", help="Compare with this row, and exit 1 when a number is off."
+    "--expect", metavar="ROW", help="Compare with this row; exit with 1 if a number is off."
 )
 @click.option(
     "--tolerance", metavar="POINTS", type=click.FloatRange(min=0), default=0.5, show_default=True,
@@ -69,8 +69,8 @@ def command(context: click.Context, as_json: bool, **options: Any) -> None:
     """Score MODEL on every image of a list, at the size of its true label maps.
 
     MODEL is a name in models/ or the path of a deploy net. Prints paper, ours and difference, and
-    writes the predictions as palette PNGs, evaluation.json and the HTML report. An evaluation that
-    was interrupted goes on when the same command is given again.
+    writes the predictions as palette PNGs, evaluation.json and the HTML report. To continue an
+    interrupted evaluation, give the same command again.
     """
     from lglstm.evaluation.evaluate import EvaluateOptions, evaluate
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
-    help="Where to write it, if not where the model's solver looks.",
+    help="Where to write it (default: where the model's solver looks).",
 )
 @click.option(
     "--correct-mean",

@@ -28,13 +28,15 @@ COMMANDS = {
     "doctor": Entry("lglstm.cli.doctor:command", "Say what is installed here and what is missing."),
     "demo": Entry("lglstm.cli.demo:command", "Train and evaluate on drawn animals in minutes."),
     "data": Entry("lglstm.cli.data:command", "Turn downloaded data sets into images and labels."),
-    "init-weights": Entry("lglstm.cli.init_weights:command", "Make the weights to start from."),
+    "init-weights": Entry(
+        "lglstm.cli.init_weights:command", "Make the initial weights of a model."
+    ),
     "models": Entry("lglstm.cli.models:command", "Generate and describe the nets in models/."),
-    "train": Entry("lglstm.cli.train:command", "Train a model, or go on with one."),
+    "train": Entry("lglstm.cli.train:command", "Train a model, or continue a training run."),
     "plot": Entry("lglstm.cli.plot:command", "Draw the loss curve of a training run."),
     "predict": Entry("lglstm.cli.predict:command", "Parse photos into part labels."),
     "evaluate": Entry("lglstm.cli.evaluate:command", "Measure a trained model on a data set."),
-    "table": Entry("lglstm.cli.table:command", "Print the paper's tables beside our results."),
+    "table": Entry("lglstm.cli.table:command", "Print the paper's tables with our results."),
     "convert": Entry("lglstm.cli.convert:command", "Convert weights for other frameworks."),
     "bench": Entry("lglstm.cli.bench:command", "Measure how fast layers, nets and data are."),
 }

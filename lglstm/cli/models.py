@@ -53,7 +53,7 @@ def generate(
     new_name: str | None,
     engine: str | None,
 ) -> None:
-    """Write models/NAME/{train,test,deploy,solver}.prototxt; all models without NAME.
+    """Write models/NAME/{train,test,deploy,solver}.prototxt; without NAME, all models.
 
     \b
     Examples:

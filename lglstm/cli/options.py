@@ -44,7 +44,9 @@ def _check_picture(
 ) -> Path | None:
     if path is not None and path.suffix.lower() not in PICTURES:
         raise click.BadParameter(
-            f"{path}: unknown kind of picture; end it in {', '.join(PICTURES)}", ctx, parameter
+            f"{path}: unknown picture format; use a name that ends in {', '.join(PICTURES)}",
+            ctx,
+            parameter,
         )
     return path
 

@@ -49,8 +49,8 @@ def command(context: click.Context, as_json: bool, **options: Any) -> None:
 
     Writes for each photo a palette PNG of label ids at the photo's own size and an overlay with a
     legend; areas.csv holds the share of each part in each photo. Photos that were parsed before
-    with the same weights are not parsed again, so an interrupted run goes on when the same command
-    is given again. Unreadable photos are named and passed over; then the exit code is 1.
+    with the same weights are not parsed again, so giving the same command again continues an
+    interrupted run. Photos that cannot be read are reported and skipped; the exit code is then 1.
     """
     from lglstm.evaluation.predict import PredictOptions, predict
 

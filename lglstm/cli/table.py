@@ -31,11 +31,11 @@ ALL = "all"
 @click.argument("runs", required=False, type=Path, metavar="[RUNS_DIR]")
 @click.option("--json", "as_json", is_flag=True, help="Print the tables as JSON.")
 def command(number: str, runs: Path | None, as_json: bool) -> None:
-    """Print table NUMBER of the paper, and our results from RUNS_DIR beside it.
+    """Print table NUMBER of the paper, with our results from RUNS_DIR.
 
     RUNS_DIR is searched at any depth for the evaluation.json files that `lglstm evaluate` wrote;
-    each says which row of the paper it belongs to. The newest counts when there are several. Rows
-    that were not measured have no line of ours.
+    each says which row of the paper it belongs to. If there are several for a row, the newest one
+    counts. Rows without a result are printed alone.
     """
     from lglstm.evaluation import paper
 

@@ -1,4 +1,4 @@
-"""`lglstm train`: train a model, or go on with one."""
+"""`lglstm train`: train a model, or continue a training run."""
 
 from __future__ import annotations
 
@@ -20,14 +20,16 @@ Examples:
 
 @click.command(epilog=EXAMPLES)
 @click.argument("model")
-@click.option("--resume", is_flag=True, help="Go on from the newest whole snapshot.")
+@click.option("--resume", is_flag=True, help="Continue from the newest complete snapshot.")
 @click.option(
     "--overwrite", is_flag=True, help="Start again; deletes the snapshots of the earlier run."
 )
 @click.option("--gpu", metavar="N[,N…]", help="Train on these GPUs, or on 'all' (default: 0).")
 @click.option("--cpu", is_flag=True, help="Train on the CPU even if there is a GPU.")
 @click.option(
-    "--iterations", type=click.IntRange(min=1), help="Train up to this iteration, not max_iter."
+    "--iterations",
+    type=click.IntRange(min=1),
+    help="Train up to this iteration instead of max_iter.",
 )
 @click.option("--weights", metavar="FILE[,FILE…]", help="Initial weights (.caffemodel).")
 @click.option(
@@ -42,7 +44,7 @@ def command(context: click.Context, **options: Any) -> None:
 
     Runs the solver file as `caffe train` does, on the GPU when there is one. Beside the snapshots
     it writes NAME.csv (every loss of every iteration), NAME.png (the loss curve) and NAME.log
-    (Caffe's log). Ctrl-C takes a snapshot and stops; --resume goes on as if it had never stopped.
+    (Caffe's log). Ctrl-C takes a snapshot and stops; --resume continues as if nothing had happened.
     """
     from lglstm.training.plan import TrainOptions, make_plan
     from lglstm.training.supervise import run

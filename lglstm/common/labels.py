@@ -21,7 +21,7 @@ IGNORE_COLOR = (255, 255, 255)
 """White is kept for 255 alone, so that ignored pixels are seen at once."""
 
 OUTSIDE_COLOR = (255, 0, 255)
-"""Magenta stands for ids that the set does not have: nobody overlooks a broken label map."""
+"""Magenta marks ids that the set does not have, so that nobody overlooks a broken label map."""
 
 
 @dataclass(frozen=True)

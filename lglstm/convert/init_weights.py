@@ -103,7 +103,9 @@ def read_source(source: Path, correct_mean: bool = False) -> Weights:
         raise InputError(f"{source}: has no {missing[0]}; give the weights of a VGG-16")
     for name, arrays in weights.items():
         if not all(np.isfinite(array).all() for array in arrays):
-            raise InputError(f"{source}: {name} has values that are not numbers; get the file anew")
+            raise InputError(
+                f"{source}: {name} has values that are not numbers; get the file again"
+            )
     if source.suffix in (".pth", ".safetensors"):
         weights["conv1_1"] = from_torchvision(*weights["conv1_1"])
     elif correct_mean:
@@ -115,7 +117,7 @@ def from_torchvision(weight: Array, bias: Array) -> tuple[Array, Array]:
     """Turn a first layer for torchvision's images into one for ours.
 
     With pixel p, torchvision feeds (p / 255 - mean) / std and we feed p minus our mean: the scale
-    goes into the weights, the offset into the bias. At the border, where zero padding stands for
+    goes into the weights, the offset into the bias. At the border, where zero padding means
     the mean of either, the two differ.
     """
     mean, std = np.array(TORCHVISION_MEAN_RGB), np.array(TORCHVISION_STD_RGB)

@@ -27,7 +27,7 @@ from lglstm.convert.write import is_installed
 TOLERANCE = 1e-4
 """The largest allowed difference, relative to the largest number of the blob."""
 
-_REPORT = "report this as an error of the converter"
+_REPORT = "report this as a bug in the converter"
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ class EvaluateOptions:
         if self.predictions is None and (self.model is None or self.weights is None):
             raise UsageError(
                 "give MODEL and --weights FILE to run a net, or --predictions DIR to score label "
-                "maps that are there already"
+                "maps that already exist"
             )
         if self.predictions is not None and (self.weights is not None or self.all_layers):
             raise UsageError(
@@ -131,7 +131,7 @@ def _list_of(options: EvaluateOptions, model: ModelFiles | None) -> Path:
         return options.list_path
     if model and (test_list := generated_with(model, "test_list")):
         return model.root / test_list
-    raise InputError("it is not known which images to score; name their list with --list FILE")
+    raise InputError("the images to score are not known; name their list with --list FILE")
 
 
 def _run_net(
@@ -171,7 +171,7 @@ def _score_label_maps(
     list_path: Path,
     row: str | None,
 ) -> _Scored:
-    """Score label maps that are there; needs no Caffe."""
+    """Score label maps that exist; needs no Caffe."""
     from lglstm.evaluation.evaluator import evaluate_label_maps
     from lglstm.evaluation.image_list import read_image_list
 

@@ -34,7 +34,7 @@ def choose_labels(
         if name:
             return label_set(name)
     raise InputError(
-        f"it is not known what the labels mean; name them with --labels {'|'.join(LABEL_SETS)}"
+        f"the meaning of the labels is not known; name them with --labels {'|'.join(LABEL_SETS)}"
     )
 
 

@@ -38,7 +38,7 @@ def write_label_maps(
     folder: Path,
     report: Report = no_report,
 ) -> None:
-    """Write the label map of every image below `folder`; those that are there already stay.
+    """Write the label map of every image below `folder`; those that exist already stay.
 
     What another model or other weights left there is removed first. Photo and truth are read
     together, so that a truth of another size or with other classes stops the run at its image.
@@ -70,7 +70,7 @@ def find_label_maps(folder: Path, images: Sequence[LabeledImage]) -> list[Path]:
     """The label map of every image in a folder that any program may have written.
 
     Looked for are <name>.png, the file name of the true label map, and the photo's name with .png.
-    Raises InputError unless every image has one: a score over fewer images is no score.
+    Raises InputError unless every image has one: a score over fewer images would mislead.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: is not a folder; give the folder that holds the label maps")

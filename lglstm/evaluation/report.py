@@ -123,10 +123,10 @@ def _comparison(cells: Sequence[Cell], row: str | None) -> str:
         ours = f'<td class="ours">{number(cell.ours)}</td>'
         numbers = f"<td>{paper}</td>{ours}<td>{difference}</td>" if row else ours
         body.append(f'<tr><th scope="row">{escape(cell.heading)}</th>{numbers}</tr>')
-    what = f"In percent, beside the paper's {row}." if row else "In percent."
+    what = f"In percent, next to the paper's {row}." if row else "In percent."
     return (
         "<section><h2>In the paper's form</h2>"
-        f"<p>{escape(what)} A dash stands for a number that is not there.</p>"
+        f"<p>{escape(what)} A dash marks a missing number.</p>"
         '<div class="scroll"><table class="numbers">'
         '<caption class="visually-hidden">Paper, ours and difference</caption>'
         f'<thead><tr><th scope="col">Metric</th>{head}</tr></thead>'
@@ -188,7 +188,7 @@ def _matrix(evaluation: Evaluation) -> str:
     )
     roomy = " roomy" if len(names) <= 8 else ""
     return (
-        "<section><h2>What is taken for what</h2>"
+        "<section><h2>Which class is taken for which</h2>"
         "<p>Rows are the truth, columns the prediction; a cell is the percentage of its row's or "
         "column's pixels. With the table in focus, the arrow keys go from cell to cell.</p>"
         f'<div class="controls">{choices("matrix-share", "Percent", options, "matrix")}</div>'
@@ -218,7 +218,7 @@ def _matrix_table(names: Sequence[str], counts: np.ndarray, share: str) -> str:
 
 def _matrix_cell(value: float, count: int, truth: str, predicted: str, share: str) -> str:
     whole = f"true {truth}" if share == "truth" else f"predicted {predicted}"
-    fate = "predicted rightly" if truth == predicted else f"{truth} predicted as {predicted}"
+    fate = "predicted correctly" if truth == predicted else f"{truth} predicted as {predicted}"
     says = f"{fate}: {value:.2f} % of the pixels of {whole}, {count:,} pixels"
     # White to the blue of "ours"; a square root lets the rare mistakes be seen.
     strength = (value / 100) ** 0.5

@@ -49,7 +49,7 @@ def claim(folder: Path, made_by: dict[str, str], parts: Sequence[str]) -> None:
 
 
 def is_current(result: Path, photo: Path) -> bool:
-    """Whether a result is there and no older than its photo."""
+    """Whether a result exists and is no older than its photo."""
     try:
         return result.stat().st_mtime >= photo.stat().st_mtime
     except OSError:

@@ -24,7 +24,7 @@ class CsvLog:
 
     `iteration` counts from 0 as in Caffe's own log: its losses are those before update number
     `iteration`. A row holds the test results of an iteration at which the nets were tested; those
-    after the last update stand in a row without training losses.
+    after the last update are in a row without training losses.
     """
 
     def __init__(self, path: Path, columns: list[str], start: int):
@@ -132,7 +132,7 @@ _OUTPUT = re.compile(
 def _from_log(path: Path, text: str) -> Run:
     """Follow a log line by line: outputs belong to the iteration named last before them.
 
-    A log that goes on after a resume repeats iterations; the later record counts.
+    A log that continues after a resume repeats iterations; the later record counts.
     """
     run, latest, net = Run(path.stem), -1, 0
     for line in text.splitlines():

@@ -312,7 +312,7 @@ class Training:
         self._draw()
 
     def _draw(self) -> None:
-        """Draw the loss curve anew; a run that has no row yet has no curve."""
+        """Draw the loss curve again; a run that has no row yet has no curve."""
         if self.recent:
             draw([log.read(self.plan.csv)], self.plan.curve)
 

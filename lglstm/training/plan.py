@@ -42,7 +42,7 @@ class TrainingPlan:
     """One training run with everything decided; it travels to the worker process as JSON.
 
     `solver` is the text of the SolverParameter to train with, `prefix` its snapshot prefix as an
-    absolute path. The other files of a run stand beside the snapshots under the same prefix.
+    absolute path. The other files of a run are next to the snapshots under the same prefix.
     """
 
     solver: str
@@ -199,12 +199,12 @@ def net_files(solver: Message) -> list[str]:
 def _choose_snapshot(
     options: TrainOptions, solver: Message, prefix: Path, path: Path
 ) -> Path | None:
-    """The snapshot to go on from, or None for a start from iteration 0."""
+    """The snapshot to continue from, or None for a start from iteration 0."""
     existing = snapshots.find(prefix)
     if not options.resume:
         if existing and not options.overwrite:
             raise InputError(
-                f"{existing[0]}: is there from an earlier run; go on with it with --resume, or "
+                f"{existing[0]}: exists from an earlier run; continue it with --resume, or "
                 "start again with --overwrite, which deletes that run's files"
             )
         return None
@@ -217,7 +217,7 @@ def _choose_snapshot(
     if snapshots.iteration(newest) >= solver.max_iter:
         raise InputError(
             f"{newest}: already at iteration {snapshots.iteration(newest)} of {solver.max_iter}; "
-            "nothing is left to train; give --iterations N with a larger N to go on"
+            "nothing is left to train; give --iterations N with a larger N to continue"
         )
     return newest
 
@@ -232,7 +232,7 @@ def _choose_weights(options: TrainOptions, solver: Message, folder: Path) -> Non
     for name in weight_files(solver):
         if not (folder / name).is_file():
             raise InputError(
-                f"{name}: the initial weights are not there; make them with lglstm init-weights, "
+                f"{name}: the initial weights do not exist; make them with lglstm init-weights, "
                 "or name others with --weights FILE"
             )
 

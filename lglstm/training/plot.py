@@ -26,7 +26,9 @@ def draw(runs: list[Run], destination: str | Path) -> None:
     """
     destination = Path(destination)
     if destination.suffix.lower() not in FORMATS:
-        raise InputError(f"{destination}: unknown kind of picture; end it in {', '.join(FORMATS)}")
+        raise InputError(
+            f"{destination}: unknown picture format; use a name that ends in {', '.join(FORMATS)}"
+        )
     parts = [name for name in runs[0].losses if name != TOTAL] if len(runs) == 1 else []
     panels = 2 if len(parts) > 1 else 1
     figure = Figure(figsize=(8 * panels, 4.8), layout="constrained")

@@ -61,7 +61,7 @@ def newest_good(prefix: str | Path) -> Path:
         else:
             return state
     raise InputError(
-        f"{prefix}_iter_*.solverstate: none of these snapshots is whole; start again with "
+        f"{prefix}_iter_*.solverstate: none of these snapshots is complete; start again with "
         "--overwrite, or with --weights from a .caffemodel that is"
     )
 

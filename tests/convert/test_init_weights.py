@@ -207,7 +207,7 @@ def test_other_nets_and_broken_files_are_refused(tmp_path):
     refused(v1_caffemodel(weights, tmp_path / "a.caffemodel"), "has no conv4_3")
     broken = tmp_path / "b.caffemodel"
     broken.write_bytes((tmp_path / "a.caffemodel").read_bytes()[:-5])
-    refused(broken, "not a whole caffemodel")
+    refused(broken, "not a complete caffemodel")
     for name in ("c.npz", "c.safetensors", "c.pth"):
         (tmp_path / name).write_bytes(b"no weights at all")
         needs_torch = name.endswith(".pth") and not importlib.util.find_spec("torch")
@@ -365,7 +365,7 @@ def reach(name):
 def test_torchvision_conversion_is_exact_inside_the_image(shared_data, tmp_path):
     """A torchvision model made of the real weights gives the same activations away from the border.
 
-    At the border zero padding stands for torchvision's mean there and for ours here.
+    At the border, zero padding means torchvision's mean there and ours here.
     """
     weights = real_vgg(shared_data)
     mean, std = np.array(TORCHVISION_MEAN_RGB), np.array(TORCHVISION_STD_RGB)

@@ -163,7 +163,7 @@ def test_damage_ends_in_a_result_or_one_sentence(tmp_path, kind):
 
 
 class time_limit:
-    """Fail when a file keeps a reader busy for ever."""
+    """Fail when a file keeps a reader busy forever."""
 
     def __enter__(self):
         def stop(*_):

@@ -150,10 +150,10 @@ def test_both_kinds_of_file_give_the_split_and_the_photos_unchanged(tmp_path, sa
 
 
 BROKEN = {
-    "photo": ({"image": np.arange(200, dtype=np.uint8)}, "photo 1: 'image' is not a sound JPEG"),
+    "photo": ({"image": np.arange(200, dtype=np.uint8)}, "photo 1: 'image' is not a valid JPEG"),
     "cut": (
         {"image": np.frombuffer(photo_bytes(SHAPE)[:-400], np.uint8)},
-        "photo 1: 'image' is not a sound JPEG",
+        "photo 1: 'image' is not a valid JPEG",
     ),
     "size": (
         {"image": np.frombuffer(photo_bytes((50, 40)), np.uint8)},
@@ -165,7 +165,7 @@ BROKEN = {
         {"pose": [{"point": np.full((14, 2), np.nan)}]},
         "photo 1: 'pose.point' is not 14×2 numbers",
     ),
-    "names": ({"annotation": {"labels": ["null", "cloak"]}}, "'cloak' is none of the 56 labels"),
+    "names": ({"annotation": {"labels": ["null", "cloak"]}}, "'cloak' is not one of the 56 labels"),
     "range": (
         {"annotation": {"superpixel_labels": np.array([[1], [99]])}},
         "'superpixel_labels' point beyond the 56 labels",
@@ -190,12 +190,12 @@ def test_other_files_are_refused(tmp_path):
     with pytest.raises(InputError, match="f.mat: does not exist"):
         data_set(path)
     path.write_text("not MATLAB")
-    with pytest.raises(InputError, match="damaged, or no MATLAB file"):
+    with pytest.raises(InputError, match="damaged, or not a MATLAB file"):
         data_set(path)
     save_mat5(path, {"trutz": [{"a": 1.0}]})
     with pytest.raises(InputError, match=r"has no struct 'truths' \(found: trutz\)"):
         data_set(path)
-    with pytest.raises(InputError, match="names photos beyond the 1"):
+    with pytest.raises(InputError, match="names photos beyond the last of its 1"):
         data_set(mat(path, [sample([])], test=(7,)))
     with pytest.raises(InputError, match="20 labels: choose 18 .* or 56"):
         data_set(path, 20)

@@ -259,9 +259,9 @@ def test_weights_of_another_model(colors, listed, tmp_path):
 
     whole = weights.read_bytes()
     for bad, fault in (
-        (whole[:-7], "not a whole caffemodel"),
-        (b"", "not a whole caffemodel (it is empty)"),
-        (b"\xff", "not a whole caffemodel"),
+        (whole[:-7], "not a complete caffemodel"),
+        (b"", "not a complete caffemodel (it is empty)"),
+        (b"\xff", "not a complete caffemodel"),
     ):
         (tmp_path / "bad.caffemodel").write_bytes(bad)
         assert fault in error_of("evaluate", deploy, *start, tmp_path / "bad.caffemodel")
@@ -350,7 +350,7 @@ def test_predictions_that_do_not_fit(listed, tmp_path):
     assert "the truth is 48×80 and the prediction 40×24" in error_of(*arguments)
     write_label(theirs / "photo1.png", np.full((48, 80), 9, np.uint8), HORSE.palette)
     assert "the prediction has class 9, but there are 5 classes" in error_of(*arguments)
-    assert "what the labels mean" in error_of(*arguments[:-2])
+    assert "the meaning of the labels" in error_of(*arguments[:-2])
 
 
 def test_options_that_do_not_fit(colors, listed, tmp_path):

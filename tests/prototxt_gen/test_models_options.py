@@ -40,7 +40,7 @@ def documented():
     """Return option → default cell of every table of docs/differences.md."""
     text = (REPOSITORY / "docs/differences.md").read_text("utf-8")
     rows = re.findall(r"^\| `(\w+)` \| ([^|]*) \|", text, re.MULTILINE)
-    assert len(rows) == len(dict(rows)), "an option stands in the tables twice"
+    assert len(rows) == len(dict(rows)), "an option is in the tables twice"
     return dict(rows)
 
 

@@ -322,7 +322,10 @@ def test_wrong_input_gives_one_sentence(arguments: tuple[str, ...], words: str) 
         ),
         (("stack", "--size", "41"), "--size 41: give height x width in positions"),
         (("stack", "--size", "2x9"), "--size 2x9: the global grid needs at least 3 positions"),
-        (("stack", "--output", "a.txt"), "a.txt: unknown kind of picture; end it in .png"),
+        (
+            ("stack", "--output", "a.txt"),
+            "a.txt: unknown picture format; use a name that ends in .png",
+        ),
         (
             ("net", "--implementations", "torch"),
             "--implementations torch: begin with one of Caffe's",

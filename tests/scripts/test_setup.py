@@ -22,7 +22,8 @@ import caffe_source
 from lglstm.common.errors import InputError
 
 pytestmark = pytest.mark.skipif(
-    not shutil.which("make"), reason="needs make and compilers, which the Docker image has not"
+    not shutil.which("make"),
+    reason="needs make and compilers, which the Docker image does not have",
 )
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOWNLOADS = caffe_build.cache_folder() / "downloads"
@@ -124,14 +125,22 @@ def test_python_packages_without_network_or_with_a_wrong_hash(tmp_path: Path) ->
     assert "does not have the hash of requirements.lock" in said
 
 
-def test_lock_pins_every_dependency_with_hashes_and_names_no_host() -> None:
+@pytest.mark.parametrize(
+    ("lock", "extras"),
+    [("requirements.lock", ["convert"]), ("requirements-dev.lock", ["convert", "dev"])],
+)
+def test_lock_pins_every_dependency_with_hashes_and_names_no_host(
+    lock: str, extras: list[str]
+) -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    wanted = project["dependencies"] + project["optional-dependencies"]["dev"]
-    lock = (REPOSITORY / "requirements.lock").read_text()
-    assert "://" not in lock
-    pinned = dict(re.findall(r"^([\w.-]+)==(\S+) \\\n    --hash=sha256:[0-9a-f]{64}", lock, re.M))
+    wanted = [*project["dependencies"]]
+    for extra in extras:
+        wanted += project["optional-dependencies"][extra]
+    text = (REPOSITORY / lock).read_text()
+    assert "://" not in text
+    pinned = dict(re.findall(r"^([\w.-]+)==(\S+) \\\n    --hash=sha256:[0-9a-f]{64}", text, re.M))
     missing = {re.match(r"[\w.-]+", name).group() for name in wanted} - set(pinned)
-    assert not missing, f"run make lock: {missing} not in requirements.lock"
+    assert not missing, f"run make lock: {missing} not in {lock}"
 
 
 # --- Caffe's source ------------------------------------------------------------------------------

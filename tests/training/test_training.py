@@ -391,7 +391,7 @@ def test_broken_snapshots_are_skipped(folder, caplog):
     shutil.copy(folder / "runs/tiny_iter_36.solverstate", folder / "runs/tiny_iter_48.solverstate")
     assert snapshots.newest_good("runs/tiny").name == "tiny_iter_36.solverstate"
     assert "iteration 36, not that of its name" in caplog.text
-    # The command goes on from there, and writes those after it again.
+    # The command continues from there, and writes those after it again.
     _, err = train("--resume", folder=folder)
     assert "warning: " in err and "tiny_iter_36" in err
     assert state.read_bytes() == whole
@@ -486,10 +486,10 @@ def test_an_earlier_run_is_not_overwritten_by_accident(folder):
     (folder / "runs").mkdir()
     for iteration in (40, 60):
         (folder / f"runs/tiny_iter_{iteration}.solverstate").touch()
-    with pytest.raises(InputError, match="tiny_iter_60.solverstate: is there .* --overwrite"):
+    with pytest.raises(InputError, match="tiny_iter_60.solverstate: exists .* --overwrite"):
         make(folder)
     assert make(folder, overwrite=True).resume is None
-    with pytest.raises(InputError, match="none of these snapshots is whole"):
+    with pytest.raises(InputError, match="none of these snapshots is complete"):
         make(folder, resume=True)
 
 
@@ -591,5 +591,5 @@ def test_files_that_cannot_be_plotted(tmp_path, name, text, message):
         log.read(tmp_path / name)
     run = log.Run("x")
     run.losses["total_loss"][0] = 1.0
-    with pytest.raises(InputError, match="curve.gif: unknown kind of picture"):
+    with pytest.raises(InputError, match="curve.gif: unknown picture format"):
         draw([run], tmp_path / "curve.gif")
