@@ -43,6 +43,7 @@ def demo(root: Path, *arguments: str) -> subprocess.CompletedProcess:
     )
 
 
+@pytest.mark.slow
 def test_demo_trains_measures_and_shows_and_repeats_itself(tmp_path):
     root = small_root(tmp_path)
     run = demo(root, "--seed", "5", "--json")

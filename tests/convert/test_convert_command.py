@@ -282,7 +282,7 @@ def test_a_missing_package_is_named(demo, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ("", "say --to FORMAT"),
+        ("", "give --to FORMAT"),
         ("--list --to npz", "--list converts nothing; leave out --to"),
         ("--list -o x.npz --photo p.png", "leave out --photo and --output"),
         ("--to npz --any-size", "--any-size is for --to onnx"),

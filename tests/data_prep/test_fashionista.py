@@ -209,6 +209,7 @@ sys.exit(status)
 """
 
 
+@pytest.mark.slow
 def test_the_published_file_in_little_memory_and_time(shared_data, tmp_path):
     """All 685 photos through the command line; the kernel measures its memory, workers included."""
     source = shared_data / "fashionista/fashionista_v0.2.mat"

@@ -119,7 +119,7 @@ def test_lists_with_unknown_or_repeated_names_are_refused(tmp_path):
     with pytest.raises(InputError, match="'a' is listed twice"):
         data_set(source, lists={"test": tmp_path / "test"})
     (tmp_path / "train").write_text("a_3\n")
-    with pytest.raises(InputError, match=r"a\.mat: has 1 objects, but not number 3"):
+    with pytest.raises(InputError, match=r"a\.mat: has 1 objects, so there is no 3"):
         prepare(data_set(source, lists={"train": tmp_path / "train"}), tmp_path / "set", workers=1)
 
 

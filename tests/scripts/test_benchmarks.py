@@ -199,6 +199,7 @@ def test_a_worker_passes_on_what_goes_wrong() -> None:
 # --- commands ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_stack(tmp_path: Path) -> None:
     """All but the compiled implementation, which needs a minute, compute the same; measured."""
     keys = ["cpp", "python"] + (["literal", "factored"] if HAS_TORCH else [])
@@ -222,6 +223,7 @@ def test_stack(tmp_path: Path) -> None:
     assert picture.read_bytes()[:4] == b"\x89PNG"
 
 
+@pytest.mark.slow
 def test_net() -> None:
     """Loss, gradients and scores of the demo's net agree in Caffe and PyTorch; parts add up."""
     run = bench(

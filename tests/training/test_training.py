@@ -187,6 +187,7 @@ def same_weights(one: Path, other: Path) -> bool:
     return all(a.tobytes() == b.tobytes() for a, b in pairs)
 
 
+@pytest.mark.slow
 def test_killed_and_stopped_runs_end_as_one_that_ran_through(folder):
     """Kill -9, then Ctrl-C, then to the end: the same bits, each iteration once in the CSV.
 
@@ -225,6 +226,7 @@ def test_killed_and_stopped_runs_end_as_one_that_ran_through(folder):
     assert not same_weights(folder / "runs/tiny_iter_48.caffemodel", folder / "runs" / name)
 
 
+@pytest.mark.slow
 def test_photos_go_on_at_the_same_place(folder):
     """The SegData layer keeps its position in a blob: dropout and mirrored, shuffled photos."""
     rng = np.random.default_rng(0)
@@ -371,6 +373,7 @@ def test_a_failed_check_of_caffe_is_shown(folder):
     assert "Check failed" in (folder / "runs/tiny.log").read_text()
 
 
+@pytest.mark.slow
 def test_broken_snapshots_are_skipped(folder, caplog):
     train(folder=folder)
     state = folder / "runs/tiny_iter_60.solverstate"
@@ -407,6 +410,7 @@ def truncated_weights(model: Path) -> list[bytes]:
     return [model.read_bytes()[:-100], net.SerializeToString()]
 
 
+@pytest.mark.slow
 def test_disk_without_room_for_two_snapshots(folder, monkeypatch):
     train("--iterations", "12", folder=folder)
     files = [folder / "runs" / f"tiny_iter_12.{kind}" for kind in ("caffemodel", "solverstate")]
