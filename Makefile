@@ -35,8 +35,8 @@ lint: dev ## Check style, types and common mistakes with ruff and mypy
 	@$(PYTHON) -m mypy
 
 # uv keeps the pinned versions that still fit; `make lock UPGRADE=--upgrade` takes the newest.
-COMPILE = .venv/lock/bin/uv pip compile pyproject.toml --extra convert --python-version 3.11 -q \
-	--generate-hashes --custom-compile-command "make lock" $(UPGRADE)
+COMPILE = .venv/lock/bin/uv pip compile pyproject.toml --extra convert --extra checkout \
+	--python-version 3.11 -q --generate-hashes --custom-compile-command "make lock" $(UPGRADE)
 lock: ## Write the lock files anew after a change of pyproject.toml
 	@/usr/bin/python3 -m venv .venv/lock && .venv/lock/bin/pip install -q uv
 	@$(COMPILE) -o requirements.lock

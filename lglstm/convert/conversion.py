@@ -10,10 +10,11 @@ from typing import Any
 
 from lglstm.common.errors import InputError
 from lglstm.common.files import atomic_path, write_text
+from lglstm.common.hashing import sha256_of
 from lglstm.convert.caffe_process import caffe_is_there
 from lglstm.convert.options import ConvertOptions
 from lglstm.convert.prove import expected_outputs, prove
-from lglstm.convert.read import Model, read_model, sha256
+from lglstm.convert.read import SourceModel, read_model
 from lglstm.convert.samples import Reference
 from lglstm.convert.write import check_installed, supported_layers, write_model
 
@@ -45,7 +46,7 @@ def convert(options: ConvertOptions, say: Say = _silent) -> dict[str, Any]:
         write_model(path, model, options)
         if options.verify:
             report |= prove(model, path, options, say).as_json()
-        report["sha256"] = sha256(path)
+        report["sha256"] = sha256_of(path)
     write_text(f"{options.output}.json", json.dumps(report, indent=2) + "\n")
     return report
 
@@ -65,7 +66,7 @@ def make_reference(options: ConvertOptions, say: Say = _silent) -> dict[str, Any
     return _about(model, options) | {"differences": [], "reference": expected.by}
 
 
-def _about(model: Model, options: ConvertOptions) -> dict[str, Any]:
+def _about(model: SourceModel, options: ConvertOptions) -> dict[str, Any]:
     """What is converted by what."""
     return {
         "format": options.format,

@@ -7,7 +7,6 @@ images in BGR, 0 … 255 minus the mean of `lglstm.common.preprocessing`.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from lglstm.caffe_files import read_blobs, write_caffemodel
 from lglstm.caffe_files.schema import LayerParameter
 from lglstm.common.errors import InputError
 from lglstm.common.files import write_text
+from lglstm.common.hashing import sha256_of
 from lglstm.common.preprocessing import MEAN_BGR
 
 Array = NDArray[np.float32]
@@ -263,7 +263,6 @@ def write_initial_weights(weights: Weights, destination: Path) -> str:
         (LayerParameter(name=name, type="Convolution"), arrays) for name, arrays in weights.items()
     ]
     write_caffemodel(destination, "vgg16_largefov", layers)
-    with destination.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = sha256_of(destination)
     write_text(f"{destination}.sha256", f"{digest}  {destination.name}\n")
     return digest

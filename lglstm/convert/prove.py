@@ -19,7 +19,7 @@ from lglstm.caffe_files.caffemodel import StoredLayer
 from lglstm.common.errors import InputError
 from lglstm.convert.caffe_process import Blobs, caffe_is_there, caffe_version
 from lglstm.convert.options import ConvertOptions
-from lglstm.convert.read import Model, read_weights
+from lglstm.convert.read import SourceModel, read_weights
 from lglstm.convert.runtimes import run_onnx, run_torch, run_weights_by_caffe
 from lglstm.convert.samples import Reference, Sample, make_samples
 from lglstm.convert.write import is_installed
@@ -66,7 +66,9 @@ class Proof:
         }
 
 
-def prove(model: Model, path: Path, options: ConvertOptions, say: Callable[[str], None]) -> Proof:
+def prove(
+    model: SourceModel, path: Path, options: ConvertOptions, say: Callable[[str], None]
+) -> Proof:
     """Compare the file that was made with its source. Raises InputError if they differ.
 
     path: where the file is now; messages call it options.output, where it will be.
@@ -104,7 +106,9 @@ class Expected(NamedTuple):
     by: str
 
 
-def expected_outputs(model: Model, options: ConvertOptions, say: Callable[[str], None]) -> Expected:
+def expected_outputs(
+    model: SourceModel, options: ConvertOptions, say: Callable[[str], None]
+) -> Expected:
     """Take the stored reference, or run the source where it comes from: in PyTorch or in Caffe."""
     if options.reference is not None:
         reference = Reference.load(options.reference)
@@ -175,7 +179,9 @@ def _check_passed(differences: Sequence[Difference], options: ConvertOptions) ->
         )
 
 
-def _compare_bits(model: Model, stored: Sequence[StoredLayer], options: ConvertOptions) -> int:
+def _compare_bits(
+    model: SourceModel, stored: Sequence[StoredLayer], options: ConvertOptions
+) -> int:
     """How many blobs were read back, all of them bit for bit as they were."""
     made = {layer.name: layer.blobs for layer in stored}
     computed = {layer.name for net in model.nets.values() for layer in net.layers}

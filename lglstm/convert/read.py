@@ -11,7 +11,6 @@ can become any other. Two ways of naming are in use:
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import re
 import zipfile
@@ -27,12 +26,13 @@ from lglstm.caffe_files.caffemodel import StoredLayer
 from lglstm.caffe_files.layer_types import LAYER_TYPES
 from lglstm.caffe_files.net import Weights
 from lglstm.common.errors import InputError
+from lglstm.common.hashing import sha256_of
 
 PathLike = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
-class Model:
+class SourceModel:
     """A model as it was read.
 
     nets: "deploy", and "train" if there is one whose weights the file holds. stored: every layer of
@@ -61,7 +61,7 @@ class Model:
 
 def read_model(
     deploy_path: Path, weights_path: Path, supported: Container[str] = LAYER_TYPES
-) -> Model:
+) -> SourceModel:
     """Read nets and weights; every check of the input is made here, before anything is written.
 
     supported: the layer types that can be written. Raises InputError.
@@ -84,22 +84,16 @@ def read_model(
                 f'{weights_path}: layer "{layer.name}" holds NaN or infinity, so its training '
                 "diverged; use an earlier snapshot"
             )
-    return Model(
+    return SourceModel(
         deploy_path=deploy_path,
         weights_path=weights_path,
-        deploy_sha256=sha256(deploy_path),
-        weights_sha256=sha256(weights_path),
+        deploy_sha256=sha256_of(deploy_path),
+        weights_sha256=sha256_of(weights_path),
         nets=nets,
         stored=file.stored,
         weights=weights,
         from_modules=file.by_modules,
     )
-
-
-def sha256(path: Path) -> str:
-    """The file's SHA-256, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # --- Weights in any format ------------------------------------------------------------------------

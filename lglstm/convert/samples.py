@@ -15,7 +15,7 @@ from lglstm.common.files import atomic_path
 from lglstm.common.images import read_photo
 from lglstm.common.preprocessing import resize_photo, to_blob
 from lglstm.convert.caffe_process import Blobs
-from lglstm.convert.read import Model
+from lglstm.convert.read import SourceModel
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ class Reference:
                 "reference` where Caffe is installed"
             ) from None
 
-    def check_made_from(self, model: Model, path: Path) -> None:
+    def check_made_from(self, model: SourceModel, path: Path) -> None:
         """Raise InputError unless it was made from this model; `path` names it in the message."""
         if (self.weights_sha256, self.net_sha256) != (model.weights_sha256, model.deploy_sha256):
             raise InputError(

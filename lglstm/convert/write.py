@@ -17,7 +17,7 @@ from lglstm.caffe_files.layer_types import LAYER_TYPES
 from lglstm.caffe_files.schema import LayerParameter
 from lglstm.common.errors import InputError
 from lglstm.convert.options import ConvertOptions
-from lglstm.convert.read import Model
+from lglstm.convert.read import SourceModel
 
 
 class Format(NamedTuple):
@@ -39,7 +39,7 @@ REFERENCE_SUFFIXES = (".reference.npz", ".npz")
 """Of a stored reference (`samples.Reference`), which is made from a model, too."""
 
 
-def write_model(path: Path, model: Model, options: ConvertOptions) -> None:
+def write_model(path: Path, model: SourceModel, options: ConvertOptions) -> None:
     """Write the model to `path` as options.format. Raises InputError if it cannot be."""
     if options.format == "onnx":
         _write_onnx(path, model, options)
@@ -86,7 +86,7 @@ def is_installed(package: str) -> bool:
 # --- One function a format ------------------------------------------------------------------------
 
 
-def _write_onnx(path: Path, model: Model, options: ConvertOptions) -> None:
+def _write_onnx(path: Path, model: SourceModel, options: ConvertOptions) -> None:
     from lglstm.convert.onnx_graph import to_onnx
 
     graph = to_onnx(
@@ -99,7 +99,7 @@ def _write_onnx(path: Path, model: Model, options: ConvertOptions) -> None:
     path.write_bytes(graph.SerializeToString())
 
 
-def _write_pytorch(path: Path, model: Model) -> None:
+def _write_pytorch(path: Path, model: SourceModel) -> None:
     nets = json.dumps({phase: net.description() for phase, net in model.nets.items()})
     weights: dict[str, np.ndarray] = {}
     for net in model.nets.values():
@@ -113,7 +113,7 @@ def _write_pytorch(path: Path, model: Model) -> None:
         _save_safetensors(path, weights, model.metadata | {"nets": nets})
 
 
-def _write_caffemodel(path: Path, model: Model) -> None:
+def _write_caffemodel(path: Path, model: SourceModel) -> None:
     write_for_caffe(path, model.stored, model.nets)
 
 
@@ -128,7 +128,7 @@ def write_for_caffe(path: Path, stored: Sequence[StoredLayer], nets: Mapping[str
     write_caffemodel(path, nets["deploy"].name, layers)
 
 
-def _write_hdf5(path: Path, model: Model) -> None:
+def _write_hdf5(path: Path, model: SourceModel) -> None:
     """Caffe's own HDF5 weights."""
     import h5py
 
@@ -144,15 +144,15 @@ def _write_hdf5(path: Path, model: Model) -> None:
             data.require_group(layer).create_dataset(index, data=array)
 
 
-def _write_npz(path: Path, model: Model) -> None:
+def _write_npz(path: Path, model: SourceModel) -> None:
     np.savez(path, **_caffe_names(model))  # type: ignore[arg-type]
 
 
-def _write_safetensors(path: Path, model: Model) -> None:
+def _write_safetensors(path: Path, model: SourceModel) -> None:
     _save_safetensors(path, _caffe_names(model), model.metadata)
 
 
-_WRITERS: dict[str, Callable[[Path, Model], None]] = {
+_WRITERS: dict[str, Callable[[Path, SourceModel], None]] = {
     "pytorch": _write_pytorch,
     "caffemodel": _write_caffemodel,
     "hdf5": _write_hdf5,
@@ -161,7 +161,7 @@ _WRITERS: dict[str, Callable[[Path, Model], None]] = {
 }
 
 
-def _caffe_names(model: Model) -> dict[str, np.ndarray]:
+def _caffe_names(model: SourceModel) -> dict[str, np.ndarray]:
     return {f"{x.name}/{index}": blob for x in model.stored for index, blob in enumerate(x.blobs)}
 
 

@@ -14,7 +14,7 @@ from lglstm.common.images import read_label
 from lglstm.common.labels import LabelSet
 from lglstm.common.progress import Report, no_report
 from lglstm.evaluation import label_maps, nets
-from lglstm.evaluation.image_list import LabeledImage, read_image_list
+from lglstm.evaluation.image_list import ListedImage, read_image_list
 from lglstm.evaluation.label_choice import check_classes
 from lglstm.evaluation.metrics import Metrics, confusion_matrix
 from lglstm.evaluation.predictor import THREADS, Predictor
@@ -24,7 +24,7 @@ from lglstm.evaluation.predictor import THREADS, Predictor
 class ImageScore:
     """One image: its truth, its prediction, and its own numbers (None when undefined)."""
 
-    image: LabeledImage
+    image: ListedImage
     prediction: Path
     mean_iou: float | None
     pixel_accuracy: float | None
@@ -72,14 +72,14 @@ def evaluate_list(
 
 
 def evaluate_label_maps(
-    images: Sequence[LabeledImage], folder: Path, labels: LabelSet, report: Report = no_report
+    images: Sequence[ListedImage], folder: Path, labels: LabelSet, report: Report = no_report
 ) -> Evaluation:
     """Score the label maps in `folder`, written by any program, against the truth of `images`."""
     paths = label_maps.find_label_maps(folder, images)
     total = np.zeros((labels.num_classes, labels.num_classes), np.int64)
     scores = []
 
-    def count(image: LabeledImage, path: Path) -> np.ndarray:
+    def count(image: ListedImage, path: Path) -> np.ndarray:
         return _confusion(image, path, labels)
 
     with ThreadPoolExecutor(THREADS) as pool:
@@ -94,7 +94,7 @@ def evaluate_label_maps(
     return Evaluation(labels, Metrics(total, labels.names), tuple(scores))
 
 
-def _confusion(image: LabeledImage, path: Path, labels: LabelSet) -> np.ndarray:
+def _confusion(image: ListedImage, path: Path, labels: LabelSet) -> np.ndarray:
     truth = read_label(image.label, labels.num_classes)
     prediction = read_label(path)
     try:

@@ -13,7 +13,7 @@ from lglstm.layers.seg_list import read_list
 
 
 @dataclass(frozen=True)
-class LabeledImage:
+class ListedImage:
     """One line of a list.
 
     name: the photo's path below the folder that all photos of the list share, without suffix; its
@@ -25,7 +25,7 @@ class LabeledImage:
     label: Path
 
 
-def read_image_list(path: str | Path, root: str | Path | None = None) -> list[LabeledImage]:
+def read_image_list(path: str | Path, root: str | Path | None = None) -> list[ListedImage]:
     """Read lines of `photo label`, relative to `root` (default: the folder of the list).
 
     Raises InputError for an unusable list, see layers/seg_list.py, and for a photo listed twice.
@@ -36,7 +36,7 @@ def read_image_list(path: str | Path, root: str | Path | None = None) -> list[La
     if count > 1:
         raise InputError(f"{path}: lists {name} {count} times; list each image once")
     return [
-        LabeledImage(name, Path(example.photo), Path(example.label))
+        ListedImage(name, Path(example.photo), Path(example.label))
         for name, example in zip(names, examples, strict=True)
     ]
 

@@ -17,7 +17,7 @@ from lglstm.common.images import read_pair, write_label
 from lglstm.common.labels import LabelSet
 from lglstm.common.progress import Report, no_report
 from lglstm.evaluation import nets
-from lglstm.evaluation.image_list import LabeledImage
+from lglstm.evaluation.image_list import ListedImage
 from lglstm.evaluation.predictor import Prediction, Predictor
 from lglstm.evaluation.resume import claim, fingerprint, is_current
 
@@ -27,13 +27,13 @@ def folder_of(folder: Path, output: str) -> Path:
     return folder / "predictions" if output == nets.OUTPUT else folder / "layers" / output
 
 
-def png_of(folder: Path, image: LabeledImage) -> Path:
+def png_of(folder: Path, image: ListedImage) -> Path:
     return folder / f"{image.name}.png"
 
 
 def write_label_maps(
     predictor: Predictor,
-    images: Sequence[LabeledImage],
+    images: Sequence[ListedImage],
     labels: LabelSet,
     folder: Path,
     report: Report = no_report,
@@ -53,10 +53,10 @@ def write_label_maps(
     done, total = len(images) - len(pending), len(images)
     report(done, total)
 
-    def read(image: LabeledImage) -> np.ndarray:
+    def read(image: ListedImage) -> np.ndarray:
         return read_pair(image.photo, image.label, labels.num_classes)[0]
 
-    def finish(image: LabeledImage, prediction: Prediction) -> None:
+    def finish(image: ListedImage, prediction: Prediction) -> None:
         for output, ids in prediction.label_maps.items():
             write_label(png_of(folders[output], image), ids, labels.palette)
 
@@ -66,7 +66,7 @@ def write_label_maps(
         report(done, total)
 
 
-def find_label_maps(folder: Path, images: Sequence[LabeledImage]) -> list[Path]:
+def find_label_maps(folder: Path, images: Sequence[ListedImage]) -> list[Path]:
     """The label map of every image in a folder that any program may have written.
 
     Looked for are <name>.png, the file name of the true label map, and the photo's name with .png.
@@ -90,7 +90,7 @@ def find_label_maps(folder: Path, images: Sequence[LabeledImage]) -> list[Path]:
     return [path for path in found if path is not None]
 
 
-def _candidates(folder: Path, image: LabeledImage) -> Iterable[Path]:
+def _candidates(folder: Path, image: ListedImage) -> Iterable[Path]:
     yield png_of(folder, image)
     yield folder / image.label.name
     yield folder / f"{image.photo.stem}.png"

@@ -17,8 +17,8 @@ from lglstm.caffe_files import random_weights, read_caffemodel, read_net
 from lglstm.cli.convert import command
 from lglstm.cli.main import main
 from lglstm.common.errors import InputError
+from lglstm.common.hashing import sha256_of
 from lglstm.convert import conversion, prove
-from lglstm.convert.read import sha256
 from lglstm.convert.samples import Sample
 from lglstm.convert.write import default_output
 
@@ -99,8 +99,8 @@ def test_a_conversion_proves_itself(demo, tmp_path):
         } <= compared
     assert all(d["passed"] and d["relative"] <= 1e-4 and d["largest"] > 0.01
                for d in report["differences"])  # fmt: skip
-    assert report["weights"]["sha256"] == sha256(demo)
-    assert report["sha256"] == sha256(made)
+    assert report["weights"]["sha256"] == sha256_of(demo)
+    assert report["sha256"] == sha256_of(made)
 
 
 @needs_caffe

@@ -15,7 +15,7 @@ from lglstm.common.labels import label_set
 from lglstm.evaluation import charts, gallery, paper, report
 from lglstm.evaluation.evaluation_json import Provenance
 from lglstm.evaluation.evaluator import Evaluation, ImageScore, evaluate_label_maps
-from lglstm.evaluation.image_list import LabeledImage
+from lglstm.evaluation.image_list import ListedImage
 from lglstm.evaluation.metrics import Metrics
 
 HORSE = label_set("horse")
@@ -25,7 +25,7 @@ COUNT = 14
 NASTY = '0<img src=x onerror="alert(1)">&'
 
 
-def make_samples(folder: Path) -> list[LabeledImage]:
+def make_samples(folder: Path) -> list[ListedImage]:
     """Photos of two sizes with a striped truth, and predictions from nearly right to all wrong."""
     rng = np.random.default_rng(7)
     samples = []
@@ -42,7 +42,7 @@ def make_samples(folder: Path) -> list[LabeledImage]:
         cv2.imwrite(str(photo), rng.integers(0, 256, (height, width, 3)).astype(np.uint8))
         write_label(label, truth, HORSE.palette)
         write_label(folder / "predictions" / f"{name}.png", prediction, HORSE.palette)
-        samples.append(LabeledImage(name, photo, label))
+        samples.append(ListedImage(name, photo, label))
     return samples
 
 
@@ -83,7 +83,7 @@ def test_everything_is_inside_and_names_are_escaped(written):
 
 
 def test_groups_are_the_extremes_and_the_middle():
-    sample = LabeledImage("x", Path("x"), Path("x"))
+    sample = ListedImage("x", Path("x"), Path("x"))
     values = np.random.default_rng(1).permutation(101) / 100
     images = [ImageScore(sample, Path("x"), float(value), 1.0) for value in values]
     images.append(ImageScore(sample, Path("x"), None, None))

@@ -127,7 +127,10 @@ def test_python_packages_without_network_or_with_a_wrong_hash(tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("lock", "extras"),
-    [("requirements.lock", ["convert"]), ("requirements-dev.lock", ["convert", "dev"])],
+    [
+        ("requirements.lock", ["checkout", "convert"]),
+        ("requirements-dev.lock", ["checkout", "convert", "dev"]),
+    ],
 )
 def test_lock_pins_every_dependency_with_hashes_and_names_no_host(
     lock: str, extras: list[str]
