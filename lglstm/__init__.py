@@ -8,8 +8,8 @@ Importing the package imports nothing else: `Parser` loads Caffe when it is firs
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+# Not imported from `typing`: this file is run before the user's folders are out of the way.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from lglstm.parser import Parser as Parser
     from lglstm.parser import Parsing as Parsing
@@ -18,7 +18,7 @@ __version__ = "0.2.0"
 __all__ = ["Parser", "Parsing", "__version__"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name in ("Parser", "Parsing"):
         from lglstm import parser
 

@@ -124,8 +124,8 @@ def test_no_command_imports_a_file_of_the_folder(lglstm: Command, tmp_path: Path
     lglstm("convert", "demo", weights, "--to", "reference")  # a process with Caffe
 
     quick = ["--quick", "--repeats", "1", "--threads", "1"]
-    lglstm("bench", "stack", "--rivals", "cpp,python", *quick)
-    lglstm("bench", "net", "demo", "--task", "image", "--rivals", "stock", *quick)
+    lglstm("bench", "stack", "--implementations", "cpp,python", *quick)
+    lglstm("bench", "net", "demo", "--task", "image", "--implementations", "stock", *quick)
     lglstm("bench", "data", *quick)
     lglstm("bench", "scale", "--of", "d", *quick)
 
