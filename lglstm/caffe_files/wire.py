@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+import stat
 from collections.abc import Iterator
+from typing import BinaryIO
 
 from lglstm.common.errors import InputError
 
@@ -24,16 +26,36 @@ class Damaged(Exception):
     """What is wrong with a file's content; a reader makes it an InputError that names the file."""
 
 
+def require_readable(path: str | os.PathLike[str]) -> None:
+    """Raise the InputError of every reader if there is no file at `path` that can be opened."""
+    _opened(path).close()
+
+
+def _opened(path: str | os.PathLike[str]) -> BinaryIO:
+    try:
+        mode = os.stat(path).st_mode  # before open(), which would wait at a pipe
+        if stat.S_ISREG(mode):
+            return open(path, "rb")
+    except OSError as error:
+        raise _unreadable(path, error.strerror) from None
+    kind = "a folder" if stat.S_ISDIR(mode) else "not an ordinary file"
+    raise _unreadable(path, f"it is {kind}")
+
+
+def _unreadable(path: str | os.PathLike[str], reason: str | None) -> InputError:
+    return InputError(f"{path}: cannot be read ({reason}); check the path")
+
+
 @contextlib.contextmanager
 def mapped(path: str | os.PathLike[str]) -> Iterator[memoryview]:
     """The bytes of a file. Raises InputError when it cannot be read, Damaged when it is empty."""
-    try:
-        with open(path, "rb") as file:
-            if os.fstat(file.fileno()).st_size == 0:
-                raise Damaged("it is empty")
+    with _opened(path) as file:
+        if os.fstat(file.fileno()).st_size == 0:
+            raise Damaged("it is empty")
+        try:
             content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+        except OSError as error:
+            raise _unreadable(path, error.strerror) from None
     try:
         yield memoryview(content)
     finally:

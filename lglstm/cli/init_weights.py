@@ -11,6 +11,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from lglstm.cli.options import output_option
 from lglstm.common.errors import InputError
 from lglstm.common.models import find_model
 
@@ -28,11 +29,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="VGG-16 as .caffemodel, .pth, .safetensors or .npz.",
 )
-@click.option(
-    "--output",
-    type=click.Path(path_type=Path),
-    help="Where to write it (default: where the model's solver looks).",
-)
+@output_option("Where to write it (default: where the model's solver looks).", "FILE")
 @click.option(
     "--correct-mean",
     is_flag=True,

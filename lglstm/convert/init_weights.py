@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lglstm.caffe_files import read_blobs, write_caffemodel
+from lglstm.caffe_files import read_blobs, wire, write_caffemodel
 from lglstm.caffe_files.schema import LayerParameter
 from lglstm.common.errors import InputError
 from lglstm.common.files import write_text
@@ -95,8 +95,7 @@ def read_source(source: Path, correct_mean: bool = False) -> Weights:
     """Read the VGG-16 layers of a file, for BGR images minus our mean."""
     if source.suffix not in READERS:
         raise InputError(f"{source}: give a file that ends in {', '.join(READERS)}")
-    if not source.is_file():
-        raise InputError(f"{source}: there is no such file")
+    wire.require_readable(source)
     weights = READERS[source.suffix](source)
     missing = [name for name in CONVOLUTIONS if name not in weights]
     if missing:

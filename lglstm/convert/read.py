@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lglstm.caffe_files import Net, read_caffemodel, read_net, weights_for
+from lglstm.caffe_files import Net, read_caffemodel, read_net, weights_for, wire
 from lglstm.caffe_files.caffemodel import StoredLayer
 from lglstm.caffe_files.layer_types import LAYER_TYPES
 from lglstm.caffe_files.net import Weights
@@ -113,8 +113,7 @@ def read_weights(path: PathLike, nets: Sequence[Net] = ()) -> WeightsFile:
     Nothing in a file is ever run: no pickles but PyTorch's of plain tensors. Raises InputError.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: is not a file; give a file of weights")
+    wire.require_readable(path)
     format_ = format_of(path)
     try:
         if format_ == "caffemodel":

@@ -10,6 +10,7 @@ from pathlib import Path
 from caffe.proto import caffe_pb2
 from google.protobuf import text_format
 
+from lglstm.caffe_files import wire
 from lglstm.caffe_files.prototxt import read_message
 from lglstm.common import devices
 from lglstm.common.errors import InputError, UsageError
@@ -230,7 +231,9 @@ def _choose_weights(options: TrainOptions, solver: Message, folder: Path) -> Non
         solver.ClearField("weights")
         solver.weights.extend(os.path.abspath(name) for name in options.weights.split(","))
     for name in weight_files(solver):
-        if not (folder / name).is_file():
+        if options.weights:
+            wire.require_readable(name)
+        elif not (folder / name).is_file():
             raise InputError(
                 f"{name}: the initial weights do not exist; make them with lglstm init-weights, "
                 "or name others with --weights FILE"

@@ -105,6 +105,23 @@ def test_a_damaged_file_gets_the_same_sentence_from_every_command(files, damage)
     assert sentences == dict.fromkeys(sentences, f"error: {error.value}\n")
 
 
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (None, "No such file or directory"),
+        (Path.mkdir, "it is a folder"),
+        (os.mkfifo, "it is not an ordinary file"),
+    ],
+)
+def test_no_file_gets_the_same_sentence_from_every_command(files, make, reason):
+    path = files / "bad.caffemodel"
+    if make is not None:
+        make(path)
+    expected = f"error: {path}: cannot be read ({reason}); check the path\n"
+    sentences = {name: sentence(line) for name, line in commands(path).items()}
+    assert sentences == dict.fromkeys(sentences, expected)
+
+
 def as_raw_data(whole: bytes, code: int, dtype: str) -> bytes:
     """The file as NVIDIA's Caffe and OpenCV write it: numbers as the bytes of a stated type."""
     content = record(1, b"raw")
@@ -170,7 +187,7 @@ def test_initial_weights_need_no_caffe(tmp_path):
     np.savez(tmp_path / "vgg.npz", **arrays)
     out = tmp_path / "init.caffemodel"
     command = [sys.executable, "-c", WITHOUT_CAFFE, "init-weights", "horse"]
-    command += ["--from", f"{tmp_path / 'vgg.npz'}", "--output", f"{out}", "--json"]
+    command += ["--from", f"{tmp_path / 'vgg.npz'}", "-o", f"{out}", "--json"]
     result = subprocess.run(
         command, capture_output=True, text=True, cwd=tmp_path, env=os.environ, timeout=300
     )

@@ -212,7 +212,7 @@ def test_other_nets_and_broken_files_are_refused(tmp_path):
         (tmp_path / name).write_bytes(b"no weights at all")
         needs_torch = name.endswith(".pth") and not importlib.util.find_spec("torch")
         refused(tmp_path / name, "need PyTorch" if needs_torch else "cannot be read")
-    refused(tmp_path / "missing.npz", "there is no such file")
+    refused(tmp_path / "missing.npz", "cannot be read .No such file or directory")
     refused(tmp_path / "vgg.h5", "ends in .caffemodel, .pth, .safetensors, .npz")
     weights = vgg16(np.random.default_rng(6))
     weights["conv1_2"][1][0] = np.nan
@@ -274,7 +274,7 @@ def test_command_makes_what_the_solver_names_and_caffe_loads_it(small_model):
 def test_command_refuses_in_one_sentence(small_model):
     for arguments, words in (
         (["init-weights", "none", "--from", "v.npz"], "there is no model"),
-        (["init-weights", "small", "--from", "v.npz"], "there is no such file"),
+        (["init-weights", "small", "--from", "v.npz"], "v.npz: cannot be read (No such file"),
     ):
         result = CliRunner().invoke(main, arguments)
         assert result.exit_code == 1 and words in result.stderr
