@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 from .lg_lstm import LGLSTM, LGLSTMTransition
 
 Shapes = dict[str, list[int]]
-Tops = Tensor | tuple[Tensor, ...]
+Tops: TypeAlias = Tensor | tuple[Tensor, ...]
 
 
 class Function(nn.Module):
