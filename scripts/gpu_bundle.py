@@ -179,12 +179,15 @@ def add_scripts(bundle: Path) -> None:
     """What runs on the other machine: nothing but Python and PyTorch is needed there."""
     for name in ("gpu_check.py", "gpu_torch.py"):
         shutil.copy(SCRIPTS / name, bundle)
-    modules = bundle / "convert" / "torch"
-    modules.mkdir(parents=True)
-    for module in (gpu_kit.REPOSITORY / "convert" / "torch").glob("*.py"):
-        shutil.copy(module, modules)
-    # A package, or one of this name that is installed there would come first.
-    (modules.parent / "__init__.py").write_text('"""See the folder torch."""\n')
+    modules = bundle / "lglstm" / "convert" / "torch"
+    shutil.copytree(
+        gpu_kit.REPOSITORY / "lglstm" / "convert" / "torch",
+        modules,
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
+    # Packages, or an lglstm that is installed there would come first.
+    for package in (modules.parent, modules.parents[1]):
+        (package / "__init__.py").write_text('"""Of LG-LSTM, what gpu_torch.py needs."""\n')
 
 
 def readme(recipe: Recipe, arch: str, kit: Path) -> str:
