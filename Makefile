@@ -34,5 +34,5 @@ lock: ## Write requirements.lock anew after a change of pyproject.toml
 		--generate-hashes --custom-compile-command "make lock" $(UPGRADE) -o requirements.lock
 
 clean: ## Remove .venv and what tools left in the checkout; data/, runs/ and the cache stay
-	@rm -rf .venv .pytest_cache .ruff_cache *.egg-info
+	@rm -rf .venv .pytest_cache .ruff_cache .mypy_cache *.egg-info
 	@find . -name __pycache__ -not -path './data/*' -prune -exec rm -rf {} +
