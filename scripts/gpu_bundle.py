@@ -179,15 +179,15 @@ def add_scripts(bundle: Path) -> None:
     """What runs on the other machine: nothing but Python and PyTorch is needed there."""
     for name in ("gpu_check.py", "gpu_torch.py"):
         shutil.copy(SCRIPTS / name, bundle)
-    modules = bundle / "lglstm" / "convert" / "torch"
+    module = bundle / "lglstm" / "convert" / "torch"
     shutil.copytree(
         gpu_kit.REPOSITORY / "lglstm" / "convert" / "torch",
-        modules,
+        module,
         ignore=shutil.ignore_patterns("__pycache__"),
     )
-    # Packages, or an lglstm that is installed there would come first.
-    for package in (modules.parent, modules.parents[1]):
-        (package / "__init__.py").write_text('"""Of LG-LSTM, what gpu_torch.py needs."""\n')
+    # Packages, or an installed lglstm would come first; nothing else of ours is there.
+    for package in (module.parent, module.parent.parent):
+        (package / "__init__.py").write_text('"""Only convert.torch is in this folder."""\n')
 
 
 def readme(recipe: Recipe, arch: str, kit: Path) -> str:
