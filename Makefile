@@ -43,5 +43,5 @@ lock: ## Write the lock files anew after a change of pyproject.toml
 	@$(COMPILE) --extra dev -c requirements.lock -o requirements-dev.lock
 
 clean: ## Remove .venv and what tools left in the checkout; data/, runs/ and the cache stay
-	@rm -rf .venv .pytest_cache .ruff_cache *.egg-info
+	@rm -rf .venv .pytest_cache .ruff_cache .mypy_cache *.egg-info
 	@find . -name __pycache__ -not -path './data/*' -prune -exec rm -rf {} +

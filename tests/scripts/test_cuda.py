@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import h5py
@@ -129,21 +130,35 @@ def test_times_are_read_from_caffe(kit: Path) -> None:
 
 
 def test_bundle_on_a_bare_machine_without_gpu(kit: Path, tmp_path: Path) -> None:
-    """The packed folder trains on the CPU with nothing of the project, and says what is missing."""
+    """The packed folder trains on the CPU with nothing of the project, and says what is missing.
+
+    PyTorch, where the tests have it, computes its loss there, too.
+    """
     gpu_bundle.pack(kit, tmp_path / gpu_check.KIT)
     gpu_bundle.add_scripts(tmp_path)
-    command = [sys.executable, "-I", "gpu_check.py", "demo"]
+    # The system's Python sees the packages of this environment, but not its editable lglstm.
+    command = [Path(sys.executable).resolve(), "gpu_check.py", "demo"]
     environment = {
         "PATH": "/usr/bin:/bin",
+        "PYTHONPATH": sysconfig.get_path("purelib"),
         "OMP_NUM_THREADS": "1",
         "NVIDIA_VISIBLE_DEVICES": "none",
     }
+    module = subprocess.run(
+        [command[0], "-P", "-c", "import lglstm"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+    )
+    assert module.returncode == 1
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 1
     *steps, last = done.stderr.strip().splitlines()
     assert last.startswith("error: there is no NVIDIA GPU here") and "was checked" in last
     assert steps[-1].startswith("training of the demo on the CPU")
-    unknown = subprocess.run([*command, "cow"], cwd=tmp_path, capture_output=True, text=True)
+    unknown = subprocess.run(
+        [*command, "cow"], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
     assert unknown.stderr.splitlines()[-1].startswith("error: cow: ")
 
 
