@@ -29,6 +29,9 @@ NOT_SOURCE = shutil.ignore_patterns(
     ".git", "build", ".build_*", "distribute", "*.o", "*.so", "*.pyc", "__pycache__"
 )
 
+# Repairs of Caffe's Python files, which a user's tree may have repaired in its own way.
+OPTIONAL_PATCHES = {"06-pycaffe-current-packages.patch"}
+
 
 @dataclass(frozen=True)
 class Archive:
@@ -95,7 +98,11 @@ def assemble(destination: Path, tree: Path | None, downloads: Path) -> None:
         if not apply_patch(debian / name, destination):
             print(f"Debian's patch {name} does not fit here: continuing without it")
     for patch in our_patches():
-        if not apply_patch(patch, destination):
+        if apply_patch(patch, destination):
+            continue
+        if tree and patch.name in OPTIONAL_PATCHES:
+            print(f"{patch.name} does not fit {tree}: continuing without it")
+        else:
             raise InputError(
                 f"{patch}: does not fit {tree or 'the source'}; use a BVLC Caffe 1.0 tree, or "
                 "leave CAFFE_SOURCE out to use Debian's source"
