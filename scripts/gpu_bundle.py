@@ -179,12 +179,15 @@ def add_scripts(bundle: Path) -> None:
     """What runs on the other machine: nothing but Python and PyTorch is needed there."""
     for name in ("gpu_check.py", "gpu_torch.py"):
         shutil.copy(SCRIPTS / name, bundle)
-    modules = bundle / "convert" / "torch"
-    modules.mkdir(parents=True)
-    for module in (gpu_kit.REPOSITORY / "convert" / "torch").glob("*.py"):
-        shutil.copy(module, modules)
-    # A package, or one of this name that is installed there would come first.
-    (modules.parent / "__init__.py").write_text('"""See the folder torch."""\n')
+    module = bundle / "lglstm" / "convert" / "torch"
+    shutil.copytree(
+        gpu_kit.REPOSITORY / "lglstm" / "convert" / "torch",
+        module,
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
+    # Packages, or an installed lglstm would come first; nothing else of ours is there.
+    for package in (module.parent, module.parent.parent):
+        (package / "__init__.py").write_text('"""Only convert.torch is in this folder."""\n')
 
 
 def readme(settings: BuildSettings, arch: str, kit: Path) -> str:

@@ -63,19 +63,18 @@ def test_load_image_in_gray(photo: Path) -> None:
 
 @pytest.mark.parametrize(
     ("mode", "name"),
-    [("L", "a.png"), ("LA", "a.png"), ("RGBA", "a.png"), ("RGB", "a.gif"), ("1", "a.png")],
+    [("L", "a.png"), ("LA", "a.png"), ("RGBA", "a.png"), ("RGB", "a.gif")],
 )
 def test_load_image_of_every_kind(tmp_path: Path, mode: str, name: str) -> None:
     """Gray values, transparency (ignored, as ever) and GIFs, whose picture has one axis more."""
     drawn = Image.new("RGBA", (7, 6), (204, 204, 204, 51))
     drawn.putpixel((0, 0), (0, 0, 0, 0))
     drawn.convert(mode).save(tmp_path / name)
-    value = 1 if mode == "1" else 0.8
     for color, channels in ((True, 3), (False, 1)):
         image = caffe.io.load_image(str(tmp_path / name), color=color)
         assert (image.shape, image.dtype) == ((6, 7, channels), np.float32)
         np.testing.assert_allclose(image[0, 0], 0, atol=1e-6)
-        np.testing.assert_allclose(image[5, 6], value, atol=1e-6)
+        np.testing.assert_allclose(image[5, 6], 0.8, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
