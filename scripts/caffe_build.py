@@ -186,7 +186,7 @@ class CaffeBuild:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                print("Waiting for another set-up of Caffe on this machine to end", flush=True)
+                print("Waiting for another set-up of Caffe on this machine", file=sys.stderr)
                 fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
@@ -311,20 +311,23 @@ class CaffeBuild:
 
 
 def _with_progress(lines: Iterable[str]) -> Iterator[str]:
-    """Pass Ninja's lines on, and show its steps: one line that changes, or one each half minute."""
-    terminal, shown = sys.stdout.isatty(), -math.inf
+    """Pass Ninja's lines on, and show its steps: one line that changes, or one each half minute.
+
+    On standard error: what `gpu_check.py --json` prints on standard output is read by programs.
+    """
+    terminal, shown = sys.stderr.isatty(), -math.inf
     for line in lines:
         yield line
         if not line.startswith(STEP):
             continue
         step = f"Caffe {line.removeprefix(STEP).split()[0]}"
         if terminal:
-            print(f"\r{step} ", end="", flush=True)
+            print(f"\r{step} ", end="", file=sys.stderr, flush=True)
         elif time.monotonic() - shown >= SECONDS_BETWEEN_LINES:
-            print(step, flush=True)
+            print(step, file=sys.stderr)
             shown = time.monotonic()
     if terminal:
-        print("\r\x1b[K", end="", flush=True)
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 def _first_failure(log: str) -> list[str]:

@@ -11,6 +11,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -96,12 +97,12 @@ def assemble(destination: Path, tree: Path | None, downloads: Path) -> None:
     for name in (debian / "series").read_text().split():
         # Not all of Debian's are needed, and a user's tree may solve the same problem its own way.
         if not apply_patch(debian / name, destination):
-            print(f"Debian's patch {name} does not fit here: continuing without it")
+            _say(f"Debian's patch {name} does not fit here: continuing without it")
     for patch in our_patches():
         if apply_patch(patch, destination):
             continue
         if tree and patch.name in OPTIONAL_PATCHES:
-            print(f"{patch.name} does not fit {tree}: continuing without it")
+            _say(f"{patch.name} does not fit {tree}: continuing without it")
         else:
             raise InputError(
                 f"{patch}: does not fit {tree or 'the source'}; use a BVLC Caffe 1.0 tree, or "
@@ -109,6 +110,10 @@ def assemble(destination: Path, tree: Path | None, downloads: Path) -> None:
             )
     for folder in overlay_folders():
         shutil.copytree(folder, destination / folder.name, dirs_exist_ok=True)
+
+
+def _say(sentence: str) -> None:
+    print(sentence, file=sys.stderr)
 
 
 def fetch(archive: Archive, downloads: Path) -> Path:

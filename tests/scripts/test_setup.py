@@ -284,7 +284,7 @@ def test_users_tree_may_have_its_own_repairs_of_pycaffe(
     monkeypatch.setenv("CAFFE_SOURCE", str(tree))
     caffe_source.assemble(assembled, caffe_source.own_tree(), DOWNLOADS)
     assert (assembled / "python/caffe/io.py").read_text() == own
-    assert "06-pycaffe-current-packages.patch does not fit" in capsys.readouterr().out
+    assert "06-pycaffe-current-packages.patch does not fit" in capsys.readouterr().err
     assert "count_gpus" in (assembled / "tools/caffe.cpp").read_text()
 
 
@@ -327,18 +327,18 @@ def building(tmp_path: Path, programs):
     cache.mkdir()
     (cache / "downloads").symlink_to(DOWNLOADS)
 
-    def build(ninja: str, stdout: int = subprocess.PIPE) -> tuple[int, str, str, Path]:
+    def build(ninja: str, stderr: int = subprocess.PIPE) -> tuple[int, str, str, Path]:
         path = programs({"cmake": "exit 0", "ninja": ninja})
         done = subprocess.run(
             [sys.executable, "scripts/setup_caffe.py", "test"],
-            stdout=stdout,
-            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
             text=True,
             cwd=REPOSITORY,
             env=os.environ | {"PATH": path, "LGLSTM_CACHE": str(cache)},
         )
         [log] = cache.glob("caffe/*/compile.log")
-        return done.returncode, done.stdout or "", done.stderr, log
+        return done.returncode, done.stdout, done.stderr or "", log
 
     return build
 
@@ -354,15 +354,15 @@ mkdir -p "$2/test" && printf '#!/bin/sh\\nexit 0' >"$2/test/$3" && chmod +x "$2/
 
 def test_compiler_output_goes_to_a_log_and_the_screen_shows_the_steps(building) -> None:
     status, out, err, log = building(COMPILED)
-    assert (status, out, err) == (0, "Caffe 1/3\n", "")  # the next line half a minute later
+    assert (status, out, err) == (0, "", "Caffe 1/3\n")  # the next line half a minute later
     assert log.read_text().count("a lot of noise") == 3
 
 
 def test_on_a_terminal_one_line_shows_the_steps(building) -> None:
     screen, terminal = os.openpty()
-    status, _, err, _ = building(COMPILED, stdout=terminal)
+    status, out, _, _ = building(COMPILED, stderr=terminal)
     os.close(terminal)
-    assert (status, err) == (0, "")
+    assert (status, out) == (0, "")
     assert os.read(screen, 10000) == b"\rCaffe 1/3 \rCaffe 2/3 \rCaffe 3/3 \r\x1b[K"
     os.close(screen)
 
@@ -380,7 +380,7 @@ echo "FAILED: second.o"
 exit 1""")
     assert status == 1
     lines = err.splitlines()
-    assert lines[0] == "FAILED: first.o"
+    assert lines[1] == "FAILED: first.o"  # after the step
     assert lines[-3:-1] == ["first.cpp:7:2: error: the reason", "    7 | line"]
     assert "very many options" not in err
     assert "second" not in err
