@@ -316,18 +316,20 @@ def _with_progress(lines: Iterable[str]) -> Iterator[str]:
     On standard error: what `gpu_check.py --json` prints on standard output is read by programs.
     """
     terminal, shown = sys.stderr.isatty(), -math.inf
-    for line in lines:
-        yield line
-        if not line.startswith(STEP):
-            continue
-        step = f"Caffe {line.removeprefix(STEP).split()[0]}"
+    try:
+        for line in lines:
+            yield line
+            if not line.startswith(STEP):
+                continue
+            step = f"Caffe {line.removeprefix(STEP).split()[0]}"
+            if terminal:
+                print(f"\r{step} ", end="", file=sys.stderr, flush=True)
+            elif time.monotonic() - shown >= SECONDS_BETWEEN_LINES:
+                print(step, file=sys.stderr)
+                shown = time.monotonic()
+    finally:
         if terminal:
-            print(f"\r{step} ", end="", file=sys.stderr, flush=True)
-        elif time.monotonic() - shown >= SECONDS_BETWEEN_LINES:
-            print(step, file=sys.stderr)
-            shown = time.monotonic()
-    if terminal:
-        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 def _first_failure(log: str) -> list[str]:
