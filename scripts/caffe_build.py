@@ -14,6 +14,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import math
 import os
 import platform
 import shutil
@@ -50,6 +51,7 @@ SITE_PACKAGES = Path(f"lib/python{sys.version_info.major}.{sys.version_info.mino
 KEPT_INSTALLATIONS = 5
 STEP = "step "  # how Ninja's lines about its steps begin
 SECONDS_BETWEEN_LINES = 30
+ERROR_LINES = 20  # of the compiler's, shown when it fails
 SPACE_MB = 500  # what a first build needs, with its tests
 
 LAUNCHER = """\
@@ -184,7 +186,7 @@ class CaffeBuild:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                print("Waiting for another set-up of Caffe on this machine to end", flush=True)
+                print("Waiting for another set-up of Caffe on this machine", file=sys.stderr)
                 fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
@@ -243,7 +245,7 @@ class CaffeBuild:
             )
 
     def _compile(self, *targets: str) -> None:
-        """Run Ninja; the compiler's words go to a log, the screen shows how far it is."""
+        """Run Ninja; the compiler's output goes to a log, the screen shows how far it is."""
         log = self.folder / "compile.log"
         environment = self._environment() | {"NINJA_STATUS": f"{STEP}%f/%t "}
         command = ["ninja", "-C", self.build, *targets]
@@ -262,7 +264,7 @@ class CaffeBuild:
         if ninja.returncode != 0:
             print(*_first_failure(log.read_text()), sep="\n", file=sys.stderr)
             raise InputError(
-                f"Caffe could not be compiled: the lines above say why, all are in {log}; "
+                f"Caffe could not be compiled: the lines above say why ({log} has all of them); "
                 "repair that and run make setup again"
             )
 
@@ -309,27 +311,38 @@ class CaffeBuild:
 
 
 def _with_progress(lines: Iterable[str]) -> Iterator[str]:
-    """Pass Ninja's lines on, and show its steps: one line that changes, or one each half minute."""
-    terminal, shown = sys.stdout.isatty(), time.monotonic()
-    for line in lines:
-        yield line
-        if not line.startswith(STEP):
-            continue
-        step = f"Caffe {line.removeprefix(STEP).split()[0]}"
+    """Pass Ninja's lines on, and show its steps: one line that changes, or one each half minute.
+
+    On standard error: what `gpu_check.py --json` prints on standard output is read by programs.
+    """
+    terminal, shown = sys.stderr.isatty(), -math.inf
+    try:
+        for line in lines:
+            yield line
+            if not line.startswith(STEP):
+                continue
+            step = f"Caffe {line.removeprefix(STEP).split()[0]}"
+            if terminal:
+                print(f"\r{step} ", end="", file=sys.stderr, flush=True)
+            elif time.monotonic() - shown >= SECONDS_BETWEEN_LINES:
+                print(step, file=sys.stderr)
+                shown = time.monotonic()
+    finally:
         if terminal:
-            print(f"\r{step} ", end="", flush=True)
-        elif time.monotonic() - shown >= SECONDS_BETWEEN_LINES:
-            print(step, flush=True)
-            shown = time.monotonic()
-    if terminal:
-        print("\r\x1b[K", end="", flush=True)
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 def _first_failure(log: str) -> list[str]:
-    """What Ninja says of the first command that failed, or the end of its log."""
+    """The first error in Ninja's log with a few lines around it, or the end of the log."""
     lines = log.splitlines()
-    start = next((i for i, line in enumerate(lines) if line.startswith("FAILED:")), -20)
-    return lines[start:][:20]
+    failed = next((i for i, line in enumerate(lines) if line.startswith("FAILED:")), None)
+    if failed is None:
+        return lines[-ERROR_LINES:]
+    output = lines[failed + 2 :]  # the command in between is long and explains nothing
+    end = next((i for i, line in enumerate(output) if line.startswith(STEP)), len(output))
+    error = next((i for i, line in enumerate(output[:end]) if "error" in line), 0)
+    start = max(0, error - ERROR_LINES // 2)
+    return [lines[failed], *output[start : min(end, error + ERROR_LINES // 2)]]
 
 
 def _provide_numpy_headers(build: Path) -> None:

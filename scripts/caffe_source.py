@@ -11,6 +11,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ APT_HELPER = "/usr/lib/apt/apt-helper"  # downloads with apt's own proxies and c
 NOT_SOURCE = shutil.ignore_patterns(
     ".git", "build", ".build_*", "distribute", "*.o", "*.so", "*.pyc", "__pycache__"
 )
+
+# Repairs of Caffe's Python files, which a user's tree may have repaired in its own way.
+OPTIONAL_PATCHES = {"06-pycaffe-current-packages.patch"}
 
 
 @dataclass(frozen=True)
@@ -93,15 +97,23 @@ def assemble(destination: Path, tree: Path | None, downloads: Path) -> None:
     for name in (debian / "series").read_text().split():
         # Not all of Debian's are needed, and a user's tree may solve the same problem its own way.
         if not apply_patch(debian / name, destination):
-            print(f"Debian's patch {name} does not fit here: continuing without it")
+            _say(f"Debian's patch {name} does not fit here: continuing without it")
     for patch in our_patches():
-        if not apply_patch(patch, destination):
+        if apply_patch(patch, destination):
+            continue
+        if tree and patch.name in OPTIONAL_PATCHES:
+            _say(f"{patch.name} does not fit {tree}: continuing without it")
+        else:
             raise InputError(
                 f"{patch}: does not fit {tree or 'the source'}; use a BVLC Caffe 1.0 tree, or "
                 "leave CAFFE_SOURCE out to use Debian's source"
             )
     for folder in overlay_folders():
         shutil.copytree(folder, destination / folder.name, dirs_exist_ok=True)
+
+
+def _say(sentence: str) -> None:
+    print(sentence, file=sys.stderr)
 
 
 def fetch(archive: Archive, downloads: Path) -> Path:

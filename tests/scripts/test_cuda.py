@@ -162,6 +162,18 @@ def test_bundle_on_a_bare_machine_without_gpu(kit: Path, tmp_path: Path) -> None
     assert unknown.stderr.splitlines()[-1].startswith("error: cow: ")
 
 
+def test_bundle_computes_with_pytorch_from_its_own_files_alone(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    gpu_bundle.add_scripts(tmp_path)
+    code = "import gpu_torch, sys; print(*(module.__file__ for name, module in sys.modules.items()"
+    code += " if name.partition('.')[0] == 'lglstm'), sep='\\n')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    files = [Path(line).relative_to(tmp_path) for line in done.stdout.splitlines()]
+    assert Path("lglstm/convert/torch/net.py") in files
+
+
 def test_losses_that_differ_are_found(kit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here = gpu_check.Kit(kit, 0)
     monkeypatch.setattr(here, "torch", lambda what, model: None)

@@ -272,6 +272,35 @@ def test_synchronize_touches_only_what_changed(tmp_path: Path) -> None:
     assert left == {"kept.cpp", "changed.cpp", "generated.py"}
 
 
+def test_users_tree_may_have_its_own_repairs_of_pycaffe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if not (DOWNLOADS / caffe_source.CAFFE.name).exists():
+        pytest.skip(f"needs Caffe's source in {DOWNLOADS}: run make setup")
+    tree, assembled = tmp_path / "tree", tmp_path / "assembled"
+    tree.mkdir()
+    assembled.mkdir()
+    caffe_source.unpack(DOWNLOADS / caffe_source.CAFFE.name, tree)
+    loader = tree / "python/caffe/io.py"
+    own = loader.read_text().replace("as_grey=not color", "as_gray=not color")
+    loader.write_text(own)
+    monkeypatch.setenv("CAFFE_SOURCE", str(tree))
+    caffe_source.assemble(assembled, caffe_source.own_tree(), DOWNLOADS)
+    assert (assembled / "python/caffe/io.py").read_text() == own
+    assert "06-pycaffe-current-packages.patch does not fit" in capsys.readouterr().err
+    assert "count_gpus" in (assembled / "tools/caffe.cpp").read_text()
+
+
+def test_every_patch_is_in_the_index_and_says_why_it_is_needed() -> None:
+    patches = caffe_source.our_patches()
+    index = (caffe_source.OVERLAY / "patches" / "README.md").read_text()
+    assert re.findall(r"^\| `([^`]+)` \|", index, re.M) == [patch.stem for patch in patches]
+    assert {patch.name for patch in patches} >= caffe_source.OPTIONAL_PATCHES
+    assert [patch.name[:2] for patch in patches] == [f"{i:02}" for i in range(1, len(patches) + 1)]
+    for patch in patches:
+        assert not patch.read_text().startswith("---"), f"{patch.name} says nothing of itself"
+
+
 # --- Caffe's build and installation --------------------------------------------------------------
 
 
@@ -290,6 +319,78 @@ def test_a_change_of_ours_makes_another_installation_of_the_same_build(tmp_path:
     assert before.install_key != after.install_key
     (tmp_path / "layer.cpp").rename(tmp_path / "renamed.cpp")
     assert settings().install_key != after.install_key
+
+
+@pytest.fixture
+def building(tmp_path: Path, programs):
+    """A function that runs the set-up's C++ tests with a `ninja` that is a shell script."""
+    if not (DOWNLOADS / caffe_source.CAFFE.name).exists():
+        pytest.skip(f"needs Caffe's source in {DOWNLOADS}: run make setup")
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    (cache / "downloads").symlink_to(DOWNLOADS)
+
+    def build(ninja: str, stderr: int = subprocess.PIPE) -> tuple[int, str, str, Path]:
+        path = programs({"cmake": "exit 0", "ninja": ninja})
+        done = subprocess.run(
+            [sys.executable, "scripts/setup_caffe.py", "test"],
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            cwd=REPOSITORY,
+            env=os.environ | {"PATH": path, "LGLSTM_CACHE": str(cache)},
+        )
+        [log] = cache.glob("caffe/*/compile.log")
+        return done.returncode, done.stdout, done.stderr or "", log
+
+    return build
+
+
+COMPILED = """
+for step in 1 2 3; do
+    echo "${NINJA_STATUS}" | sed "s,%f/%t,$step/3,; s,$,Building CXX object $step.o,"
+    echo "$step.cpp:1:1: warning: a lot of noise"
+done
+mkdir -p "$2/test" && printf '#!/bin/sh\\nexit 0' >"$2/test/$3" && chmod +x "$2/test/$3"
+"""
+
+
+def test_compiler_output_goes_to_a_log_and_the_screen_shows_the_steps(building) -> None:
+    status, out, err, log = building(COMPILED)
+    assert (status, out, err) == (0, "", "Caffe 1/3\n")  # the next line half a minute later
+    assert log.read_text().count("a lot of noise") == 3
+
+
+def test_on_a_terminal_one_line_shows_the_steps(building) -> None:
+    screen, terminal = os.openpty()
+    status, out, _, _ = building(COMPILED, stderr=terminal)
+    os.close(terminal)
+    assert (status, out) == (0, "")
+    assert os.read(screen, 10000) == b"\rCaffe 1/3 \rCaffe 2/3 \rCaffe 3/3 \r\x1b[K"
+    os.close(screen)
+
+
+def test_failed_compilation_shows_the_first_error_and_names_the_log(building) -> None:
+    status, _, err, log = building("""
+echo "${NINJA_STATUS}1.o"
+echo "FAILED: first.o"
+echo "/usr/bin/c++ with very many options"
+seq 100 | sed 's/^/first.cpp: warning /'
+echo "first.cpp:7:2: error: the reason"
+echo "    7 | line"
+echo "${NINJA_STATUS}2.o"
+echo "FAILED: second.o"
+exit 1""")
+    assert status == 1
+    lines = err.splitlines()
+    assert lines[1] == "FAILED: first.o"  # after the step
+    assert lines[-3:-1] == ["first.cpp:7:2: error: the reason", "    7 | line"]
+    assert "very many options" not in err
+    assert "second" not in err
+    assert len(lines) < 20
+    assert lines[-1].startswith("error: Caffe could not be compiled")
+    assert str(log) in lines[-1]
+    assert "first.cpp: warning 1\n" in log.read_text()
 
 
 def test_install_replaces_whole_files(tmp_path: Path) -> None:
