@@ -162,9 +162,11 @@ def test_classifier(net: tuple[str, str], oversample: bool) -> None:
     np.testing.assert_allclose(scores, [[24.5, 49, 73.5], [254, 253, 252]], rtol=1e-4)
 
 
-def test_detector(net: tuple[str, str], photo: Path) -> None:
+@pytest.mark.parametrize("dtype", [int, float])
+def test_detector(net: tuple[str, str], photo: Path, dtype: type) -> None:
     windows = np.array([[2, 3, 2 + SIDE, 3 + SIDE], [12, 22, 20, 30]])
-    found = caffe.Detector(*net, raw_scale=255).detect_windows([(str(photo), windows)])
+    sent = [(str(photo), windows.astype(dtype))]
+    found = caffe.Detector(*net, raw_scale=255).detect_windows(sent)
     assert [list(one["window"]) for one in found] == windows.tolist()
     pixels = cv2.imread(str(photo))[:, :, ::-1].astype(float)
     for one, (top, left, bottom, right) in zip(found, windows, strict=True):
