@@ -15,7 +15,7 @@ RUN if [ "$CUDA" != 0 ]; then cuda="nvidia-cuda-toolkit g++-11"; fi; \
     docker/apt.sh ca-certificates make $(sed 's/#.*//' scripts/debian-packages.txt) $cuda
 COPY docker/nccl.txt docker/nccl.sh docker/
 RUN [ "$NCCL" = 0 ] || docker/nccl.sh /opt/nccl
-COPY Makefile pyproject.toml requirements.lock requirements-dev.lock LICENSE ./
+COPY Makefile pyproject.toml requirements.lock LICENSE ./
 COPY scripts scripts
 COPY data_prep data_prep
 COPY layers layers
@@ -25,13 +25,19 @@ COPY prototxt_gen prototxt_gen
 # Libraries of which nothing is used are left out: OpenCV's windows alone would bring all of Qt.
 RUN export CUDA CUDA_ARCH NCCL NCCL_DIR=/opt/nccl LGLSTM_CACHE=/tmp/cache \
         LDFLAGS=-Wl,--as-needed && \
-    make dev && \
+    make setup && \
     if [ "$NCCL" != 0 ]; then cp /opt/nccl/lib/libnccl.so.2 .venv/lib/; fi && \
     ninja -C /tmp/cache/caffe/*/build test_lg_lstm.testbin && \
     cp /tmp/cache/caffe/*/build/test/test_lg_lstm.testbin .venv/libexec/ && \
     docker/libraries.sh .venv/libexec/* .venv/lib/libcaffe.so \
         .venv/lib/python3*/site-packages/caffe/_caffe.so >packages.txt && \
     rm -r /tmp/cache
+# For `docker run lg-lstm test`: of the tools that `make test` installs, pytest alone.
+COPY requirements-dev.lock ./
+RUN sed -n '/^\(iniconfig\|pluggy\|pytest\)==/,/# via/p' requirements-dev.lock >/tmp/pytest.lock && \
+    .venv/bin/pip --disable-pip-version-check install -q --no-compile --require-hashes --no-deps \
+        -r /tmp/pytest.lock && \
+    .venv/bin/pytest --version
 
 FROM ${BASE}
 ARG DEBIAN_MIRROR=

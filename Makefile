@@ -3,6 +3,10 @@
 
 PYTHON := .venv/bin/python
 
+# Tests run in as many processes as there are cores, at most four: each starts Caffe itself.
+WORKERS ?= $(shell n=$$(nproc); echo $$((n < 4 ? n : 4)))
+PYTEST = $(PYTHON) -m pytest -q -n $(WORKERS) --dist worksteal
+
 .PHONY: help setup dev demo test test-fast test-caffe lint lock clean
 
 help: ## List these targets
@@ -21,18 +25,18 @@ demo: setup ## Train and evaluate on drawn animals, on the CPU (COMPARE=1: again
 
 test: dev ## Run our tests, C++ and Python
 	@$(PYTHON) scripts/setup_caffe.py test
-	@$(PYTHON) -m pytest -n auto
+	@$(PYTEST)
 
 test-fast: dev ## Run the Python tests that take less than ten seconds each
-	@$(PYTHON) -m pytest -n auto -m "not slow"
+	@$(PYTEST) -m "not slow"
 
 test-caffe: setup ## Build and run Caffe's whole test suite, ours included (minutes)
 	@$(PYTHON) scripts/setup_caffe.py test-all
 
 lint: dev ## Check style, types and common mistakes with ruff and mypy
-	@$(PYTHON) -m ruff check .
-	@$(PYTHON) -m ruff format --check .
-	@$(PYTHON) -m mypy
+	@$(PYTHON) -m ruff check -q .
+	@$(PYTHON) -m ruff format -q --check .
+	@$(PYTHON) -m mypy --no-error-summary
 
 # uv keeps the pinned versions that still fit; `make lock UPGRADE=--upgrade` takes the newest.
 COMPILE = .venv/lock/bin/uv pip compile pyproject.toml --extra convert --extra checkout \

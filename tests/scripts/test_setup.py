@@ -125,11 +125,18 @@ def test_python_packages_without_network_or_with_a_wrong_hash(tmp_path: Path) ->
     assert "does not have the hash of requirements.lock" in said
 
 
+def pins(lock: str) -> dict[str, str]:
+    """Package -> version of those that a lock file pins with a hash."""
+    text = (REPOSITORY / lock).read_text()
+    assert "://" not in text
+    return dict(re.findall(r"^([\w.-]+)==(\S+) \\\n    --hash=sha256:[0-9a-f]{64}", text, re.M))
+
+
 @pytest.mark.parametrize(
     ("lock", "extras"),
     [
-        ("requirements.lock", ["checkout", "convert"]),
-        ("requirements-dev.lock", ["checkout", "convert", "dev"]),
+        ("requirements.lock", ["convert", "checkout"]),
+        ("requirements-dev.lock", ["convert", "checkout", "dev"]),
     ],
 )
 def test_lock_pins_every_dependency_with_hashes_and_names_no_host(
@@ -139,11 +146,14 @@ def test_lock_pins_every_dependency_with_hashes_and_names_no_host(
     wanted = [*project["dependencies"]]
     for extra in extras:
         wanted += project["optional-dependencies"][extra]
-    text = (REPOSITORY / lock).read_text()
-    assert "://" not in text
-    pinned = dict(re.findall(r"^([\w.-]+)==(\S+) \\\n    --hash=sha256:[0-9a-f]{64}", text, re.M))
-    missing = {re.match(r"[\w.-]+", name).group() for name in wanted} - set(pinned)
+    missing = {re.match(r"[\w.-]+", name).group() for name in wanted} - set(pins(lock))
     assert not missing, f"run make lock: {missing} not in {lock}"
+
+
+def test_lock_files_agree_and_users_get_no_tools_of_tests() -> None:
+    users, tools = pins("requirements.lock"), pins("requirements-dev.lock")
+    assert users.items() <= tools.items()
+    assert not users.keys() & {"pytest", "mypy", "ruff", "scikit-learn", "selenium", "distributed"}
 
 
 # --- Caffe's source ------------------------------------------------------------------------------
