@@ -9,22 +9,8 @@ import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from lglstm.common.errors import InputError
-
-
-class Blob(Protocol):
-    """A blob as pycaffe shows it: float32 values and their gradients, both written in place."""
-
-    @property
-    def data(self) -> NDArray[np.float32]: ...
-    @property
-    def diff(self) -> NDArray[np.float32]: ...
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-    def reshape(self, *shape: int) -> None: ...
+from lglstm.common.pycaffe import Blob
 
 
 class Blobs(Protocol):

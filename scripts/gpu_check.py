@@ -160,7 +160,7 @@ def layer_times(kit: Kit, net: str, phase: str) -> dict:
 
 def times(kit: Kit, model: str) -> dict:
     """All times of a model, Caffe's and PyTorch's; the memory of training."""
-    with PeakMemory(kit) as memory:
+    with GPUMemory(kit) as memory:
         trained = train(kit, model, kit.gpu, 2, kit.iterations)[-1]
     stack = layer_times(kit, f"{model}/stack.prototxt", "TRAIN")
     image = layer_times(kit, f"{model}/deploy.prototxt", "TEST")
@@ -174,7 +174,7 @@ def times(kit: Kit, model: str) -> dict:
         },
         "layers": layer_times(kit, f"{model}/train.prototxt", "TRAIN")["layers"],
     }
-    with PeakMemory(kit) as memory:
+    with GPUMemory(kit) as memory:
         trained = kit.torch("train", model)
     if trained:
         result["pytorch"] = {"train_ms": trained["ms"], "train_mib": memory.mib}
@@ -184,7 +184,7 @@ def times(kit: Kit, model: str) -> dict:
     return result
 
 
-class PeakMemory:
+class GPUMemory:
     """How much more of the GPU's memory was in use in a `with` block than before, `mib`."""
 
     def __init__(self, kit: Kit) -> None:
@@ -193,7 +193,7 @@ class PeakMemory:
         self.end = threading.Event()
         self.watcher = threading.Thread(target=self._watch, daemon=True)
 
-    def __enter__(self) -> PeakMemory:
+    def __enter__(self) -> GPUMemory:
         if self.gpu is not None:
             self.before, self.mib = int(query("memory.used", self.gpu)), 0
             self.watcher.start()

@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lglstm.common.checkout import setup_advice
 from lglstm.common.errors import InputError
@@ -27,29 +28,32 @@ MISSING = (
 
 
 class Blob(Protocol):
-    """A Caffe blob: `data` and `diff` are float32 arrays of its shape."""
+    """A blob as pycaffe shows it: float32 values and their gradients, both written in place."""
 
-    shape: Sequence[int]
-    count: int
-    data: np.ndarray
-    diff: np.ndarray
-
+    @property
+    def data(self) -> NDArray[np.float32]: ...
+    @property
+    def diff(self) -> NDArray[np.float32]: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def count(self) -> int: ...
     def reshape(self, *shape: int) -> None: ...
 
 
-class Layer(Protocol):
+class CaffeLayer(Protocol):
     """A layer of a net: its type and its learnable blobs."""
 
     type: str
     blobs: Sequence[Blob]
 
 
-class Net(Protocol):
+class CaffeNet(Protocol):
     """A `caffe.Net`: blobs and parameters by name, layers by index."""
 
     blobs: Mapping[str, Blob]
     params: Mapping[str, Sequence[Blob]]
-    layers: Sequence[Layer]
+    layers: Sequence[CaffeLayer]
     outputs: Sequence[str]
     bottom_names: Mapping[str, Sequence[str]]
     top_names: Mapping[str, Sequence[str]]
@@ -67,8 +71,8 @@ class Net(Protocol):
 class Solver(Protocol):
     """A `caffe.Solver` with its nets."""
 
-    net: Net
-    test_nets: Sequence[Net]
+    net: CaffeNet
+    test_nets: Sequence[CaffeNet]
     iter: int
     lr: float
 

@@ -25,7 +25,7 @@ import numpy as np
 from lglstm.common import preprocessing
 from lglstm.common.devices import select_gpu
 from lglstm.common.errors import InputError
-from lglstm.common.pycaffe import Message, Net, load_caffe
+from lglstm.common.pycaffe import CaffeNet, Message, load_caffe
 from lglstm.evaluation import nets, weights
 
 Item = TypeVar("Item")
@@ -174,7 +174,7 @@ class Predictor:
             k += 1
 
 
-def _build(caffe: ModuleType, net: Message) -> Net:
+def _build(caffe: ModuleType, net: Message) -> CaffeNet:
     """Make the pycaffe net; it only reads files, so give it one."""
     with tempfile.NamedTemporaryFile("w", suffix=".prototxt") as file:
         file.write(str(net))

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from lglstm.common.errors import InputError
-from lglstm.common.pycaffe import Blob, Net
+from lglstm.common.pycaffe import Blob, CaffeNet
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Culprit:
         return "lower base_lr (--set base_lr=…) or limit the gradients (--set clip_gradients=…)"
 
 
-def first_not_finite(net: Net) -> Culprit | None:
+def first_not_finite(net: CaffeNet) -> Culprit | None:
     """Search a pycaffe net in its order: of each layer first the weights, then the tops.
 
     A blob that a later layer changes in place (ReLU, dropout) counts for the layer that made it.
@@ -51,7 +51,7 @@ def first_not_finite(net: Net) -> Culprit | None:
     return None
 
 
-def weights_finite(net: Net) -> bool:
+def weights_finite(net: CaffeNet) -> bool:
     return all(_finite(blob) for layer in net.layers for blob in layer.blobs)
 
 

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable
 
-from lglstm.common.pycaffe import Net, Solver
+from lglstm.common.pycaffe import CaffeNet, Solver
 from lglstm.training.log import PLAIN, TEST, TOTAL, test_name
 
 # A test output with more numbers than this (a score map, say) is a result, not a score.
@@ -88,7 +88,7 @@ class Probe:
 class _TestNet:
     """Adds up the scores of one test net over the batches of a test, as Caffe does for its log."""
 
-    def __init__(self, probe: Probe, net: Net, index: int, batches: int):
+    def __init__(self, probe: Probe, net: CaffeNet, index: int, batches: int):
         self.net, self.batches, self.probe = net, batches, probe
         self.losses = _losses(net)
         self.outputs = {
@@ -120,11 +120,11 @@ class _TestNet:
             self.reset()
 
 
-def _losses(net: Net) -> dict[str, float]:
+def _losses(net: CaffeNet) -> dict[str, float]:
     """The blobs that make up the total loss of a net, and their weights."""
     return {name: weight for name, weight in net.blob_loss_weights.items() if weight}
 
 
-def source_layers(net: Net) -> list[int]:
+def source_layers(net: CaffeNet) -> list[int]:
     """The indices of the layers that bring in data: those without bottoms."""
     return [k for k, name in enumerate(net._layer_names) if not net.bottom_names[name]]
