@@ -157,6 +157,8 @@ def test_the_wheel_is_useful_without_caffe(run: Run, tmp_path: Path) -> None:
     assert "init-weights" in run("--help")
     assert "horse_vgg16" in run("models", "list")
     run("models", "options", "horse")
+    run("models", "summary", "horse")
+    run("models", "draw", "horse", "-o", "horse.svg")
     run("table", "5")
 
     write_weights(tmp_path / "demo.caffemodel")
