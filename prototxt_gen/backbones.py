@@ -241,7 +241,7 @@ def extra_convolutions(n: NetSpec, features: Features, options: ModelOptions) ->
     outputs = []
     top = features.top
     for i in range(1, options.extra_convs + 1):
-        n[f"extra{i}"], top = conv_relu(top, filters, 3, options)
+        n[f"extra{i}"], top = conv_relu(top, filters, 3, options, filler=options.extra_conv_filler)
         n[f"relu_extra{i}"] = top
         outputs.append(Features(top, filters, features.label_scores, features.label_probabilities))
     return outputs

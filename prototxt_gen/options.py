@@ -57,6 +57,7 @@ class ModelOptions:
     extra_convs: int = option(0, "3×3 convolutions before the prediction, for comparison", whole(0))
     extra_conv_filters: int = option(0, "their filters; 0 derives (N + 1)·d", whole(0))
     extra_conv_losses: bool = option(False, "a prediction and loss after each of them")
+    extra_conv_filler: str = option("msra", "how they start; gaussian takes conv_std", FILLER)
 
     # Initial weights
     weights: str = option("", "initial caffemodel; empty trains from scratch")
@@ -215,7 +216,8 @@ class CoCNN(ModelOptions):
     last_channels: int = option(
         256, "filters of the last convolution before the prediction", whole(1)
     )
-    input_scale: float = option(1.0, "factor on the image, pixels minus mean", number(0))
+    conv_filler: str = option("msra", "how new convolutions start", FILLER)
+    input_scale: float = option(1 / 64, "factor on the image, pixels minus mean", number(0))
     kernel: int = option(5, "kernel of the convolutions of encoder and decoder", ODD)
     upsampling: str = option(
         "bilinear",

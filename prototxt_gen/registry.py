@@ -48,6 +48,11 @@ def horse_cow(animal: str) -> dict[str, Model]:
             "LargeFOV + five 3×3 convolutions of 576 filters",
             "Table 5",
         ),
+        "_extra_conv_paper_init": (
+            vary(lg_lstm_layers=0, extra_convs=5, extra_conv_filler="gaussian"),
+            "the same from the paper's initial weights, which do not train",
+            "Table 5",
+        ),
         "_local2": (vary(neighbors=2), "2 neighbors", "Table 5"),
         "_local4": (vary(neighbors=4), "4 neighbors", "Table 5"),
         "_wo_global": (vary(global_grid=0), "no global hidden cells", "Table 5"),
@@ -59,6 +64,7 @@ def human_parsing() -> dict[str, Model]:
     """Co-CNN with and without LG-LSTM on ATR; Fashionista tests what was trained on ATR."""
     atr = CoCNN(train_images=ATR_TRAIN, test_images=ATR_TEST)
     baseline = dataclasses.replace(atr, lg_lstm_layers=0, sum_label_scores=True)
+    paper_init: dict[str, Any] = {"conv_filler": "gaussian", "input_scale": 1.0}
     more = {
         "train_list": "data/atr_more/train.txt",
         "test_list": "data/atr_more/test.txt",
@@ -70,6 +76,16 @@ def human_parsing() -> dict[str, Model]:
         "atr": Model(atr, "Co-CNN + 5 LG-LSTM layers", "Tables 2, 4"),
         "atr_more": Model(vary(atr, **more), "trained on 10,000 more images", "Tables 2, 4"),
         "atr_co_cnn": Model(baseline, "Co-CNN, the baseline", "Tables 2, 4"),
+        "atr_paper_init": Model(
+            vary(atr, **paper_init),
+            "atr from the paper's initial weights, which do not train",
+            "Tables 2, 4",
+        ),
+        "atr_co_cnn_paper_init": Model(
+            vary(baseline, **paper_init),
+            "atr_co_cnn from the paper's initial weights, which do not train",
+            "Tables 2, 4",
+        ),
         "fashionista": Model(
             vary(atr, **on_fashionista), "Co-CNN + 5 LG-LSTM layers, trained on ATR", "Table 3"
         ),

@@ -41,6 +41,7 @@ def tiny(options: ModelOptions, folder: Path) -> ModelOptions:
         **SMALLER[type(options)],
         hidden=4,
         conv_filler="xavier",  # weights of 0.001 would leave no signal in so few channels
+        extra_conv_filler="xavier",
         weight_decay=0.0,  # what moves has a gradient
         extra_conv_filters=5 if options.extra_convs else 0,
         weights="",

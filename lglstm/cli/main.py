@@ -36,6 +36,9 @@ COMMANDS = {
     "plot": Entry("lglstm.cli.plot:command", "Draw the loss curve of a training run."),
     "predict": Entry("lglstm.cli.predict:command", "Parse photos into part labels."),
     "evaluate": Entry("lglstm.cli.evaluate:command", "Measure a trained model on a data set."),
+    "compare": Entry(
+        "lglstm.cli.compare:command", "Say whether one evaluated net is better than another."
+    ),
     "table": Entry("lglstm.cli.table:command", "Print the paper's tables with our results."),
     "convert": Entry("lglstm.cli.convert:command", "Convert weights for other frameworks."),
     "bench": Entry("lglstm.cli.bench:command", "Measure how fast layers, nets and data are."),

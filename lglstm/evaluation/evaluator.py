@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -79,19 +79,21 @@ def evaluate_label_maps(
     total = np.zeros((labels.num_classes, labels.num_classes), np.int64)
     scores = []
 
-    def count(image: ListedImage, path: Path) -> np.ndarray:
-        return _confusion(image, path, labels)
-
-    with ThreadPoolExecutor(THREADS) as pool:
-        matrices = pool.map(count, images, paths)
-        for image, path, matrix in zip(images, paths, matrices, strict=True):
-            total += matrix
-            own = Metrics(matrix, labels.names)
-            scores.append(
-                ImageScore(image, path, own.value("mean_iou"), own.value("pixel_accuracy"))
-            )
-            report(len(scores), len(images))
+    matrices = confusion_matrices(images, paths, labels)
+    for image, path, matrix in zip(images, paths, matrices, strict=True):
+        total += matrix
+        own = Metrics(matrix, labels.names)
+        scores.append(ImageScore(image, path, own.value("mean_iou"), own.value("pixel_accuracy")))
+        report(len(scores), len(images))
     return Evaluation(labels, Metrics(total, labels.names), tuple(scores))
+
+
+def confusion_matrices(
+    images: Sequence[ListedImage], label_maps: Sequence[Path], labels: LabelSet
+) -> Iterator[np.ndarray]:
+    """The confusion matrix, int64 (C, C), of each image and its label map, in their order."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        yield from pool.map(lambda image, path: _confusion(image, path, labels), images, label_maps)
 
 
 def _confusion(image: ListedImage, path: Path, labels: LabelSet) -> np.ndarray:

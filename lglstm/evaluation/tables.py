@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 from rich import box
 from rich.table import Table
 
+from lglstm.evaluation.metrics import AVERAGES, PER_CLASS
 from lglstm.evaluation.paper import Cell, PaperRow, PaperTable
 
 if TYPE_CHECKING:
     from lglstm.evaluation.collection import ParsedPhoto
+    from lglstm.evaluation.compare import Comparison
 
 MISSING = "–"
 OURS, DIFFERENCE = "  ours", "  difference"
@@ -32,6 +34,26 @@ def comparison_table(cells: Sequence[Cell], row: str | None, images: int) -> Tab
         )
         table.add_row(cell.heading, *numbers)
     return table
+
+
+def difference_table(comparison: Comparison) -> Table:
+    """Both values, difference and interval of every metric, in percent."""
+    names = [str(e.path.parent) for e in (comparison.baseline, comparison.other)]
+    table = _plain(f"{names[1]} against {names[0]}, {comparison.images} images")
+    table.add_column("percent")
+    for heading in ("baseline", "other", "difference", "95 % from", "to"):
+        table.add_column(heading, justify="right")
+    for one in comparison.differences:
+        values = [number(one.baseline), number(one.other)]
+        values += [signed(x) for x in (one.difference, one.low, one.high)]
+        table.add_row(heading_of(one.metric), *values)
+    return table
+
+
+def heading_of(metric: str) -> str:
+    """How a metric is called in tables: "Mean IoU", or "IoU head" for a class."""
+    key, _, name = metric.partition(".")
+    return f"{PER_CLASS[key]} {name}" if name else AVERAGES[key]
 
 
 def layers_table(layers: Mapping[str, Mapping[str, Any]]) -> Table:
