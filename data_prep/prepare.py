@@ -27,10 +27,12 @@ from typing import Any
 import cv2
 import numpy as np
 
+from lglstm.common import locks
 from lglstm.common.errors import InputError
-from lglstm.common.files import atomic_path, inside, write_text
+from lglstm.common.files import atomic_path, inside, sweep, write_text
 from lglstm.common.images import write_label
 from lglstm.common.labels import LabelSet
+from lglstm.common.locks import locked
 from lglstm.common.parallel import stream
 
 JOURNAL = "prepared.jsonl"
@@ -115,9 +117,28 @@ def prepare(
     scheduler: address of a Dask scheduler whose workers see `destination` under the same path.
     skip_bad: leave bad inputs out and name them in skipped.txt; otherwise the first one raises.
     on_progress: called with (finished tasks, all tasks).
-    Raises InputError for a bad input or folder. What was finished stays, and is not done again.
+    Raises InputError for a bad input or folder, and when another process writes into the folder.
+    What was finished stays, and is not done again.
     """
     root = Path(destination)
+    if os.path.lexists(root) and not os.path.isdir(root):
+        raise InputError(f"{root}: is a file; name a folder")
+    with locked(root, advice="choose another folder"):
+        done = _convert_all(data_set, root, workers, scheduler, skip_bad, on_progress)
+        for folder in (root, root / "images", root / "labels"):
+            sweep(folder)
+        return _write_summary(data_set, root, done)
+
+
+def _convert_all(
+    data_set: DataSet,
+    root: Path,
+    workers: int | None,
+    scheduler: str | None,
+    skip_bad: bool,
+    on_progress: Callable[[int, int], None],
+) -> dict[str, JournalEntry]:
+    """Convert the tasks that earlier runs did not; return the entries of all."""
     journal = _Journal(root, data_set)
     done = {name: entry for name, entry in journal.read().items() if not entry.error}
     pending = (t for t in data_set.tasks() if t.name in data_set.splits and t.name not in done)
@@ -139,8 +160,7 @@ def prepare(
             f"{data_set.name}: {len(missing)} of {total} examples were not found in the source, "
             f"first '{missing[0]}'; check that the source is complete"
         )
-    _sweep(root)
-    return _write_summary(data_set, root, done)
+    return done
 
 
 # ---------------------------------------------------------------- one task
@@ -180,7 +200,8 @@ def _write_example(root: Path, example: LabeledImage, labels: LabelSet) -> tuple
     else:
         image, data = f"images/{example.name}.png", cv2.imencode(".png", example.image)[1].tobytes()
     label = f"labels/{example.name}.png"
-    with atomic_path(inside(root, image)) as temporary:
+    # Not synced: one of thousands, and whoever reads them finds a damaged one.
+    with atomic_path(inside(root, image), sync=False) as temporary:
         temporary.write_bytes(data)
     write_label(inside(root, label), example.label, labels.palette)
     return image, label
@@ -230,9 +251,8 @@ class _Journal:
         return entries
 
     def _start(self) -> None:
-        if self.root.exists() and not self.root.is_dir():
-            raise InputError(f"{self.root}: is a file; name a folder")
-        if self.root.is_dir() and any(self.root.iterdir()):
+        sweep(self.root)  # of a run that was killed right here
+        if any(path.name != locks.FILE for path in self.root.iterdir()):
             raise InputError(f"{self.root}: is not empty; choose a new folder for the data set")
         write_text(self.path, json.dumps(self.head) + "\n")
 
@@ -253,6 +273,8 @@ class _Journal:
 
     def __exit__(self, *exception: object) -> None:
         with contextlib.suppress(OSError):
+            os.fsync(self.file.fileno())
+        with contextlib.suppress(OSError):
             self.file.close()
 
 
@@ -265,20 +287,23 @@ def _parse(line: str) -> dict[str, Any] | None:
 
 
 def _is_whole(path: Path) -> bool:
-    return path.is_file() and path.stat().st_size > 0
+    """Whether a picture has its start and its end, which it may lack after a power cut."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(8)
+            file.seek(-8, os.SEEK_END)
+            end = file.read()
+    except OSError:
+        return False
+    if path.suffix == ".png":
+        return start == b"\x89PNG\r\n\x1a\n" and end == b"IEND\xaeB`\x82"
+    return start[:2] == b"\xff\xd8" and any(end)
 
 
 def _not_written(path: Path, error: OSError) -> InputError:
     return InputError(
         f"{path}: cannot be written ({error.strerror}); check the free space and the permissions"
     )
-
-
-def _sweep(root: Path) -> None:
-    """Remove the temporary files of processes that were killed while they wrote."""
-    for folder in (root, root / "images", root / "labels"):
-        for path in folder.glob(".*"):
-            path.unlink(missing_ok=True)
 
 
 def _write_summary(

@@ -24,6 +24,7 @@ import scipy.io
 from lglstm.common.errors import InputError
 from lglstm.common.files import atomic_path, write_text
 from lglstm.common.labels import label_set
+from lglstm.common.locks import locked
 
 SMALLEST_SIZE = 33
 ENLARGE = 4
@@ -82,18 +83,20 @@ def make_synthetic(
     root = Path(destination)
     total = count_train + count_test
     names = [f"synthetic_{k:05d}" for k in range(total)]
-    for k, name in enumerate(names):
-        _write(root, name, draw_animal(size, seed, k), animal_class)
-        on_progress(k + 1, total)
-    for split, listed in (("train", names[:count_train]), ("test", names[count_train:])):
-        write_text(root / "ImageSets" / f"{split}.txt", "".join(f"{name}\n" for name in listed))
+    with locked(root, advice="choose another folder"):
+        for k, name in enumerate(names):
+            _write(root, name, draw_animal(size, seed, k), animal_class)
+            on_progress(k + 1, total)
+        for split, listed in (("train", names[:count_train]), ("test", names[count_train:])):
+            lines = "".join(f"{name}\n" for name in listed)
+            write_text(root / "ImageSets" / f"{split}.txt", lines)
 
 
 def _write(root: Path, name: str, animal: Animal, animal_class: str) -> None:
     """Write photo and annotation of one example."""
-    with atomic_path(root / "JPEGImages" / f"{name}.png") as temporary:
+    with atomic_path(root / "JPEGImages" / f"{name}.png", sync=False) as temporary:
         temporary.write_bytes(cv2.imencode(".png", animal.image)[1].tobytes())
-    with atomic_path(root / "Annotations_Part" / f"{name}.mat") as temporary:
+    with atomic_path(root / "Annotations_Part" / f"{name}.mat", sync=False) as temporary:
         anno = _annotation(name, animal, animal_class)
         scipy.io.savemat(temporary, {"anno": anno}, do_compression=True)
 

@@ -40,7 +40,9 @@ def slot_arrays(
 
 def serve(requests: TextIO, answers: TextIO) -> None:
     """Answer requests until there are no more."""
-    job = json.loads(requests.readline())
+    if not (first := requests.readline()):  # the parent was killed before it could say anything
+        return
+    job = json.loads(first)
     options = seg_options.parse(job["options"])
     batches = Batches(options, [Example(*example) for example in job["examples"]])
     # Left open until the process ends: an error on the way out may still hold arrays in it.

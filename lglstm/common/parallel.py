@@ -1,23 +1,31 @@
 """One function over many items: in this process, on all cores, or on a Dask cluster.
 
 Results come as a stream, few items are in flight at a time, and a process that dies takes nothing
-down with it: on one machine the items it may have died of are tried again one by one, on a cluster
-Dask gives them to another worker.
+down with it: on one machine the item that it had is tried again, alone, on a cluster Dask gives it
+to another worker.
+
+Why processes of our own and not `ProcessPoolExecutor`: there, an interrupt or a dead process in the
+moment in which its processes start leaves the program waiting for ever for one of its threads
+(Python 3.11), and processes whose parent is killed stay. Here the parent has no threads. A process
+is started like all others of ours (`child.py`), has one item at a time, and dies with its parent.
 """
 
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
-import multiprocessing.forkserver
+import itertools
 import os
-import signal
 import socket
+import subprocess
+import time
 import urllib.parse
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from concurrent.futures import FIRST_COMPLETED, Executor, Future
+from concurrent.futures import wait as wait_for_futures
+from multiprocessing.connection import Connection
+from multiprocessing.connection import wait as wait_for_connections
+from typing import Any, Generic, TypeVar
 
 from lglstm.common import child
 from lglstm.common.errors import InputError
@@ -26,7 +34,13 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 IN_FLIGHT = 4
-"""Items per core that are handed out ahead: enough to keep it busy, few enough for memory."""
+"""Items per core that are read or handed out ahead: enough to keep it busy, few for the memory."""
+
+END_SECONDS = 5
+"""How long a process that is told to end may clean up after itself before it is killed."""
+
+ATTEMPTS_ALONE = 2
+"""How often an item that may have killed its process is tried again, with the machine to itself."""
 
 CONNECT_SECONDS = 10
 TRIES = 5
@@ -42,94 +56,166 @@ def stream(
 ) -> Generator[tuple[Item, Result | None]]:
     """Yield (item, function(item)) in the order in which they finish.
 
-    function: module-level, or a `functools.partial` of one, since it travels to other processes.
+    function: module-level, or a `functools.partial` of one, since it travels to other processes;
+        they import its module, so it cannot be one of the main program.
     workers: processes, by default one per core; 1 stays in this process.
     scheduler: address of a Dask scheduler to use instead.
     The result is None for an item that killed the process that worked on it. What `function`
-    raises is raised here.
+    raises is raised here. Closing the stream ends its processes.
     """
     items = iter(items)
     workers = workers or len(os.sched_getaffinity(0))
     if scheduler:
         with _dask(scheduler) as (executor, cores):
-            yield from _results(function, items, executor, cores, {})
+            yield from _on_cluster(function, items, executor, cores)
     elif workers == 1:
         yield from ((item, function(item)) for item in items)
     else:
-        running: dict[Future, Item] = {}
-        with _processes(workers) as executor, contextlib.suppress(BrokenProcessPool):
-            yield from _results(function, items, executor, workers, running)
-        if running:
-            yield from _one_by_one(function, list(running.values()))
-            yield from stream(function, items, workers=workers)
+        with _Workers(function, workers) as processes:
+            yield from _on_processes(items, processes)
 
 
-def _results(
-    function: Callable[[Item], Result],
-    items: Iterator[Item],
-    executor: Executor,
-    cores: int,
-    running: dict[Future, Item],
+# ---------------------------------------------------------------- processes of this machine
+
+
+def _on_processes(
+    items: Iterator[Item], processes: _Workers[Item, Result]
+) -> Iterator[tuple[Item, Result | None]]:
+    """Yield results; after a death the suspects are tried alone before all others go on."""
+    ahead: deque[Item] = deque()  # read while all are busy, so that none waits for the source
+    while True:
+        suspects: list[Item] = []
+        while True:
+            for item in itertools.islice(items, IN_FLIGHT * processes.count - len(ahead)):
+                ahead.append(item)
+                if not suspects:
+                    processes.give(ahead)
+            if not processes.busy:
+                break
+            finished, died = processes.wait()
+            suspects += died
+            if not suspects:
+                processes.give(ahead)
+            yield from finished
+        if not suspects:
+            return
+        for item in suspects:
+            yield item, _alone(item, processes)
+        processes.give(ahead)
+
+
+def _alone(item: Item, processes: _Workers[Item, Result]) -> Result | None:
+    """The result of an item that a process died with; None if more die of it."""
+    for _ in range(ATTEMPTS_ALONE):
+        processes.give(deque([item]))
+        for _, result in processes.wait()[0]:
+            return result
+    return None
+
+
+class _Workers(Generic[Item, Result]):
+    """Up to `count` processes, started when there is work for them, each with one item at most."""
+
+    def __init__(self, function: Callable[[Item], Result], count: int) -> None:
+        self.function, self.count = function, count
+        self.busy: dict[Connection, Item] = {}
+        self._idle: list[Connection] = []
+        self._processes: dict[Connection, subprocess.Popen[bytes]] = {}
+
+    def give(self, items: deque[Item]) -> None:
+        """Hand out items from the left of `items`, as long as a process is free."""
+        while items and len(self.busy) < self.count:
+            connection = self._idle.pop() if self._idle else self._start()
+            try:
+                connection.send(items[0])
+            except OSError:  # it died while it had nothing to do
+                self._end([connection])
+            else:
+                self.busy[connection] = items.popleft()
+
+    def wait(self) -> tuple[list[tuple[Item, Result]], list[Item]]:
+        """Wait for processes to finish; return results, and the items with which some died.
+
+        Raises what the function raised.
+        """
+        finished, died = [], []
+        for connection in wait_for_connections(list(self.busy)):
+            assert isinstance(connection, Connection)
+            item = self.busy.pop(connection)
+            try:
+                succeeded, value = connection.recv()
+            except (EOFError, OSError):
+                self._end([connection])
+                died.append(item)
+                continue
+            self._idle.append(connection)
+            if not succeeded:
+                raise value
+            finished.append((item, value))
+        return finished, died
+
+    def __enter__(self) -> _Workers[Item, Result]:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._end(list(self._processes))
+
+    def _start(self) -> Connection:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            connection = Connection(ours.detach())
+            process = subprocess.Popen(
+                child.module_command(
+                    "lglstm.common.parallel_worker", str(theirs.fileno()), str(os.getpid())
+                ),
+                stdin=subprocess.DEVNULL,
+                env=child.environment(),
+                pass_fds=[theirs.fileno()],
+                process_group=0,  # the terminal's Ctrl-C reaches the parent alone
+            )
+        self._processes[connection] = process
+        with contextlib.suppress(OSError):  # it died already, which the first item will show
+            connection.send(self.function)
+        return connection
+
+    def _end(self, connections: list[Connection]) -> None:
+        """End processes, whatever they are doing: first by request, then by force."""
+        for connection in connections:
+            connection.close()
+        processes = [self._processes.pop(connection) for connection in connections]
+        try:
+            for process in processes:
+                process.terminate()
+            deadline = time.monotonic() + END_SECONDS
+            for process in processes:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(max(0, deadline - time.monotonic()))
+        finally:  # also when Ctrl-C is pressed again
+            for process in processes:
+                process.kill()
+                process.wait()
+
+
+# ---------------------------------------------------------------- a cluster
+
+
+def _on_cluster(
+    function: Callable[[Item], Result], items: Iterator[Item], executor: Executor, cores: int
 ) -> Iterator[tuple[Item, Result]]:
-    """Yield results from an executor; `running` holds the unfinished items, should it break."""
+    """Yield results from Dask's executor."""
+    running: dict[Future[Any], Item] = {}
     try:
         while True:
-            while len(running) < IN_FLIGHT * cores and (item := next(items, None)) is not None:
-                running[_submit(executor, function, item)] = item
+            for item in itertools.islice(items, IN_FLIGHT * cores - len(running)):
+                running[executor.submit(function, item)] = item
             if not running:
                 return
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
+            for future in wait_for_futures(running, return_when=FIRST_COMPLETED).done:
                 result = future.result()
                 yield running.pop(future), result
     finally:
         for future in running:
             future.cancel()
-
-
-def _submit(executor: Executor, function: Callable[[Item], Result], item: Item) -> Future:
-    """Hand out one item; a broken pool refuses it, which then counts as a failure of the item."""
-    try:
-        return executor.submit(function, item)
-    except BrokenProcessPool as error:
-        future: Future = Future()
-        future.set_exception(error)
-        return future
-
-
-def _one_by_one(
-    function: Callable[[Item], Result], items: list[Item]
-) -> Iterator[tuple[Item, Result | None]]:
-    """Yield results, one item at a time, so that a death has one cause; None after the second."""
-    deaths = 0
-    while items:
-        with _processes(1) as executor, contextlib.suppress(BrokenProcessPool):
-            while items:
-                result = executor.submit(function, items[0]).result()
-                yield items.pop(0), result
-                deaths = 0
-        if items:
-            deaths += 1
-        if deaths == 2:
-            yield items.pop(0), None
-            deaths = 0
-
-
-@contextlib.contextmanager
-def _processes(workers: int) -> Iterator[Executor]:
-    # Plain forking is not safe beside the threads of OpenCV and of a progress bar.
-    context = multiprocessing.get_context("forkserver")
-    with child.as_environment():
-        multiprocessing.forkserver.ensure_running()
-    executor = ProcessPoolExecutor(workers, context, initializer=_leave_ctrl_c_to_parent)
-    try:
-        yield executor
-    finally:
-        executor.shutdown(cancel_futures=True)
-
-
-def _leave_ctrl_c_to_parent() -> None:
-    """Finish the item at hand when the terminal interrupts everybody."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @contextlib.contextmanager

@@ -97,11 +97,13 @@ def test_a_second_run_does_only_what_is_missing(tmp_path):
     assert not (root / "dataset.json").exists() and not (root / "train.txt").exists()
     (root / "images/e_2.png").unlink()
     (root / "labels/e_3.png").write_bytes(b"")
+    label = root / "labels/e_4.png"
+    label.write_bytes(label.read_bytes()[:-20] + bytes(20))  # as a power cut may leave it
     prepare(data_set(notes), root, workers=1)
     assert_whole(root, range(8))
-    assert runs(notes) == {0: 1, 1: 1, 2: 2, 3: 2, 4: 1, 5: 2, 6: 1, 7: 1}
+    assert runs(notes) == {0: 1, 1: 1, 2: 2, 3: 2, 4: 2, 5: 2, 6: 1, 7: 1}
     prepare(data_set(notes), root, workers=1)
-    assert sum(runs(notes).values()) == 11
+    assert sum(runs(notes).values()) == 12
 
 
 def test_kill_9_half_way_leaves_whole_files_and_a_run_that_goes_on(tmp_path):
@@ -130,7 +132,7 @@ def test_kill_9_half_way_leaves_whole_files_and_a_run_that_goes_on(tmp_path):
     finished = journal.read_text()
     assert not (root / "dataset.json").exists()
     journal.write_text(finished + '{"task": "9", "fi')  # as if it had died while writing
-    (root / "labels/.e_9.x7k2m9qa.png").write_bytes(b"half")
+    (root / "labels/.lglstm-x7k2m9qa.png").write_bytes(b"half")
     prepare(data_set(notes, 30, seconds=0.02), root, workers=1)
     assert_whole(root, range(30))
     assert sum(runs(notes).values()) <= 31
@@ -169,6 +171,51 @@ def test_folders_with_something_else_in_them_are_left_alone(tmp_path):
         prepare(data_set(tmp_path / "notes", 9), root, workers=1)
     with pytest.raises(InputError, match="notes/1: is a file; name a folder"):
         prepare(data_set(tmp_path / "notes"), tmp_path / "notes/1", workers=1)
+
+
+def test_hidden_files_of_the_user_stay(tmp_path):
+    root = tmp_path / "set"
+    with pytest.raises(InputError):
+        prepare(data_set(tmp_path / "notes", bad=[5]), root, workers=1)
+    mine = [
+        ".gitignore",
+        ".git/config",
+        "images/.keep",
+        "labels/.lglstm-notes",
+        ".e_9.x7k2m9qa.png",
+    ]
+    for name in mine:
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_text("mine")
+    (root / "images/.lglstm-x7k2m9qa.png").write_bytes(b"half")
+    prepare(data_set(tmp_path / "notes"), root, workers=1)
+    assert {(root / name).read_text() for name in mine} == {"mine"}
+    assert not (root / "images/.lglstm-x7k2m9qa.png").exists()
+
+
+def test_a_run_that_was_killed_in_its_first_journal_goes_on(tmp_path):
+    root = tmp_path / "set"
+    script = (
+        "import os, signal, sys; sys.path[:0] = sys.argv[3:]\n"
+        "from test_data_prepare import *\n"
+        "os.replace = os.rename = lambda *paths: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "prepare(data_set(Path(sys.argv[1])), sys.argv[2], workers=1)\n"
+    )
+    folders = map(str, Path(__file__).parents[:2])
+    arguments = [sys.executable, "-c", script, tmp_path / "notes", root, *folders]
+    assert subprocess.run(arguments).returncode == -signal.SIGKILL
+    assert len(list(root.iterdir())) == 2  # its lock, and the journal that has no name yet
+    prepare(data_set(tmp_path / "notes"), root, workers=1)
+    assert_whole(root, range(8))
+
+
+def test_two_runs_into_one_folder_exclude_each_other(tmp_path):
+    def run_again(done: int, total: int) -> None:
+        with pytest.raises(InputError, match=f"process {os.getpid()} .* is writing there; wait"):
+            prepare(data_set(tmp_path / "notes"), tmp_path / "set", workers=1)
+
+    prepare(data_set(tmp_path / "notes"), tmp_path / "set", workers=1, on_progress=run_again)
+    assert_whole(tmp_path / "set", range(8))
 
 
 def test_names_that_lead_elsewhere_are_refused(tmp_path):

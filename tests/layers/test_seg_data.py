@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from seg_help import AUGMENTATION, EXAMPLES, digest, make_set, settings
 
+from lglstm.common import child
 from lglstm.common.errors import InputError
 from lglstm.common.preprocessing import to_blob
 from lglstm.layers import seg_options
@@ -340,3 +341,9 @@ def test_the_job_is_plain_json(list_file):
     """No pickle crosses the pipe."""
     options = seg_options.parse(settings(list_file))
     assert json.loads(replace(options, rank=0, world_size=1).to_json())["world_size"] == 1
+
+
+def test_a_worker_whose_parent_died_before_its_job_ends_quietly():
+    command = child.module_command("lglstm.layers.seg_worker")
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, b"")
