@@ -67,6 +67,7 @@ class Parser:
     labels: name of the label set; by default the model's own.
     gpu: number of a GPU, or None for the CPU; by default the first GPU if Caffe can use it.
     batch_size: photos in one pass of the net, in `parse_all`.
+    trust_net: also run layers of the net that may read or write files or run code.
 
     Raises InputError when Caffe is not installed, and for files that do not fit, in one sentence.
     """
@@ -79,6 +80,7 @@ class Parser:
         labels: str | None = None,
         gpu: int | str | None = "auto",
         batch_size: int = 1,
+        trust_net: bool = False,
     ) -> None:
         if isinstance(gpu, str) and gpu != "auto":
             raise InputError(f"gpu={gpu!r}: give a number, None for the CPU, or 'auto'")
@@ -89,6 +91,7 @@ class Parser:
             Path(weights),
             gpu=choose_gpu(asked, cpu=gpu is None),
             batch_size=batch_size,
+            trust_net=trust_net,
         )
         self.labels = choose_labels(labels, found, self._predictor.num_classes, None)
         check_classes(self._predictor, self.labels)

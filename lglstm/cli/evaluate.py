@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lglstm.cli.options import device_options, labels_option, output_option, warn
+from lglstm.cli.options import device_options, labels_option, output_option, trust_option, warn
 
 if TYPE_CHECKING:
     from lglstm.evaluation.evaluate import EvaluationFiles
@@ -63,6 +63,7 @@ Examples:
     help="Photos in one pass of the net.",
 )  # fmt: skip
 @device_options
+@trust_option
 @click.option("--json", "as_json", is_flag=True, help="Print evaluation.json instead of a table.")
 @click.pass_context
 def command(context: click.Context, as_json: bool, **options: Any) -> None:

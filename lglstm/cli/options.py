@@ -29,6 +29,12 @@ labels_option = click.option(
 )
 
 
+trust_option = click.option(
+    "--trust-net", is_flag=True,
+    help="Also run layers of the net that may read or write files or run code.",
+)  # fmt: skip
+
+
 def output_option(help: str, metavar: str = "DIR", **settings: Any) -> Callable[..., Any]:
     """-o/--output: where a command writes, as a Path."""
     return click.option("-o", "--output", type=Path, metavar=metavar, help=help, **settings)

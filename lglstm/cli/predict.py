@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lglstm.cli.options import device_options, labels_option, output_option, warn
+from lglstm.cli.options import device_options, labels_option, output_option, trust_option, warn
 
 if TYPE_CHECKING:
     from lglstm.evaluation.predict import ParsedCollection
@@ -29,7 +29,7 @@ FEW = 12
 @click.argument("model")
 @click.argument("photos", metavar="IMAGE…|DIR", nargs=-1, required=True, type=Path)
 @click.option("--weights", metavar="FILE", type=Path, required=True, help="Trained weights.")
-@output_option("Where the results go (default: runs/predict/MODEL).")
+@output_option("Where the results go (default: runs/predict/…).")
 @labels_option
 @click.option("--scores", is_flag=True, help="Also write score maps (NumPy, float32, C × h × w).")
 @click.option("--no-overlays", is_flag=True, help="Write label maps and areas only.")
@@ -38,6 +38,7 @@ FEW = 12
     help="Photos in one pass of the net.",
 )  # fmt: skip
 @device_options
+@trust_option
 @click.option(
     "--scheduler", metavar="ADDRESS",
     help="Spread the photos over the workers of this Dask scheduler; all must see the same paths.",
@@ -48,9 +49,10 @@ def command(context: click.Context, as_json: bool, **options: Any) -> None:
     """Parse photos, or all photos in folders, with MODEL.
 
     Writes for each photo a palette PNG of label ids at the photo's own size and an overlay with a
-    legend; areas.csv holds the share of each part in each photo. Photos that were parsed before
-    with the same weights are not parsed again, so giving the same command again continues an
-    interrupted run. Photos that cannot be read are reported and skipped; the exit code is then 1.
+    legend; areas.csv holds the share of each part in each photo. Photos whose content was parsed
+    before by the same net and weights are not parsed again, so giving the same command again
+    continues an interrupted run. Photos that cannot be read are reported and skipped; the exit code
+    is then 1.
     """
     from lglstm.evaluation.predict import PredictOptions, predict
 

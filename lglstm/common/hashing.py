@@ -3,10 +3,48 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from lglstm.common.errors import InputError
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:
     """The SHA-256 of a file in hexadecimal; raises OSError when it cannot be read."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of_json(value: Any) -> str:
+    """The SHA-256 of what can be written as JSON, in hexadecimal."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+@contextmanager
+def unchanged(path: str | os.PathLike[str]) -> Iterator[str]:
+    """Yield the SHA-256 of the file that the block reads.
+
+    Raises InputError when the file was written to meanwhile, so that the hash may not be that of
+    what was read. A file that cannot be read is left to the block to complain of.
+    """
+    try:
+        before, digest = _state(path), sha256_of(path)
+    except OSError:
+        before, digest = None, ""
+    yield digest
+    if before is None or _state(path) != before:
+        raise InputError(
+            f"{path}: was written to while it was read; give the same command again when it is "
+            "complete"
+        )
+
+
+def _state(path: str | os.PathLike[str]) -> tuple[int, ...] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

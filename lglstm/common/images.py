@@ -9,13 +9,14 @@ ids of palette PNGs alone.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 
 from lglstm.common.errors import InputError
 from lglstm.common.files import atomic_path
@@ -98,17 +99,35 @@ def read_pair(
     return photo, label
 
 
-def write_label(path: PathLike, ids: np.ndarray, palette: np.ndarray) -> None:
+def write_label(
+    path: PathLike, ids: np.ndarray, palette: np.ndarray, texts: Mapping[str, str] | None = None
+) -> None:
     """Write (H, W) uint8 ids as a palette PNG, whole or not at all.
 
-    palette: (n, 3) RGB, the color of each id, as `LabelSet.palette`.
+    palette: (n, 3) RGB, the color of each id, as `LabelSet.palette`. texts: the PNG's text chunks.
     """
     if ids.ndim != 2 or ids.dtype != np.uint8:
         raise ValueError(f"{path}: ids are {ids.dtype} {ids.shape}; they must be (H, W) uint8")
     image = Image.fromarray(ids)
     image.putpalette(np.asarray(palette, np.uint8).tobytes())
-    with atomic_path(path) as temporary:
-        image.save(temporary, format="PNG", optimize=True)
+    chunks = PngInfo()
+    for key, text in (texts or {}).items():
+        chunks.add_text(key, text)
+    # One of thousands, and PNGs have checksums: nothing is lost if a power cut spoils it.
+    with atomic_path(path, sync=False) as temporary:
+        image.save(temporary, format="PNG", optimize=True, pnginfo=chunks)
+
+
+def read_text_chunk(path: PathLike, key: str) -> str | None:
+    """A text chunk of a PNG whose pixels are whole, too; None if there is no such thing."""
+    try:
+        with _opened(path, LABEL_FORMATS) as image:
+            text = image.info.get(key)
+            if text is not None:
+                image.load()
+            return text
+    except InputError:
+        return None
 
 
 @contextmanager

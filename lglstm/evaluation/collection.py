@@ -5,17 +5,20 @@
     OUTPUT/scores/<name>.npy      float32 (C, h, w) at the net's input size, when wanted
     OUTPUT/areas.csv              each part's share of each picture
 
-A photo whose files are all there is not parsed again: that makes an interrupted collection go on,
-here as on a Dask cluster whose worker died.
+A photo whose files are all there, made from its content by the same net, is not parsed again: that
+makes an interrupted collection go on, here as on a Dask cluster whose worker died. The label map is
+written last and holds the mark of all of them (`resume.mark_of`).
 """
 
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -29,8 +32,16 @@ from lglstm.common.labels import LabelSet
 from lglstm.evaluation import nets
 from lglstm.evaluation.image_list import names_below
 from lglstm.evaluation.overlay import overlay_with_legend
-from lglstm.evaluation.predictor import Prediction, Predictor
-from lglstm.evaluation.resume import is_current
+from lglstm.evaluation.predictor import THREADS, Prediction, Predictor
+from lglstm.evaluation.resume import (
+    MARK,
+    MadeBy,
+    is_current,
+    made_by,
+    mark_of,
+    photo_sha256,
+    read_marked,
+)
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".gif"}
 AREAS = "areas.csv"
@@ -46,10 +57,14 @@ class Photo:
 
 @dataclass(frozen=True)
 class ResultFiles:
-    """The files to make of each photo: where, in whose colors, and which of the optional ones."""
+    """The files to make of each photo: where, by what, and which of the optional ones.
+
+    made_by: see `resume.made_by`.
+    """
 
     folder: Path
     labels: LabelSet
+    made_by: MadeBy
     overlays: bool = True
     scores: bool = False
 
@@ -63,11 +78,14 @@ class ResultFiles:
         return self.folder / "scores" / f"{photo.name}.npy"
 
     def are_current(self, photo: Photo) -> bool:
-        """Whether every file of a photo is there and made since the photo was."""
+        """Whether every file of a photo is there and made from its content by the same net."""
         files = [self.label(photo)]
         files += [self.overlay(photo)] if self.overlays else []
         files += [self.score(photo)] if self.scores else []
-        return all(is_current(file, photo.path) for file in files)
+        if not all(file.is_file() for file in files):
+            return False
+        digest = photo_sha256(photo.path)
+        return bool(digest) and is_current(self.label(photo), mark_of(self.made_by, digest))
 
 
 @dataclass(frozen=True)
@@ -93,6 +111,7 @@ class PredictorSettings:
     weights: Path
     gpu: int | None
     batch_size: int
+    trust_net: bool
 
 
 def find_photos(paths: Sequence[Path]) -> list[Photo]:
@@ -122,20 +141,35 @@ def parse_photos(
     predictor: Predictor, photos: Sequence[Photo], files: ResultFiles
 ) -> Iterator[ParsedPhoto]:
     """Parse photos in bounded memory, in order; those that are done already come first."""
+
+    def parsed_before(photo: Photo) -> ParsedPhoto | None:
+        if not files.are_current(photo):
+            return None
+        return _measured(photo, read_label(files.label(photo)), files.labels)
+
     pending = []
-    for photo in photos:
-        if files.are_current(photo):
-            yield _measured(photo, read_label(files.label(photo)), files.labels)
-        else:
-            pending.append(photo)
+    with ThreadPoolExecutor(THREADS) as pool:
+        for photo, result in zip(photos, pool.map(parsed_before, photos), strict=True):
+            if result is not None:
+                yield result
+            else:
+                pending.append(photo)
+    digests: dict[str, str] = {}
+
+    def read(photo: Photo) -> np.ndarray:
+        try:
+            pixels, digests[photo.name] = read_marked(photo.path, lambda: read_photo(photo.path))
+        except InputError as error:
+            raise _BadPhotoError(str(error)) from error
+        return pixels
 
     def finish(photo: Photo, prediction: Prediction) -> ParsedPhoto:
-        return _write(photo, prediction, files)
+        return _write(photo, prediction, files, mark_of(files.made_by, digests.pop(photo.name)))
 
-    for photo, future in predictor.stream(pending, _read, finish):
+    for photo, future in predictor.stream(pending, read, finish):
         try:
             yield future.result()
-        except _UnreadableError as error:
+        except _BadPhotoError as error:
             yield ParsedPhoto(photo, error=str(error))
 
 
@@ -144,7 +178,9 @@ def parse_chunk(
 ) -> list[ParsedPhoto]:
     """Parse some photos in this process, which loads the net on its first call and keeps it."""
     with _one_at_a_time:
-        return list(parse_photos(_predictor(settings), photos, files))
+        predictor = _predictor(settings)
+        _check_same(made_by(predictor, files.labels), files.made_by)
+        return list(parse_photos(predictor, photos, files))
 
 
 def areas_csv(results: Iterable[ParsedPhoto], labels: LabelSet) -> str:
@@ -162,7 +198,8 @@ def areas_csv(results: Iterable[ParsedPhoto], labels: LabelSet) -> str:
 
 
 def write_areas(folder: Path, results: Iterable[ParsedPhoto], labels: LabelSet) -> None:
-    write_text(folder / AREAS, areas_csv(results, labels))
+    """Write areas.csv; bytes of names that are not UTF-8 appear as `\\xe9`, so that it stays so."""
+    write_text(folder / AREAS, areas_csv(results, labels), errors="backslashreplace")
 
 
 _one_at_a_time = threading.Lock()  # a Dask worker has several threads, a net runs in one
@@ -171,19 +208,27 @@ _one_at_a_time = threading.Lock()  # a Dask worker has several threads, a net ru
 @lru_cache(maxsize=1)
 def _predictor(settings: PredictorSettings) -> Predictor:
     return Predictor(
-        settings.deploy, settings.weights, gpu=settings.gpu, batch_size=settings.batch_size
+        settings.deploy,
+        settings.weights,
+        gpu=settings.gpu,
+        batch_size=settings.batch_size,
+        trust_net=settings.trust_net,
     )
 
 
-class _UnreadableError(InputError):
+def _check_same(here: MadeBy, wanted: MadeBy) -> None:
+    """A worker whose files or code differ would mix its results with others in silence."""
+    for key in ("deploy_sha256", "weights_sha256", "code_sha256", "labels_sha256"):
+        if here[key] != wanted[key]:
+            raise InputError(
+                f"this Dask worker has another {key.removesuffix('_sha256')} than the machine that "
+                "gave it the photos; install the same version of lglstm on all, and let them see "
+                "the same files"
+            )
+
+
+class _BadPhotoError(InputError):
     """One photo is bad; the others can still be parsed, unlike when nothing can be written."""
-
-
-def _read(photo: Photo) -> np.ndarray:
-    try:
-        return read_photo(photo.path)
-    except InputError as error:
-        raise _UnreadableError(str(error)) from error
 
 
 def _files(path: Path) -> list[Path]:
@@ -193,16 +238,39 @@ def _files(path: Path) -> list[Path]:
     return sorted(file for file in found if file.is_file() and not file.name.startswith("."))
 
 
-def _write(photo: Photo, prediction: Prediction, files: ResultFiles) -> ParsedPhoto:
+def _write(photo: Photo, prediction: Prediction, files: ResultFiles, mark: str) -> ParsedPhoto:
+    """Write a photo's files; the label map, whose mark stands for all, goes first and comes last.
+
+    So nothing that another content of the photo left there is ever taken for its own.
+    """
     ids = prediction.label_map
-    if files.scores:
-        with atomic_path(files.score(photo)) as temporary:
-            np.save(temporary, prediction.scores[nets.OUTPUT], allow_pickle=False)
-    if files.overlays:
-        with atomic_path(files.overlay(photo)) as temporary:
-            drawing = overlay_with_legend(prediction.photo, ids, files.labels)
-            drawing.save(temporary, quality=88)
-    write_label(files.label(photo), ids, files.labels.palette)
+    try:
+        files.label(photo).unlink(missing_ok=True)
+        if files.scores:
+            with atomic_path(files.score(photo)) as temporary:
+                np.save(temporary, prediction.scores[nets.OUTPUT], allow_pickle=False)
+        else:
+            files.score(photo).unlink(missing_ok=True)
+        if files.overlays:
+            with atomic_path(files.overlay(photo)) as temporary:
+                drawing = overlay_with_legend(prediction.photo, ids, files.labels)
+                drawing.save(temporary, quality=88)
+        else:
+            files.overlay(photo).unlink(missing_ok=True)
+        write_label(files.label(photo), ids, files.labels.palette, {MARK: mark})
+    except (OSError, InputError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__
+        if isinstance(cause, OSError) and cause.errno == errno.ENAMETOOLONG:
+            raise _BadPhotoError(
+                f"{photo.path}: its name is too long for a file beside others; give the photo a "
+                "shorter one"
+            ) from error
+        if isinstance(error, OSError):
+            raise InputError(
+                f"{files.label(photo)}: cannot be replaced ({error.strerror}); check the "
+                "permissions of its folder"
+            ) from error
+        raise
     return _measured(photo, ids, files.labels)
 
 

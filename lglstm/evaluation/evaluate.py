@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lglstm.common.errors import InputError, UsageError
-from lglstm.common.hashing import sha256_of
 from lglstm.common.labels import LabelSet
+from lglstm.common.locks import locked
 from lglstm.common.models import ModelFiles, find_model
 from lglstm.common.progress import progress_bar
 from lglstm.evaluation import evaluation_json, paper, report, sanity
@@ -46,6 +47,7 @@ class EvaluateOptions:
     batch: int = 1
     gpu: int | None = None
     cpu: bool = False
+    trust_net: bool = False
 
     def __post_init__(self) -> None:
         if self.predictions is None and (self.model is None or self.weights is None):
@@ -86,6 +88,7 @@ class _Scored:
     evaluation: Evaluation
     folder: Path
     label_maps: Path
+    weights_sha256: str | None = None
     warning: str | None = None
 
 
@@ -98,11 +101,25 @@ def evaluate(options: EvaluateOptions, warn: Callable[[str], None]) -> Evaluatio
     model = find_model(options.model) if options.model else None
     row = options.expect or options.row or (paper.row_of_model(model.name) if model else None)
     list_path = _list_of(options, model)
-    if options.predictions is not None:
-        scored = _score_label_maps(options, options.predictions, model, list_path, row)
-    else:
-        assert model is not None and options.weights is not None  # see EvaluateOptions
-        scored = _run_net(options, model, options.weights, list_path, row)
+    with contextlib.ExitStack() as held:  # the lock of the folder, once that is known
+        if options.predictions is not None:
+            scored = _score_label_maps(options, options.predictions, model, list_path, row, held)
+        else:
+            assert model is not None and options.weights is not None  # see EvaluateOptions
+            scored = _run_net(options, model, options.weights, list_path, row, held)
+        return _write(options, scored, model, list_path, row, curves, warn)
+
+
+def _write(
+    options: EvaluateOptions,
+    scored: _Scored,
+    model: ModelFiles | None,
+    list_path: Path,
+    row: str | None,
+    curves: dict[str, dict[int, float]],
+    warn: Callable[[str], None],
+) -> EvaluationFiles:
+    """Compare, and write evaluation.json and the report."""
     evaluation = scored.evaluation
     warnings = [sentence for sentence in (scored.warning, *_doubts(evaluation)) if sentence]
     for sentence in warnings:
@@ -111,7 +128,7 @@ def evaluate(options: EvaluateOptions, warn: Callable[[str], None]) -> Evaluatio
     provenance = Provenance(
         model=model.name if model else None,
         weights=str(options.weights) if options.weights else None,
-        weights_sha256=sha256_of(options.weights) if options.weights else None,
+        weights_sha256=scored.weights_sha256,
         predictions=str(scored.label_maps),
         list=str(list_path),
         labels=evaluation.labels.name,
@@ -135,11 +152,16 @@ def _list_of(options: EvaluateOptions, model: ModelFiles | None) -> Path:
 
 
 def _run_net(
-    options: EvaluateOptions, model: ModelFiles, weights: Path, list_path: Path, row: str | None
+    options: EvaluateOptions,
+    model: ModelFiles,
+    weights: Path,
+    list_path: Path,
+    row: str | None,
+    held: contextlib.ExitStack,
 ) -> _Scored:
     """Parse and score the images of the list."""
     from lglstm.common import devices
-    from lglstm.evaluation import label_maps, nets
+    from lglstm.evaluation import label_maps, nets, resume
     from lglstm.evaluation.evaluator import evaluate_list
     from lglstm.evaluation.predictor import Predictor
 
@@ -150,10 +172,15 @@ def _run_net(
         gpu=gpu,
         batch_size=options.batch,
         test=model.form("test") if options.all_layers else None,
+        trust_net=options.trust_net,
     )
     labels = choose_labels(options.labels, model, predictor.num_classes, list_path)
     _check_row(row, labels)
-    folder = options.output or OUTPUT / model.name / weights.stem
+    net = (predictor.deploy_sha256, predictor.weights_sha256, labels.name)
+    data = (list_path.resolve(), options.root and options.root.resolve())
+    name = resume.folder_name(weights.stem, *net, *data)
+    folder = options.output or OUTPUT / model.name / name
+    held.enter_context(locked(folder))
     device = devices.describe(() if gpu is None else (gpu,))
     with progress_bar(f"{model.name} on {device}") as progress:
         evaluation = evaluate_list(
@@ -161,7 +188,7 @@ def _run_net(
         )
     written = label_maps.folder_of(folder, nets.OUTPUT)
     warning = sanity.untrained_layers(weights, predictor.loaded)
-    return _Scored(evaluation, folder, written, warning)
+    return _Scored(evaluation, folder, written, predictor.weights_sha256, warning)
 
 
 def _score_label_maps(
@@ -170,15 +197,20 @@ def _score_label_maps(
     model: ModelFiles | None,
     list_path: Path,
     row: str | None,
+    held: contextlib.ExitStack,
 ) -> _Scored:
     """Score label maps that exist; needs no Caffe."""
+    from lglstm.evaluation import resume
     from lglstm.evaluation.evaluator import evaluate_label_maps
     from lglstm.evaluation.image_list import read_image_list
 
     labels = choose_labels(options.labels, model, None, list_path)
     _check_row(row, labels)
     images = read_image_list(list_path, options.root)
-    folder = options.output or OUTPUT / predictions.resolve().name
+    data = (list_path.resolve(), options.root and options.root.resolve())
+    maps = predictions.resolve()
+    folder = options.output or OUTPUT / resume.folder_name(maps.name, maps, labels.name, *data)
+    held.enter_context(locked(folder))
     with progress_bar("label maps") as progress:
         evaluation = evaluate_label_maps(images, predictions, labels, progress)
     return _Scored(evaluation, folder, predictions)

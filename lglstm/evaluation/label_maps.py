@@ -8,6 +8,7 @@ OUTPUT/layers/score1/<name>.png    what LG-LSTM layer 1 alone would say, with --
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,16 @@ from lglstm.common.labels import LabelSet
 from lglstm.common.progress import Report, no_report
 from lglstm.evaluation import nets
 from lglstm.evaluation.image_list import ListedImage
-from lglstm.evaluation.predictor import Prediction, Predictor
-from lglstm.evaluation.resume import claim, fingerprint, is_current
+from lglstm.evaluation.predictor import THREADS, Prediction, Predictor
+from lglstm.evaluation.resume import (
+    MARK,
+    claim,
+    is_current,
+    made_by,
+    mark_of,
+    photo_sha256,
+    read_marked,
+)
 
 
 def folder_of(folder: Path, output: str) -> Path:
@@ -38,27 +47,47 @@ def write_label_maps(
     folder: Path,
     report: Report = no_report,
 ) -> None:
-    """Write the label map of every image below `folder`; those that exist already stay.
+    """Write the label map of every image below `folder`; those of the same photos stay.
 
     What another model or other weights left there is removed first. Photo and truth are read
     together, so that a truth of another size or with other classes stops the run at its image.
     """
-    claim(folder, fingerprint(predictor, labels), ("predictions", "layers"))
+    maker = made_by(predictor, labels)
+    claim(folder, maker, ("predictions", "layers"))
     folders = {output: folder_of(folder, output) for output in predictor.outputs}
-    pending = [
-        image
-        for image in images
-        if not all(is_current(png_of(f, image), image.photo) for f in folders.values())
-    ]
+
+    def marks(digest: str) -> dict[str, str]:
+        if not digest:
+            return dict.fromkeys(folders, "")
+        # What --all-layers adds does not spoil the whole net's own predictions.
+        tests = {**dict.fromkeys(folders, predictor.test_sha256), nets.OUTPUT: ""}
+        return {output: mark_of(maker, digest, f"{output} {tests[output]}") for output in folders}
+
+    def is_done(image: ListedImage) -> bool:
+        if not all(png_of(f, image).is_file() for f in folders.values()):
+            return False
+        wanted = marks(photo_sha256(image.photo))
+        return all(is_current(png_of(f, image), wanted[output]) for output, f in folders.items())
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        pending = [
+            image for image, done in zip(images, pool.map(is_done, images), strict=True) if not done
+        ]
     done, total = len(images) - len(pending), len(images)
     report(done, total)
+    digests: dict[str, str] = {}
 
     def read(image: ListedImage) -> np.ndarray:
-        return read_pair(image.photo, image.label, labels.num_classes)[0]
+        photo, digests[image.name] = read_marked(
+            image.photo, lambda: read_pair(image.photo, image.label, labels.num_classes)[0]
+        )
+        return photo
 
     def finish(image: ListedImage, prediction: Prediction) -> None:
+        wanted = marks(digests.pop(image.name))
         for output, ids in prediction.label_maps.items():
-            write_label(png_of(folders[output], image), ids, labels.palette)
+            path = png_of(folders[output], image)
+            write_label(path, ids, labels.palette, {MARK: wanted[output]})
 
     for _, future in predictor.stream(pending, read, finish):
         future.result()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lglstm.caffe_files import trusted
 from lglstm.caffe_files.prototxt import read_message
 from lglstm.caffe_files.schema import LayerParameter, NetParameter
 from lglstm.common.checkout import setup_advice
@@ -19,10 +20,19 @@ def read_net(path: str | Path) -> NetParameter:
     return read_message(path, caffe_pb2.NetParameter())
 
 
-def check_deploy(net: NetParameter, path: str | Path) -> None:
-    """Refuse a net without input `data` and output `score`, or with layers this Caffe lacks."""
+def check_deploy(net: NetParameter, path: str | Path, trust_net: bool = False) -> None:
+    """Refuse a net without input `data` and output `score`, or with layers this Caffe lacks.
+
+    Also refused, without `trust_net`, are layers that read or write files or run code.
+    """
     import caffe
 
+    if net.layers:
+        # Caffe would run these in place of `layer`, which alone is checked.
+        raise InputError(
+            f"{path}: has `layers`, the form before 2014; write it anew with Caffe's "
+            "upgrade_net_proto_text"
+        )
     known = set(caffe.layer_type_list())
     missing = sorted({layer.type for layer in net.layer} - known)
     if missing:
@@ -36,6 +46,9 @@ def check_deploy(net: NetParameter, path: str | Path) -> None:
             f"{path}: not a deploy net, which has the input `{INPUT}` and the output `{OUTPUT}`; "
             "give the model's deploy.prototxt"
         )
+    trusted.use_our_modules(net.layer)
+    if not trust_net:
+        trusted.check_layers(net.layer, path)
 
 
 def fixed_layers(net: NetParameter) -> tuple[str, ...]:
@@ -48,7 +61,7 @@ def fixed_layers(net: NetParameter) -> tuple[str, ...]:
 
 
 def with_all_scores(
-    deploy: NetParameter, test: NetParameter, path: str | Path
+    deploy: NetParameter, test: NetParameter, path: str | Path, trust_net: bool = False
 ) -> tuple[NetParameter, dict[str, str]]:
     """Add to a deploy net the classifiers that only serve training, each scaled to full size.
 
@@ -74,6 +87,9 @@ def with_all_scores(
             net.layer.add().CopyFrom(layer)
             present.add(layer.name)
         outputs[f"score{k}"] = _append_tail(net, tail, count, k)
+    trusted.use_our_modules(net.layer)
+    if not trust_net:
+        trusted.check_layers(net.layer, path)
     return net, {**outputs, OUTPUT: OUTPUT}
 
 

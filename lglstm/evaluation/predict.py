@@ -10,6 +10,7 @@ from pathlib import Path
 from lglstm.common.devices import choose_gpu
 from lglstm.common.errors import InputError
 from lglstm.common.labels import LabelSet
+from lglstm.common.locks import locked
 from lglstm.common.models import find_model
 from lglstm.common.progress import progress_bar
 from lglstm.evaluation import resume, sanity
@@ -25,6 +26,8 @@ from lglstm.evaluation.collection import (
 )
 from lglstm.evaluation.label_choice import check_classes, choose_labels
 from lglstm.evaluation.predictor import Predictor
+
+OUTPUT = Path("runs/predict")
 
 CHUNK = 8
 """Photos that a Dask worker gets at a time."""
@@ -44,6 +47,7 @@ class PredictOptions:
     batch: int = 1
     gpu: int | None = None
     cpu: bool = False
+    trust_net: bool = False
     scheduler: str | None = None
 
 
@@ -71,26 +75,47 @@ def predict(options: PredictOptions, warn: Callable[[str], None]) -> ParsedColle
     photos = find_photos(options.photos)
     model = find_model(options.model)
     gpu = choose_gpu(options.gpu, options.cpu)
-    predictor = Predictor(model.file, options.weights, gpu=gpu, batch_size=options.batch)
+    predictor = Predictor(
+        model.file,
+        options.weights,
+        gpu=gpu,
+        batch_size=options.batch,
+        trust_net=options.trust_net,
+    )
     labels = choose_labels(options.labels, model, predictor.num_classes, None)
     check_classes(predictor, labels)
     if sentence := sanity.untrained_layers(options.weights, predictor.loaded):
         warn(sentence)
-    folder = (options.output or Path("runs/predict", model.name)).resolve()
-    files = ResultFiles(folder, labels, not options.no_overlays, options.scores)
-    resume.claim(folder, resume.fingerprint(predictor, labels), ("labels", "overlays", "scores"))
-    if options.scheduler:
-        settings = PredictorSettings(
-            model.file.resolve(), options.weights.resolve(), gpu, options.batch
-        )
-        stream = _on_cluster(options.scheduler, settings, files, photos)
-    else:
-        stream = parse_photos(predictor, photos, files)
-    results = _in_order(stream, photos)
-    write_areas(folder, results, labels)
+    maker = resume.made_by(predictor, labels)
+    folder = (options.output or _default_folder(model.name, options, maker, photos)).resolve()
+    files = ResultFiles(folder, labels, maker, not options.no_overlays, options.scores)
+    with locked(folder):
+        resume.claim(folder, maker, ("labels", "overlays", "scores"))
+        if options.scheduler:
+            settings = PredictorSettings(
+                model.file.resolve(),
+                options.weights.resolve(),
+                gpu,
+                options.batch,
+                options.trust_net,
+            )
+            stream = _on_cluster(options.scheduler, settings, files, photos)
+        else:
+            stream = parse_photos(predictor, photos, files)
+        results = _in_order(stream, photos)
+        write_areas(folder, results, labels)
     if sentence := _one_class(results, labels):
         warn(sentence)
     return ParsedCollection(results, files)
+
+
+def _default_folder(
+    model: str, options: PredictOptions, maker: resume.MadeBy, photos: Sequence[Photo]
+) -> Path:
+    """A folder for this net with these weights on photos below the same folder."""
+    below = photos[0].path.parents[len(Path(photos[0].name).parts) - 1]
+    net = (maker["deploy_sha256"], maker["weights_sha256"], maker["labels"])
+    return OUTPUT / model / resume.folder_name(options.weights.stem, *net, below)
 
 
 def _on_cluster(

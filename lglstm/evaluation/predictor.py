@@ -10,7 +10,8 @@ the ground truth as it is.
 
 from __future__ import annotations
 
-import tempfile
+import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,6 +26,7 @@ import numpy as np
 from lglstm.common import preprocessing
 from lglstm.common.devices import select_gpu
 from lglstm.common.errors import InputError
+from lglstm.common.hashing import sha256_of, sha256_of_json, unchanged
 from lglstm.common.pycaffe import CaffeNet, Message, load_caffe
 from lglstm.evaluation import nets, weights
 
@@ -68,9 +70,12 @@ class Predictor:
     gpu: the number of a GPU, None for the CPU.
     batch_size: photos in one forward pass; 1 needs the least memory.
     test: the model's test prototxt, to get the earlier LG-LSTM layers' scores too.
+    trust_net: run layers that read or write files or run code, too.
     Raises InputError for unusable files.
 
     input_size: (h, w) of the net. num_classes: C.
+    deploy_sha256, test_sha256, weights_sha256: of the files as they were read; layers_sha256: of
+        the Python modules of its layers.
     outputs: with `test`, `score1`, `score2`, … of the LG-LSTM layers in order; the last is `score`.
     """
 
@@ -82,19 +87,26 @@ class Predictor:
         gpu: int | None = None,
         batch_size: int = 1,
         test: str | Path | None = None,
+        trust_net: bool = False,
     ) -> None:
         caffe = load_caffe()
         self.deploy, self.weights_path = Path(deploy), Path(weights_path)
         self.batch_size = batch_size
-        net = nets.read_net(deploy)
-        nets.check_deploy(net, deploy)
+        with unchanged(deploy) as self.deploy_sha256:
+            net = nets.read_net(deploy)
+        nets.check_deploy(net, deploy, trust_net)
         self._blobs = {nets.OUTPUT: nets.OUTPUT}
+        self.test_sha256 = ""
         if test is not None:
-            net, self._blobs = nets.with_all_scores(net, nets.read_net(test), test)
+            with unchanged(test) as self.test_sha256:
+                whole = nets.read_net(test)
+            net, self._blobs = nets.with_all_scores(net, whole, test, trust_net)
         self.gpu = gpu
         select_gpu(gpu)
         self._net = _build(caffe, net)
-        self.loaded = weights.load(self._net, weights_path, nets.fixed_layers(net))
+        self.layers_sha256 = _modules_sha256(net)
+        with unchanged(weights_path) as self.weights_sha256:
+            self.loaded = weights.load(self._net, weights_path, nets.fixed_layers(net))
         height, width = self._net.blobs[nets.INPUT].shape[2:]
         self.input_size = int(height), int(width)
         self.num_classes = int(self._net.blobs[nets.OUTPUT].shape[1])
@@ -175,11 +187,21 @@ class Predictor:
 
 
 def _build(caffe: ModuleType, net: Message) -> CaffeNet:
-    """Make the pycaffe net; it only reads files, so give it one."""
-    with tempfile.NamedTemporaryFile("w", suffix=".prototxt") as file:
-        file.write(str(net))
-        file.flush()
-        return caffe.Net(file.name, caffe.TEST)
+    """Make the pycaffe net; it only reads files, so give it one, which no kill can leave behind."""
+    handle = os.memfd_create("net.prototxt")
+    try:
+        with open(handle, "w", encoding="utf-8", closefd=False) as file:
+            file.write(str(net))
+        return caffe.Net(f"/proc/self/fd/{handle}", caffe.TEST)
+    finally:
+        os.close(handle)
+
+
+def _modules_sha256(net: Message) -> str:
+    """The hash of the Python files that the net's layers are from; they are imported by now."""
+    names = sorted({layer.python_param.module for layer in net.layer if layer.type == "Python"})
+    files = [getattr(sys.modules.get(name), "__file__", None) for name in names]
+    return sha256_of_json([sha256_of(file) for file in files if file])
 
 
 def _read_ahead(

@@ -2,7 +2,6 @@
 
 import json
 import os
-import time
 from pathlib import Path
 
 import cv2
@@ -149,11 +148,22 @@ def test_resuming_parses_only_what_is_missing(colors, listed, tmp_path, monkeypa
     second = evaluate()
     assert parsed == [48]
     assert (first.metrics.matrix == second.metrics.matrix).all()
-    # A photo that changed since is parsed again.
-    later = time.time() + 10
-    os.utime(listed.parent / "images/photo2.png", (later, later))
+    # A photo with another content is parsed again, however old it is; a copy of the same is not.
+    photo = listed.parent / "images/photo2.png"
+    content = photo.read_bytes()
+    photo.unlink()
+    photo.write_bytes(content)
+    evaluate()
+    assert parsed == []
+    cv2.imwrite(str(photo), cv2.imread(str(photo))[::-1])
+    os.utime(photo, (0, 0))
     evaluate()
     assert parsed == [72]
+    # A label map that a power cut spoiled is made again.
+    result = out / "predictions/photo0.png"
+    result.write_bytes(result.read_bytes()[:-20])
+    evaluate()
+    assert parsed == [24]
     # Other weights: nothing of the old ones is kept.
     net = caffe.Net(str(colors[0]), caffe.TEST)
     net.copy_from(str(colors[1]))
