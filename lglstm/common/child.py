@@ -7,7 +7,9 @@ come last (`search_path`), so that a user's own Python layers are still found, a
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +17,8 @@ from pathlib import Path
 
 from lglstm.common import run_module, search_path
 from lglstm.common.errors import InputError
+
+PR_SET_PDEATHSIG = 1
 
 
 def module_command(module: str, *arguments: str | os.PathLike[str]) -> list[str]:
@@ -26,6 +30,24 @@ def module_command(module: str, *arguments: str | os.PathLike[str]) -> list[str]
     pythonpath = os.environ.get("PYTHONPATH", "")
     program = [interpreter(), "-P", run_module.__file__]
     return [*program, folders, pythonpath, module, *map(str, arguments)]
+
+
+def bound_command(*command: str | os.PathLike[str]) -> list[str]:
+    """The command line that runs a program which ends when this process does, even by SIGKILL.
+
+    Start it from the main thread, with `environment()`: the end of the thread counts.
+    """
+    return module_command("lglstm.common.bound_program", str(os.getpid()), *command)
+
+
+def end_with_parent(parent: int) -> None:
+    """Let the system kill this process when `parent`, the one that started it, ends.
+
+    If that has ended before, this process has another parent by now, and ends here.
+    """
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(128 + signal.SIGKILL)
 
 
 def environment(**changes: str) -> dict[str, str]:
