@@ -60,7 +60,7 @@ def wait_until(condition, what: str) -> None:
         time.sleep(0.005)
 
 
-@pytest.mark.parametrize("delay", [0, 0.005, 0.02, 0.1])
+@pytest.mark.parametrize("delay", [0, 0.02])
 def test_a_worker_does_not_outlive_a_parent_killed_at_its_start(folder, delay):
     write_net(folder, sleep=0.05)
     process = start(folder=folder)
@@ -123,7 +123,7 @@ def test_training_goes_on_without_anyone_who_reads(folder, verbose):
     assert len(rows(folder)) == 61 and (folder / "runs/tiny_iter_60.solverstate").exists()
 
 
-@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-"])
 def test_training_with_closed_streams(folder, closed):
     line = f'exec "$@" {closed}'
     run = subprocess.run(
@@ -169,7 +169,7 @@ def test_a_summary_that_cannot_be_printed_is_an_error(folder):
     assert (folder / "runs/tiny_iter_60.solverstate").exists()
 
 
-def test_characters_that_a_stream_does_not_know_are_escaped(folder):
+def test_characters_that_a_stream_does_not_know_are_escaped():
     code = (
         "from lglstm.common.streams import outlive_readers as o; import json; o(); o();"
         "print(json.dumps('häß\\udcff', ensure_ascii=False))"
