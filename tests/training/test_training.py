@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import h5py
 import numpy as np
 import pytest
 
@@ -453,3 +454,73 @@ def test_files_that_cannot_be_plotted(tmp_path, name, text, message):
     run.losses["total_loss"][0] = 1.0
     with pytest.raises(InputError, match="curve.gif: unknown picture format"):
         draw([run], tmp_path / "curve.gif")
+
+
+@pytest.mark.parametrize(
+    ("iterations", "since", "kept"), [("70", "1", None), ("30", "1", None), ("1", None, 1)]
+)
+def test_a_saturated_loss_ends_the_run(folder, iterations, since, kept):
+    """At once after some patience, or at the end of a run that is shorter."""
+    with h5py.File(folder / "data.h5", "w") as file:  # nothing to tell the classes by
+        file["image"] = np.zeros((10, 3, 2, 5), np.float32)
+        file["label"] = np.arange(10, dtype=np.float32)[:, None] % 3
+    write_net(folder, shuffle="false")
+    blow_up = ("--set", "base_lr=1e8", "--set", "weight_decay=0", "--set", "snapshot=20")
+    arguments = (*blow_up, "--set", "test_interval=1000", "--iterations", iterations, "--json")
+    out, err = train(*arguments, folder=folder, status=1 if since else 0)
+    summary = json.loads(out)
+    if since:
+        assert summary["outcome"] == "diverged"
+        assert summary["iteration"] == min(int(iterations), 50)
+        assert f"error: iteration {summary['iteration']}: since iteration 1 layer 'loss1' " in err
+        assert "at Caffe's ceiling" in err and "lower base_lr" in err
+        assert err.count("error: ") == 1
+    assert [snapshots.iteration(state) for state in snapshots.find("runs/tiny")] == (
+        [kept] if kept else []
+    )
+
+
+def fed(scores: np.ndarray, labels: np.ndarray, loss: str = "SoftmaxWithLoss") -> health.LossWatch:
+    net = f"""
+    layer {{ name: "s" type: "DummyData" top: "s" dummy_data_param {{
+      shape {{ {" ".join(f"dim: {side}" for side in scores.shape)} }} }} }}
+    layer {{ name: "l" type: "DummyData" top: "l" dummy_data_param {{
+      shape {{ {" ".join(f"dim: {side}" for side in labels.shape)} }} }} }}
+    layer {{ name: "loss" type: "{loss}" bottom: "s" bottom: "l" top: "loss" }}
+    """
+    Path("watch.prototxt").write_text(net)
+    net = caffe.Net("watch.prototxt", caffe.TRAIN)
+    net.blobs["s"].data[...], net.blobs["l"].data[...] = scores, labels
+    net._forward(len(net.layers) - 1, len(net.layers) - 1)
+    watch = health.LossWatch(net)
+    loss = float(net.blobs["loss"].data)
+    watch.look(0, {"total_loss": loss, "loss": loss})
+    return watch
+
+
+def test_what_counts_as_saturated(folder):
+    rng = np.random.default_rng(0)
+    scores = rng.normal(size=(2, 5, 6, 7)).astype(np.float32)
+    labels = rng.integers(0, 5, (2, 1, 6, 7))
+    wrong = (scores.argmax(1, keepdims=True) + 1) % 5
+    assert fed(scores, labels).since is None
+    assert fed(scores * 1e6, labels).since == 0
+    assert fed(scores * 3e37, labels).since == 0  # their differences leave float32
+    # Certain and right; wrong, but with a gradient that says how much; wrong at a few places only.
+    assert fed(scores * 1e6, scores.argmax(1, keepdims=True)).since is None
+    assert fed(scores * 20, wrong).since is None
+    certain = np.where(np.arange(7) < 6, scores * 1e6, scores)
+    assert fed(certain, wrong).since is None
+    probabilities = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+    assert fed(probabilities, wrong, "MultinomialLogisticLoss").since is None
+    hard = (scores == scores.max(1, keepdims=True)).astype(np.float32)
+    assert fed(hard, wrong, "MultinomialLogisticLoss").since == 0
+
+
+def test_a_loss_that_grows_beyond_measure(folder):
+    watch = fed(np.zeros((2, 1), np.float32), np.zeros((2, 1)), "EuclideanLoss")
+    ends = [watch.look(k, {"total_loss": 2e4 * (k > 3)}) for k in range(1, 60)]
+    assert ends.index(True) == 4 + health.PATIENCE - 2 and watch.since == 4
+    assert "more than 10,000 times what the run began with" in watch.what
+    watch.look(60, {"total_loss": 9e3})
+    assert watch.since is None and watch.what == ""
