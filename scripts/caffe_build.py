@@ -61,6 +61,15 @@ LAUNCHER = """\
 bin=$(dirname "$(readlink -f "$0")")
 export PATH="$bin:$PATH"
 unset PYTHONHOME
+# That interpreter takes the C locale for ASCII and does not start from a folder named otherwise.
+if [ "$(locale charmap 2>/dev/null)" = ANSI_X3.4-1968 ]; then
+    if [ -n "$LC_ALL" ]; then export LC_ALL=C.UTF-8; else export LC_CTYPE=C.UTF-8; fi
+fi
+# Google's logging leaves files in /tmp after every run, unless told where to, or not to.
+case "$GLOG_log_dir$GOOGLE_LOG_DIR $*" in
+    " "*log_dir*) ;;
+    " "*) export GLOG_logtostderr="${GLOG_logtostderr:-1}" ;;
+esac
 # Threads that wait for each other shall sleep: spinning ones slow a busy machine several times.
 export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"
 exec "$bin/../libexec/$(basename "$0")" "$@"

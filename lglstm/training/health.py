@@ -1,8 +1,9 @@
-"""Is the run still sound: finite numbers in the net, and room on the disk."""
+"""Is the run still sound: finite numbers in the net, a telling loss, room on the disk."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,22 @@ import numpy as np
 
 from lglstm.common.errors import InputError
 from lglstm.common.pycaffe import Blob, CaffeNet
+from lglstm.training.log import TOTAL
+
+# Iterations that a loss may be out of bounds before the run counts as lost: bad initial weights can
+# put it there, too, but are soon mended.
+PATIENCE = 50
+# Two scores that are farther apart give a probability of 0 in float32, whose logarithm Caffe cuts
+# at this height: each wrong answer costs as much, however wrong, up to rounding.
+CEILING = 87.3
+# Below this (per labeled pixel), a net may be as certain as it likes.
+HIGH_LOSS = 1.0
+# The part of the positions at which the scores are that far apart.
+NEARLY_ALL = 0.99
+POSITIONS = 4096
+# By how much other losses, which have no ceiling, may grow.
+GROWTH = 1e4
+LOWER = "lower base_lr (--set base_lr=…) or limit the gradients (--set clip_gradients=…)"
 
 
 @dataclass(frozen=True)
@@ -32,7 +49,7 @@ class Culprit:
     def remedy(self) -> str:
         if self.kind == "data":
             return "look for a broken input there"
-        return "lower base_lr (--set base_lr=…) or limit the gradients (--set clip_gradients=…)"
+        return LOWER
 
 
 def first_not_finite(net: CaffeNet) -> Culprit | None:
@@ -59,6 +76,82 @@ def _finite(blob: Blob) -> bool:
     # The sum of finite float32 numbers is finite in float64, and needs no array of flags.
     with np.errstate(invalid="ignore"):
         return bool(np.isfinite(np.sum(blob.data, dtype=np.float64)))
+
+
+class LossWatch:
+    """Notices a loss that is finite, but lost: at Caffe's ceiling, or beyond all measure.
+
+    `since` is the first iteration of those without interruption at which it was, None if it was
+    not at the last one; `what` says what was found.
+    """
+
+    def __init__(self, net: CaffeNet):
+        self.net = net
+        self.since: int | None = None
+        self.what = ""
+        self._first: float | None = None
+        self._watched = [
+            (name, net.top_names[name][0], net.bottom_names[name][0], SATURATED[layer.type])
+            for name, layer in zip(net._layer_names, net.layers, strict=True)
+            if layer.type in SATURATED
+        ]
+
+    def look(self, iteration: int, losses: Mapping[str, float]) -> bool:
+        """Judge the losses of an iteration; True when they have been lost for PATIENCE of them."""
+        self._first = max(abs(losses[TOTAL]), 1.0) if self._first is None else self._first
+        self.what = self._saturated(losses) or self._exploded(losses[TOTAL])
+        if not self.what:
+            self.since = None
+        elif self.since is None:
+            self.since = iteration
+        return self.since is not None and iteration - self.since + 1 >= PATIENCE
+
+    def _saturated(self, losses: Mapping[str, float]) -> str:
+        for name, top, bottom, saturated in self._watched:
+            if losses.get(top, 0.0) < HIGH_LOSS:
+                continue
+            if np.mean(saturated(_best_two(self.net.blobs[bottom].data))) >= NEARLY_ALL:
+                return (
+                    f"layer '{name}' has a loss of {losses[top]:.4g}, with scores so far apart "
+                    "that it is at Caffe's ceiling wherever they are wrong, and does not say how "
+                    "wrong they are"
+                )
+        return ""
+
+    def _exploded(self, total: float) -> str:
+        assert self._first is not None
+        if abs(total) <= GROWTH * self._first:
+            return ""
+        return f"the loss is {total:.4g}, more than {GROWTH:,.0f} times what the run began with"
+
+
+def _best_two(scores: np.ndarray) -> np.ndarray:
+    """The second highest and the highest score at up to about POSITIONS positions, (2, n).
+
+    scores: (B, K, ...), K classes; n is 0 when there is only one.
+    """
+    if scores.ndim < 2 or scores.shape[1] < 2:
+        return np.zeros((2, 0))
+    flat = scores.reshape(*scores.shape[:2], -1)
+    step = max(1, flat.shape[0] * flat.shape[2] // POSITIONS)
+    some = np.moveaxis(flat[:, :, ::step], 1, 0).reshape(scores.shape[1], -1)
+    return np.partition(some, -2, axis=0)[-2:].astype(np.float64)
+
+
+def _far_apart(best: np.ndarray) -> np.ndarray:
+    return np.subtract(best[1], best[0]) > CEILING
+
+
+def _certain(best: np.ndarray) -> np.ndarray:
+    return best[1] == 1
+
+
+SATURATED: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "SoftmaxWithLoss": _far_apart,
+    "InfogainLoss": _far_apart,
+    "MultinomialLogisticLoss": _certain,
+}
+"""How to tell, from the two best scores or probabilities, that a loss is at its ceiling."""
 
 
 def require_space(folder: Path, snapshot_bytes: int) -> None:

@@ -37,7 +37,7 @@ _libc = ctypes.CDLL(None)
 
 
 class Diverged(Exception):
-    """A number that is not finite came up."""
+    """A number that is not finite came up, or a loss that says nothing any more."""
 
     def __init__(self, iteration: int, what: str, culprit: health.Culprit | None):
         self.culprit = culprit
@@ -150,6 +150,7 @@ class Training:
         )  # fmt: skip
         self._report_weights(given)
         self.probe = Probe(self.solver, self.parameters.iter_size, list(self.parameters.test_iter))
+        self.watch = health.LossWatch(self.net)
         self.row: dict[str, float] | None = None
         self.recent: list[float] = []
         self.tests: dict[str, float] = {}
@@ -239,7 +240,10 @@ class Training:
     def _on_gradients(self) -> None:
         """After the backward pass, before the update."""
         assert self.row is not None  # Caffe calls _on_start first
-        self.row.update(self.probe.iteration_losses(), data_seconds=self.probe.data_seconds)
+        losses = self.probe.iteration_losses()
+        self.row.update(losses, data_seconds=self.probe.data_seconds)
+        if self.watch.look(self.solver.iter, losses):
+            raise self._lost()
 
     def _on_test_layer(self) -> None:
         self._finish_row()
@@ -255,6 +259,16 @@ class Training:
             f"the loss is {losses[log.TOTAL]}",
             health.first_not_finite(self.net),
         )
+
+    def _lost(self) -> Diverged:
+        """The end of a run whose loss says nothing any more; its snapshots since then are bad."""
+        assert self.watch.since is not None
+        for state in snapshots.find(self.plan.prefix):
+            if snapshots.iteration(state) >= max(self.watch.since, self.start + 1):
+                snapshots.remove(state)
+        self.snapshot = next(iter(snapshots.find(self.plan.prefix)), None)
+        since = f"since iteration {self.watch.since}"
+        return Diverged(self.solver.iter, f"{since} {self.watch.what}; {health.LOWER}", None)
 
     # -- one iteration's record
 
@@ -286,6 +300,8 @@ class Training:
             self.csv.write({"iteration": self.solver.iter, **tests})
         if self.parameters.snapshot_after_train or self._snapshot_due(self.solver.iter):
             self._check_snapshot()
+        if self.watch.since is not None:
+            raise self._lost()
 
     # -- snapshots
 

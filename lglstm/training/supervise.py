@@ -123,7 +123,7 @@ class _Worker:
 def _start(plan: TrainingPlan, log: CaffeLog) -> _Worker:
     user = os.dup(2)
     process = subprocess.Popen(
-        child.module_command("lglstm.training.worker", str(user)),
+        child.module_command("lglstm.training.worker", str(user), str(os.getpid())),
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

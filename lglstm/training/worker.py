@@ -1,20 +1,22 @@
-"""The process that trains; its argument is a file descriptor, its input the plan as JSON.
+"""The process that trains; its arguments are a descriptor and its parent, its input the plan.
 
 Caffe aborts the process on a failed check, and logs to its error stream. Both are contained by
 training apart from the process that the user started (`supervise`): here file descriptor 2 belongs
 to Caffe, and what is meant for the user goes to the descriptor of the argument.
+
+    python -m lglstm.training.worker DESCRIPTOR PARENT
 """
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
-import signal
 import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from lglstm.common.child import end_with_parent
+from lglstm.common.streams import SteadyStream
 from lglstm.training.stop import Stopped, StopRequest
 
 if TYPE_CHECKING:
@@ -22,22 +24,24 @@ if TYPE_CHECKING:
     from lglstm.training.plan import TrainingPlan
 
 EXIT_SIGNAL_BASE = 128
-PR_SET_PDEATHSIG = 1
 
 
-def main() -> int:
+def main(descriptor: str, parent: str) -> int:
     stop = StopRequest()
     stop.install()
     # A supervisor that was killed outright must not leave a training process behind.
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    sys.stderr = os.fdopen(int(sys.argv[1]), "w", buffering=1)
+    end_with_parent(int(parent))
+    # Nor may a reader that has gone end the training.
+    sys.stderr, sys.stdout = SteadyStream(int(descriptor)), SteadyStream(1, closefd=False)
     # Imported only now: a Ctrl-C while they load must not end in a traceback.
     from lglstm.common.errors import InputError
     from lglstm.training.plan import TrainingPlan
 
     plan = TrainingPlan.from_json(sys.stdin.read())
     try:
-        return _train(plan, stop)
+        status = _train(plan, stop)
+        _require_printed(sys.stdout)
+        return status
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -60,6 +64,16 @@ def _train(plan: TrainingPlan, stop: StopRequest) -> int:
     return 0 if summary.outcome == "finished" else 1
 
 
+def _require_printed(stream: SteadyStream) -> None:
+    from lglstm.common.errors import InputError
+
+    if reason := stream.loss():
+        raise InputError(
+            f"the summary cannot be printed ({reason}); the training itself has ended as it says "
+            "in its files; give the output another place next time"
+        )
+
+
 def _describe(summary: TrainingSummary) -> str:
     from lglstm.training.display import clock
 
@@ -80,4 +94,4 @@ def _describe(summary: TrainingSummary) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*sys.argv[1:]))

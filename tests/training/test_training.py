@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -23,6 +21,18 @@ caffe = pytest.importorskip("caffe")
 from caffe.proto import caffe_pb2  # noqa: E402
 from click.testing import CliRunner  # noqa: E402
 from PIL import Image  # noqa: E402
+from training_help import (  # noqa: E402
+    PHOTO_NET,
+    environment,
+    finish,
+    results,
+    rows,
+    same_weights,
+    start,
+    train,
+    wait_for_rows,
+    write_net,
+)
 
 from lglstm.cli.main import main  # noqa: E402
 from lglstm.common.errors import InputError  # noqa: E402
@@ -31,160 +41,6 @@ from lglstm.training.loop import Training  # noqa: E402
 from lglstm.training.plan import TrainOptions, make_plan  # noqa: E402
 from lglstm.training.plot import draw, smooth  # noqa: E402
 from lglstm.training.stop import StopRequest  # noqa: E402
-
-ROOT = Path(__file__).resolve().parents[2]
-
-# Seconds that a tiny training may take on a machine that is busy with other things.
-PATIENCE = 300
-
-# A layer that passes its bottom on: slowly, or with a NaN in batch number `nan_at`.
-FAULTY = """
-import json, time
-import caffe
-
-class Faulty(caffe.Layer):
-    def setup(self, bottom, top):
-        self.options = json.loads(self.param_str)
-        self.count = 0
-    def reshape(self, bottom, top):
-        top[0].reshape(*(bottom[0].shape if bottom else (4, 3, 2, 5)))
-    def forward(self, bottom, top):
-        time.sleep(self.options.get("sleep", 0))
-        top[0].data[...] = bottom[0].data if bottom else self.count
-        if self.count == self.options.get("nan_at"):
-            top[0].data[0] = float("nan")
-        self.count += 1
-    def backward(self, top, propagate_down, bottom):
-        pass
-"""
-
-# Two losses, a weight that two layers share, dropout, and data in shuffled order.
-NET = """
-name: "tiny"
-layer {{ name: "data" type: "HDF5Data" top: "image" top: "label"
-  hdf5_data_param {{ source: "list.txt" batch_size: 4 shuffle: {shuffle} }}
-  include {{ phase: TRAIN }} }}
-layer {{ name: "test_data" type: "HDF5Data" top: "image" top: "label"
-  hdf5_data_param {{ source: "list.txt" batch_size: 5 }} include {{ phase: TEST }} }}
-layer {{ name: "slow" type: "Python" bottom: "image" top: "data"
-  python_param {{ module: "faulty" layer: "Faulty" param_str: '{faulty}' }} }}
-layer {{ name: "conv" type: "Convolution" bottom: "data" top: "conv"
-  convolution_param {{ num_output: 4 kernel_size: 1 weight_filler {{ type: "xavier" }} }} }}
-layer {{ name: "relu" type: "ReLU" bottom: "conv" top: "conv" }}
-layer {{ name: "drop" type: "Dropout" bottom: "conv" top: "drop"
-  dropout_param {{ dropout_ratio: {dropout} }} }}
-layer {{ name: "score1" type: "InnerProduct" bottom: "drop" top: "score1"
-  param {{ name: "shared" }} param {{ name: "shared_bias" }}
-  inner_product_param {{ num_output: 3 weight_filler {{ type: "xavier" }} }} }}
-layer {{ name: "score2" type: "InnerProduct" bottom: "conv" top: "score2"
-  param {{ name: "shared" }} param {{ name: "shared_bias" }}
-  inner_product_param {{ num_output: 3 weight_filler {{ type: "xavier" }} }} }}
-layer {{ name: "loss1" type: "SoftmaxWithLoss" bottom: "score1" bottom: "label" top: "loss1" }}
-layer {{ name: "loss2" type: "SoftmaxWithLoss" bottom: "score2" bottom: "label" top: "loss2"
-  loss_weight: 0.5 }}
-"""
-
-# A net whose data layer keeps its position itself.
-PHOTO_NET = """
-layer { name: "train_data" type: "Python" top: "data" top: "label"
-  param { lr_mult: 0 decay_mult: 0 }
-  python_param { module: "lglstm.layers.seg_data" layer: "SegData" param_str: 'OPTIONS' } }
-layer { name: "small" type: "Power" bottom: "data" top: "small" power_param { scale: 0.01 } }
-layer { name: "conv" type: "Convolution" bottom: "small" top: "conv"
-  convolution_param { num_output: 6 kernel_size: 4 stride: 4 weight_filler { type: "xavier" } } }
-layer { name: "drop" type: "Dropout" bottom: "conv" top: "conv" }
-layer { name: "score" type: "Convolution" bottom: "conv" top: "score"
-  convolution_param { num_output: 3 kernel_size: 1 weight_filler { type: "xavier" } } }
-layer { name: "loss" type: "SoftmaxWithLoss" bottom: "score" bottom: "label" top: "loss" }
-"""
-
-SOLVER = """
-net: "net.prototxt" base_lr: 0.05 lr_policy: "step" stepsize: 30 gamma: 0.5 momentum: 0.9
-weight_decay: 0.001 max_iter: 60 display: 1 snapshot: 12 snapshot_prefix: "runs/tiny"
-test_iter: 2 test_interval: 20 random_seed: 7
-"""
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """A folder with a data set, a net and a solver; the current one, as for a user."""
-    (tmp_path / "faulty.py").write_text(FAULTY)
-    rng = np.random.default_rng(3)
-    with h5py.File(tmp_path / "data.h5", "w") as file:
-        file["image"] = rng.normal(size=(10, 3, 2, 5)).astype(np.float32)
-        file["label"] = rng.integers(0, 3, size=(10, 1)).astype(np.float32)
-    (tmp_path / "list.txt").write_text(f"{tmp_path}/data.h5\n")
-    write_net(tmp_path)
-    (tmp_path / "solver.prototxt").write_text(SOLVER)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
-    return tmp_path
-
-
-def write_net(folder: Path, shuffle="true", dropout=0.5, **faulty) -> None:
-    text = NET.format(shuffle=shuffle, dropout=dropout, faulty=json.dumps(faulty))
-    (folder / "net.prototxt").write_text(text)
-
-
-def environment(folder: Path) -> dict[str, str]:
-    here = {"PYTHONPATH": f"{ROOT}:{folder}", "OMP_NUM_THREADS": "1", "GLOG_minloglevel": "0"}
-    return os.environ | here
-
-
-def start(*arguments: str, folder: Path) -> subprocess.Popen:
-    command = [sys.executable, "-m", "lglstm.cli.main", "train", "./solver.prototxt", "--cpu"]
-    return subprocess.Popen(
-        [*command, *arguments],
-        cwd=folder,
-        env=environment(folder),
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-
-
-def train(*arguments: str, folder: Path, status: int = 0) -> tuple[str, str]:
-    process = start(*arguments, folder=folder)
-    out, err = finish(process)
-    assert process.returncode == status, err
-    return out, err
-
-
-def finish(process: subprocess.Popen) -> tuple[str, str]:
-    try:
-        return process.communicate(timeout=PATIENCE)
-    finally:
-        process.kill()
-
-
-def wait_for_rows(folder: Path, count: int) -> None:
-    path = folder / "runs/tiny.csv"
-    for _ in range(100 * PATIENCE):
-        if path.exists() and path.read_text().count("\n") > count:
-            return
-        time.sleep(0.01)
-    raise AssertionError(f"no {count} rows in {path}")
-
-
-def rows(folder: Path) -> list[dict[str, str]]:
-    with (folder / "runs/tiny.csv").open() as file:
-        return list(csv.DictReader(file))
-
-
-def results(folder: Path) -> list[dict[str, str]]:
-    """The rows without what a clock measured."""
-    return [{k: v for k, v in row.items() if "seconds" not in k} for row in rows(folder)]
-
-
-def weights(path: Path) -> list[np.ndarray]:
-    net = caffe_pb2.NetParameter()
-    net.ParseFromString(path.read_bytes())
-    return [np.array(blob.data, np.float32) for layer in net.layer for blob in layer.blobs]
-
-
-def same_weights(one: Path, other: Path) -> bool:
-    pairs = zip(weights(one), weights(other), strict=True)
-    return all(a.tobytes() == b.tobytes() for a, b in pairs)
 
 
 @pytest.mark.slow
@@ -598,3 +454,73 @@ def test_files_that_cannot_be_plotted(tmp_path, name, text, message):
     run.losses["total_loss"][0] = 1.0
     with pytest.raises(InputError, match="curve.gif: unknown picture format"):
         draw([run], tmp_path / "curve.gif")
+
+
+@pytest.mark.parametrize(
+    ("iterations", "since", "kept"), [("70", "1", None), ("30", "1", None), ("1", None, 1)]
+)
+def test_a_saturated_loss_ends_the_run(folder, iterations, since, kept):
+    """At once after some patience, or at the end of a run that is shorter."""
+    with h5py.File(folder / "data.h5", "w") as file:  # nothing to tell the classes by
+        file["image"] = np.zeros((10, 3, 2, 5), np.float32)
+        file["label"] = np.arange(10, dtype=np.float32)[:, None] % 3
+    write_net(folder, shuffle="false")
+    blow_up = ("--set", "base_lr=1e8", "--set", "weight_decay=0", "--set", "snapshot=20")
+    arguments = (*blow_up, "--set", "test_interval=1000", "--iterations", iterations, "--json")
+    out, err = train(*arguments, folder=folder, status=1 if since else 0)
+    summary = json.loads(out)
+    if since:
+        assert summary["outcome"] == "diverged"
+        assert summary["iteration"] == min(int(iterations), 50)
+        assert f"error: iteration {summary['iteration']}: since iteration 1 layer 'loss1' " in err
+        assert "at Caffe's ceiling" in err and "lower base_lr" in err
+        assert err.count("error: ") == 1
+    assert [snapshots.iteration(state) for state in snapshots.find("runs/tiny")] == (
+        [kept] if kept else []
+    )
+
+
+def fed(scores: np.ndarray, labels: np.ndarray, loss: str = "SoftmaxWithLoss") -> health.LossWatch:
+    net = f"""
+    layer {{ name: "s" type: "DummyData" top: "s" dummy_data_param {{
+      shape {{ {" ".join(f"dim: {side}" for side in scores.shape)} }} }} }}
+    layer {{ name: "l" type: "DummyData" top: "l" dummy_data_param {{
+      shape {{ {" ".join(f"dim: {side}" for side in labels.shape)} }} }} }}
+    layer {{ name: "loss" type: "{loss}" bottom: "s" bottom: "l" top: "loss" }}
+    """
+    Path("watch.prototxt").write_text(net)
+    net = caffe.Net("watch.prototxt", caffe.TRAIN)
+    net.blobs["s"].data[...], net.blobs["l"].data[...] = scores, labels
+    net._forward(len(net.layers) - 1, len(net.layers) - 1)
+    watch = health.LossWatch(net)
+    loss = float(net.blobs["loss"].data)
+    watch.look(0, {"total_loss": loss, "loss": loss})
+    return watch
+
+
+def test_what_counts_as_saturated(folder):
+    rng = np.random.default_rng(0)
+    scores = rng.normal(size=(2, 5, 6, 7)).astype(np.float32)
+    labels = rng.integers(0, 5, (2, 1, 6, 7))
+    wrong = (scores.argmax(1, keepdims=True) + 1) % 5
+    assert fed(scores, labels).since is None
+    assert fed(scores * 1e6, labels).since == 0
+    assert fed(scores * 3e37, labels).since == 0  # their differences leave float32
+    # Certain and right; wrong, but with a gradient that says how much; wrong at a few places only.
+    assert fed(scores * 1e6, scores.argmax(1, keepdims=True)).since is None
+    assert fed(scores * 20, wrong).since is None
+    certain = np.where(np.arange(7) < 6, scores * 1e6, scores)
+    assert fed(certain, wrong).since is None
+    probabilities = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+    assert fed(probabilities, wrong, "MultinomialLogisticLoss").since is None
+    hard = (scores == scores.max(1, keepdims=True)).astype(np.float32)
+    assert fed(hard, wrong, "MultinomialLogisticLoss").since == 0
+
+
+def test_a_loss_that_grows_beyond_measure(folder):
+    watch = fed(np.zeros((2, 1), np.float32), np.zeros((2, 1)), "EuclideanLoss")
+    ends = [watch.look(k, {"total_loss": 2e4 * (k > 3)}) for k in range(1, 60)]
+    assert ends.index(True) == 4 + health.PATIENCE - 2 and watch.since == 4
+    assert "more than 10,000 times what the run began with" in watch.what
+    watch.look(60, {"total_loss": 9e3})
+    assert watch.since is None and watch.what == ""
