@@ -6,6 +6,11 @@ for any size) is None.
 
 Tensors that are the last value of a Caffe blob carry its name, so `score` and `lg_lstm3_local` can
 be asked for; weights carry the keys of the net description.
+
+Every runtime has gaps. What follows is written so that ONNX Runtime, onnx.reference and OpenCV all
+compute the same: no pad below zero, no Unsqueeze, averages over padded maps by a Pad of
+their own (OpenCV divides by other counts), no groups in transposed convolutions but depthwise ones
+and no LRN (onnx.reference mistakes channels for images in both).
 """
 
 from __future__ import annotations
@@ -103,19 +108,37 @@ Emitter = Callable[[Graph, Layer, list[str]], list[str]]
 
 
 def _convolution(g: Graph, layer: Layer, x: list[str]) -> list[str]:
-    options = layer.options
-    kind = "Conv" if layer.type == "Convolution" else "ConvTranspose"
     blobs = [g.weight(layer, blob) for blob in layer.blobs]
-    top = g.op(
-        kind,
-        x[0],
-        *blobs,
-        kernel_shape=options["kernel"],
-        strides=options["stride"],
-        pads=options["pad"] * 2,
-        dilations=options["dilation"],
-        group=options["group"],
-    )
+    return [g.op("Conv", x[0], *blobs, group=layer.options["group"], **_window(layer))]
+
+
+def _window(layer: Layer) -> dict[str, Any]:
+    options = layer.options
+    return {
+        "kernel_shape": options["kernel"],
+        "strides": options["stride"],
+        "pads": options["pad"] * 2,
+        "dilations": options["dilation"],
+    }
+
+
+def _deconvolution(g: Graph, layer: Layer, x: list[str]) -> list[str]:
+    group = layer.options["group"]
+    weight = g.weights[layer.blobs["weight"]]
+    if group == 1 or (len(weight) == group and weight.shape[1] == 1):
+        top = g.op("ConvTranspose", x[0], g.weight(layer, "weight"), group=group, **_window(layer))
+    else:
+        size = len(weight) // group
+        key = layer.blobs["weight"]
+        tops = [
+            g.op("ConvTranspose", part, g.constant(f"{key}:{i}", array), **_window(layer))
+            for i, (part, array) in enumerate(
+                zip(g.split(x[0], 1, [size] * group), np.split(weight, group), strict=True)
+            )
+        ]
+        top = g.op("Concat", *tops, axis=1)
+    if "bias" in layer.blobs:
+        top = g.op("Add", top, g.weight(layer, "bias", (layer.options["num_output"], 1, 1)))
     return [top]
 
 
@@ -136,40 +159,46 @@ def _pooling(g: Graph, layer: Layer, x: list[str]) -> list[str]:
     window = {"kernel_shape": options["kernel"], "strides": options["stride"]}
     if maximum:
         return [g.op("MaxPool", x[0], pads=begin + end, **window)]
-    if end == begin:
-        return [g.op("AveragePool", x[0], pads=begin + end, count_include_pad=1, **window)]
     # An average counts the pad's zeros, but nothing beyond the pad.
     more = [max(0, e - b) for e, b in zip(end, begin, strict=True)]
-    if any(begin):
-        x = [g.op("Pad", x[0], g.ints(0, 0, *begin, 0, 0, *begin))]
-    return [g.op("AveragePool", x[0], pads=[0, 0, *more], count_include_pad=0, **window)]
+    return [g.op("AveragePool", _padded(g, x[0], begin), pads=[0, 0, *more], **window)]
+
+
+def _padded(g: Graph, x: str, pad: Sequence[int]) -> str:
+    """The map with a frame of zeros, `pad` rows and columns on each side."""
+    return g.op("Pad", x, g.ints(0, 0, *pad, 0, 0, *pad)) if any(pad) else x
 
 
 def _pooling_of_any_size(g: Graph, layer: Layer, x: list[str]) -> list[str]:
     options = layer.options
     kernel, stride, pad = (options[name] for name in ("kernel", "stride", "pad"))
-    window = {"kernel_shape": kernel, "strides": stride, "pads": pad * 2}
+    window = {"kernel_shape": kernel, "strides": stride}
     if options["pool"] == "AVE":
         if stride != [1, 1]:
             raise LayerError("an average with a stride depends on the map's size")
-        return [g.op("AveragePool", x[0], count_include_pad=1, **window)]
+        return [g.op("AveragePool", _padded(g, x[0], pad), **window)]
     if options["ceil"] and any(p + s > k for k, s, p in zip(kernel, stride, pad, strict=True)):
         raise LayerError("its last window depends on the map's size")
-    return [g.op("MaxPool", x[0], ceil_mode=int(options["ceil"]), **window)]
+    # Rounding up is rounding down with stride - 1 more behind the map.
+    end = [p + (s - 1 if options["ceil"] else 0) for p, s in zip(pad, stride, strict=True)]
+    return [g.op("MaxPool", x[0], pads=pad + end, **window)]
 
 
 def _lrn(g: Graph, layer: Layer, x: list[str]) -> list[str]:
+    """Divide by (k + alpha mean x²)^beta, the mean over neighboring channels or a window."""
     size, alpha, beta, k = (layer.options[name] for name in ("size", "alpha", "beta", "k"))
+    square = g.op("Mul", x[0], x[0])
     if layer.options["region"] == "ACROSS_CHANNELS":
-        return [g.op("LRN", x[0], size=size, alpha=alpha, beta=beta, bias=k)]
-    mean = g.op(
-        "AveragePool",
-        g.op("Mul", x[0], x[0]),
-        kernel_shape=[size, size],
-        pads=[size // 2] * 4,
-        count_include_pad=1,
-    )
-    base = g.op("Add", g.op("Mul", mean, g.number(alpha)), g.number(1.0))
+        channels = np.arange(layer.bottom_shapes[0][1])
+        near = np.abs(channels[:, None] - channels) <= size // 2
+        name = f"lrn:{len(channels)}:{size}:{alpha!r}"
+        weight = g.constant(name, (near * np.float32(alpha / size))[:, :, None, None])
+        bias = g.constant(f"{name}:{k!r}", np.full(len(channels), k, np.float32))
+        base = g.op("Conv", square, weight, bias, kernel_shape=[1, 1])
+    else:
+        padded = _padded(g, square, [size // 2] * 2)
+        mean = g.op("AveragePool", padded, kernel_shape=[size, size])
+        base = g.op("Add", g.op("Mul", mean, g.number(alpha)), g.number(1.0))
     return [g.op("Mul", x[0], g.op("Pow", base, g.number(-beta)))]
 
 
@@ -219,7 +248,8 @@ def _aligned(g: Graph, layer: Layer, x: list[str], blob: str) -> str:
     covered = len(layer.bottom_shapes[1])
     if not covered or axis + covered == axes:
         return x[1]
-    return g.op("Unsqueeze", x[1], g.ints(*range(covered, axes - axis)))
+    behind = axes - axis - covered
+    return g.op("Reshape", x[1], g.ints(*[0] * covered, *[1] * behind))  # 0: as it was
 
 
 def _prelu(g: Graph, layer: Layer, x: list[str]) -> list[str]:
@@ -379,10 +409,9 @@ def _products(g: Graph, layer: Layer, x: list[str]) -> str:
         biases = [g.weights[layer.blobs[blob]].ravel() for blob in ("spatial_bias", "depth_bias")]
         blobs.append(g.constant(f"{name}:bias", np.concatenate(biases)))
     products = g.op("Conv", x[0], *blobs)
-    if layer.options["global_grid"]:
-        transposed = g.constant(f"{name}:global", from_global.T)
-        image = g.op("MatMul", g.op("Flatten", x[2], axis=1), transposed)
-        products = g.op("Add", products, g.op("Unsqueeze", image, g.ints(2, 3)))
+    if grid := layer.options["global_grid"]:
+        whole = g.constant(f"{name}:global", from_global.reshape(-1, d, grid, grid))
+        products = g.op("Add", products, g.op("Conv", x[2], whole))
     return products
 
 
@@ -398,15 +427,20 @@ def _gates(g: Graph, x: str, sets: int, gates_of_set: int, d: int) -> list[tuple
 
 
 def _lg_lstm_tops(g: Graph, layer: Layer, hidden: list[str], memory: list[str]) -> list[str]:
-    """Hidden cells move to the neighbor that receives them; a pad below zero cuts."""
+    """Hidden cells move to the neighbor that receives them."""
     directions = DIRECTIONS[layer.options["neighbors"]]
-    arrivals = [
-        g.op("Pad", h, g.ints(0, 0, -dy, -dx, 0, 0, dy, dx))
-        for h, (dy, dx) in zip(hidden, directions, strict=False)
-    ]
+    arrivals = [_moved(g, h, dy, dx) for h, (dy, dx) in zip(hidden, directions, strict=False)]
     tops = [g.op("Concat", *arrivals, hidden[-1], axis=1), g.op("Concat", *memory, axis=1)]
     grid = layer.options["global_grid"]
     return tops + ([_grid_max(g, hidden[-1], grid, layer.top_shapes[0])] if grid else [])
+
+
+def _moved(g: Graph, x: str, dy: int, dx: int) -> str:
+    """What comes from row + dy, column + dx: a row or column of zeros enters, another leaves."""
+    enter = [max(-dy, 0), max(-dx, 0), 0, 0, max(dy, 0), max(dx, 0)]
+    padded = g.op("Pad", x, g.ints(0, 0, *enter))
+    starts, ends = zip(*((max(d, 0), -1 if d < 0 else _LAST) for d in (dy, dx)), strict=True)
+    return g.op("Slice", padded, g.ints(*starts), g.ints(*ends), g.ints(2, 3))
 
 
 def _grid_max(g: Graph, x: str, grid: int, shape: Sequence[int | None]) -> str:
@@ -442,7 +476,7 @@ EMITTERS: dict[str, Emitter] = {
     "Concat": _concat,
     "Convolution": _convolution,
     "Crop": _crop,
-    "Deconvolution": _convolution,
+    "Deconvolution": _deconvolution,
     "Dropout": lambda g, layer, x: x,
     "ELU": lambda g, layer, x: [g.op("Elu", x[0], alpha=layer.options["alpha"])],
     "Eltwise": _eltwise,

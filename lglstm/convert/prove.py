@@ -2,7 +2,8 @@
 
 One side is Caffe, or what Caffe computed elsewhere (`samples.Reference`), the other the file that
 was just made. Compared are the net's outputs and what every LG-LSTM layer hands on. Formats of
-weights are also read back and compared bit for bit.
+weights are also read back and compared bit for bit. ONNX files are tried in a second reader,
+OpenCV's, which decides nothing: it lacks operators, and whoever needs it is told.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from lglstm.common.errors import InputError
 from lglstm.convert.caffe_process import Blobs, caffe_is_there, caffe_version
 from lglstm.convert.options import ConvertOptions
 from lglstm.convert.read import SourceModel, read_weights
-from lglstm.convert.runtimes import run_onnx, run_torch, run_weights_by_caffe
+from lglstm.convert.runtimes import run_onnx, run_onnx_by_opencv, run_torch, run_weights_by_caffe
 from lglstm.convert.samples import Reference, Sample, make_samples
 from lglstm.convert.write import is_installed
 
@@ -50,17 +51,20 @@ class Proof:
     """What was compared with what; all differences are within the tolerance.
 
     exact_blobs: how many blobs the result holds bit for bit; None for formats that compute the same
-    from other numbers.
+    from other numbers. second_reader: of an ONNX file, what OpenCV makes of it, as a sentence.
     """
 
     reference: str
     differences: list[Difference]
     exact_blobs: int | None
+    second_reader: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         report: dict[str, Any] = {"tolerance": TOLERANCE, "reference": self.reference}
         if self.exact_blobs is not None:
             report["exact_blobs"] = self.exact_blobs
+        if self.second_reader is not None:
+            report["second_reader"] = self.second_reader
         return report | {
             "differences": [asdict(d) | {"passed": d.passed} for d in self.differences]
         }
@@ -95,7 +99,29 @@ def prove(
         outputs = run_weights_by_caffe(path, stored, model.nets, expected.samples, wanted)
     differences = compare(expected.samples, expected.outputs, outputs)
     _check_passed(differences, options)
-    return Proof(expected.by, differences, exact_blobs)
+    second_reader = None
+    if options.format == "onnx" and not options.preprocessing:
+        say(f"reading {options.output} by OpenCV")
+        second_reader = _tried_in_opencv(path, expected, model.deploy.outputs)
+    return Proof(expected.by, differences, exact_blobs, second_reader)
+
+
+def _tried_in_opencv(path: Path, expected: Expected, outputs: Sequence[str]) -> str:
+    """What OpenCV makes of an ONNX file: the largest difference, or why it gives none."""
+    import cv2
+
+    name = f"OpenCV {cv2.__version__}"
+    try:
+        made = run_onnx_by_opencv(path, expected.samples, outputs)
+        worst = max(d.relative for d in compare(expected.samples, expected.outputs, made))
+    except InputError:
+        return f"{name} computes other shapes: do not use the file there"
+    except cv2.error as error:
+        reason = " ".join(str(error.err or error).split())[:100]
+        return f"{name} cannot read the file ({reason})"
+    if not worst <= TOLERANCE:  # NaN, too
+        return f"{name} computes something else, {worst:.1e} off: do not use the file there"
+    return f"{name} reads the file, too: it is within {worst:.1e}"
 
 
 class Expected(NamedTuple):

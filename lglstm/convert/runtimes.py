@@ -1,4 +1,4 @@
-"""Runs a net on samples: by Caffe, PyTorch or ONNX Runtime.
+"""Runs a net on samples: by Caffe, PyTorch, ONNX Runtime or OpenCV.
 
 Each function returns the wanted blobs of each sample, as far as the net has them.
 """
@@ -83,6 +83,27 @@ def run_onnx(path: Path, samples: Sequence[Sample], wanted: Sequence[str]) -> li
         dict(zip(names, session.run(names, _onnx_inputs(session, sample)), strict=True))
         for sample in samples
     ]
+
+
+def run_onnx_by_opencv(path: Path, samples: Sequence[Sample], wanted: Sequence[str]) -> list[Blobs]:
+    """Run an ONNX file by OpenCV; only outputs of the graph can be asked for.
+
+    Raises cv2.error for a file that OpenCV's importer does not understand.
+    """
+    import cv2
+
+    logging = cv2.utils.logging
+    level = logging.setLogLevel(logging.LOG_LEVEL_SILENT)  # what it says is in the exception
+    try:
+        net = cv2.dnn.readNetFromONNX(str(path))
+        results = []
+        for sample in samples:
+            for name, array in sample.blobs.items():
+                net.setInput(array, name)
+            results.append(dict(zip(wanted, net.forward(list(wanted)), strict=True)))
+        return results
+    finally:
+        logging.setLogLevel(level)
 
 
 def _onnx_inputs(session: onnxruntime.InferenceSession, sample: Sample) -> Blobs:

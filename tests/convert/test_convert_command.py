@@ -104,6 +104,20 @@ def test_a_conversion_proves_itself(demo, tmp_path):
 
 
 @needs_caffe
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [([], " reads the file, too: it is within "), (["--any-size"], " cannot read the file (")],
+)
+def test_a_second_reader_is_tried(tmp_path, arguments, words, capfd):
+    """OpenCV wants constant cells of the global grid, which any size has not."""
+    make_net(tmp_path, lg_lstm_net(4, 2, True, False))
+    files = (tmp_path / "net.prototxt", tmp_path / "net.caffemodel")
+    report = convert(*files, "--to", "onnx", "-o", tmp_path / "net.onnx", *arguments)
+    assert report["second_reader"].startswith("OpenCV ") and words in report["second_reader"]
+    assert "OPENCV" not in capfd.readouterr().err
+
+
+@needs_caffe
 def test_a_wrong_conversion_is_not_kept(tmp_path, monkeypatch):
     """One direction moved: the proof says so, and there is no file."""
     make_net(tmp_path, lg_lstm_net(4, 2, True, False))

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import copy
 import itertools
+import multiprocessing
+import pickle
 
 import numpy as np
 import pytest
 import reference
 from convert_help import (
+    ROOT,
     assert_close,
     caffe_outputs,
+    data,
+    layer,
     lg_lstm_net,
     make_net,
     needs_caffe,
     random_inputs,
 )
+from test_convert_onnx import STOCK
 
 torch = pytest.importorskip("torch", reason="needs PyTorch: see docs/convert.md")
 
-from lglstm.convert.torch import LGLSTM, LGLSTMTransition, load_caffemodel  # noqa: E402
+from lglstm.caffe_files import random_weights, read_net  # noqa: E402
+from lglstm.convert.torch import LGLSTM, LGLSTMTransition, Net, load_caffemodel  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -109,3 +118,113 @@ def test_nets_equal_caffe(tmp_path, neighbors, grid, share, bias):
         blobs = module.blobs([torch.from_numpy(inputs["data"])], wanted)
     for name in wanted:
         assert_close(blobs[name], expected[name])
+
+
+# --- What else PyTorch's users do with modules ----------------------------------------------------
+
+
+def run(module, inputs):
+    with torch.no_grad():
+        made = module(*inputs)
+    return made if isinstance(made, dict) else {"only": made}
+
+
+def same(one, other):
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("name", STOCK)
+def test_every_layer_can_be_pickled_and_copied(tmp_path, name):
+    net, weights = make_net(tmp_path, data(2, 4, 7, 6) + STOCK[name])
+    module = Net(net.description()).load_weights(weights).eval()
+    inputs = [torch.from_numpy(array) for array in random_inputs(net).values()]
+    expected = run(module, inputs)
+    same(run(pickle.loads(pickle.dumps(module)), inputs), expected)
+    same(run(copy.deepcopy(module), inputs), expected)
+
+
+@pytest.mark.parametrize("phase", ["TRAIN", "TEST"])
+def test_nets_can_be_sent_to_a_process(phase):
+    """Shared weights stay shared on the way."""
+    folder = ROOT / "models" / "atr"
+    file = folder / ("train.prototxt" if phase == "TRAIN" else "deploy.prototxt")
+    net = read_net(file, phase)
+    module = Net(net.description()).load_weights(random_weights(net, 1))
+    copied = pickle.loads(pickle.dumps(module))
+    assert len(list(copied.parameters())) == len(list(module.parameters()))
+    assert copied.lg_lstm1.depth is copied.lg_lstm2.depth
+
+
+def test_another_process_computes_the_same(tmp_path):
+    net, weights = make_net(tmp_path, lg_lstm_net(4, 2, True, False))
+    module = Net(net.description()).load_weights(weights).eval()
+    inputs = [torch.from_numpy(array) for array in random_inputs(net).values()]
+    spawn = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as pool:
+        same(pool.submit(run, module, inputs).result(), run(module, inputs))
+
+
+class Stack(torch.nn.Module):
+    """What people build: a transition and layers, called with what the one before returned."""
+
+    def __init__(self, neighbors, grid, share, bias):
+        super().__init__()
+        self.transition = LGLSTMTransition(CHANNELS, D, neighbors, grid, bias)
+        self.first = LGLSTM(D, neighbors, grid, share, bias)
+        self.second = LGLSTM(D, neighbors, grid, share, bias)
+
+    def forward(self, x: torch.Tensor):
+        cells = self.transition(x)
+        cells = self.first(*cells)
+        return self.second(*cells)
+
+
+@pytest.mark.parametrize(("neighbors", "grid", "share", "bias"), CASES)
+def test_torchscript_computes_the_same(tmp_path, neighbors, grid, share, bias):
+    torch.manual_seed(0)
+    stack = Stack(neighbors, grid, share, bias)
+    x = torch.randn(BATCH, CHANNELS, HEIGHT, WIDTH)
+    torch.jit.script(stack).save(tmp_path / "stack.pt")
+    expected = stack(x)
+    made = torch.jit.load(tmp_path / "stack.pt")(x)
+    assert len(made) == len(expected) == (3 if grid else 2)
+    for one, other in zip(made, expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+CELLS = torch.zeros(2, 9 * D, 5, 4)
+
+
+@pytest.mark.parametrize(
+    ("module", "inputs", "words"),
+    [
+        (LGLSTMTransition(CHANNELS, D), [torch.zeros(2, 4, 5, 4)],
+         r"the features have the shape \[2, 4, 5, 4\], .* \(B, 5, H, W\)"),
+        (LGLSTM(D, global_grid=0), [CELLS[:, 1:], CELLS],
+         r"shapes \[2, 26, 5, 4\] and \[2, 27, 5, 4\], .* two of \(B, 27, H, W\)"),
+        (LGLSTM(D, global_grid=0), [CELLS, CELLS[..., 1:]], r"\[2, 27, 5, 3\], .* two of"),
+        (LGLSTM(D), [CELLS, CELLS], "global is missing"),
+        (LGLSTM(D, global_grid=0), [CELLS, CELLS, CELLS], "was made with global_grid=0"),
+        (LGLSTM(D), [CELLS, CELLS, torch.zeros(2, D, 2, 3)],
+         r"global has the shape \[2, 3, 2, 3\], but this layer takes \[2, 3, 3, 3\]"),
+    ],
+)  # fmt: skip
+def test_other_shapes_are_refused_in_our_words(module, inputs, words):
+    with pytest.raises(ValueError, match=words):
+        module(*inputs)
+
+
+def test_other_inputs_of_a_net_are_refused_in_our_words(tmp_path):
+    options = "inner_product_param { num_output: 2 }"
+    text = data(1, 3, 5, 4) + layer("InnerProduct", "fc", "data", "fc", options)
+    net, weights = make_net(tmp_path, text)
+    module = Net(net.description()).load_weights(weights)
+    assert module(torch.zeros(3, 3, 5, 4)).shape == (3, 2)
+    for shape in ((1, 4, 5, 4), (3, 5, 4)):
+        with pytest.raises(ValueError, match=r"data has the shape .* takes \[1, 3, 5, 4\]"):
+            module(torch.zeros(shape))
+    with pytest.raises(ValueError, match="takes 1 inputs, data, not 2"):
+        module(torch.zeros(1, 3, 5, 4), torch.zeros(1))
+    with pytest.raises(ValueError, match="72 values from axis 1 on, .* weights for 60"):
+        module(torch.zeros(1, 3, 6, 4))

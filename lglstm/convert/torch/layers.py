@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -21,17 +21,23 @@ Tops: TypeAlias = Tensor | tuple[Tensor, ...]
 
 
 class Function(nn.Module):
-    """A layer without weights."""
+    """A layer without weights: a function of the bottoms, with the layer's options as keywords.
 
-    def __init__(self, function: Callable[..., Tops], note: str = ""):
+    The function is one of a module's, never a closure, so that nets can be pickled.
+    """
+
+    def __init__(self, function: Callable[..., Tops], **options: Any):
         super().__init__()
-        self.function, self.note = function, note
+        self.function, self.options = function, options
 
     def extra_repr(self) -> str:
-        return self.note
+        return ", ".join(f"{name}={value!r}" for name, value in self.options.items())
+
+    def _get_name(self) -> str:
+        return self.function.__name__
 
     def forward(self, *bottoms: Tensor) -> Tops:
-        return self.function(*bottoms)
+        return self.function(*bottoms, **self.options)
 
 
 class Pooling(nn.Module):
@@ -68,9 +74,15 @@ class InnerProduct(nn.Module):
         parameters(self, shapes)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(
-            x.flatten(self.axis), self.weight.T if self.transpose else self.weight, self.bias
-        )
+        weight = self.weight.T if self.transpose else self.weight
+        flat = x.flatten(self.axis)
+        if flat.shape[-1] != weight.shape[1]:
+            raise ValueError(
+                f"a bottom of shape {list(x.shape)} has {flat.shape[-1]} values from axis "
+                f"{self.axis} on, but this layer has weights for {weight.shape[1]}; give the net "
+                "inputs of its own size"
+            )
+        return F.linear(flat, weight, self.bias)
 
 
 class BatchNorm(nn.Module):
@@ -191,6 +203,81 @@ def along(x: Tensor, factor: Tensor, axis: int) -> Tensor:
     return factor.reshape(factor.shape + (1,) * (x.dim() - axis - factor.dim()))
 
 
+# --- The functions of layers without weights ------------------------------------------------------
+
+
+def power(x: Tensor, power: float, scale: float, shift: float) -> Tensor:
+    x = shift + scale * x
+    return x if power == 1 else x**power
+
+
+def eltwise(*bottoms: Tensor, operation: str, coeff: list[float]) -> Tensor:
+    if operation == "PROD":
+        return torch.stack(bottoms).prod(dim=0)
+    if operation == "MAX":
+        return torch.stack(bottoms).amax(dim=0)
+    terms = (a if c == 1 else c * a for c, a in zip(coeff, bottoms, strict=True))
+    return functools.reduce(torch.add, terms)
+
+
+def concat(*bottoms: Tensor, axis: int) -> Tensor:
+    return torch.cat(bottoms, dim=axis)
+
+
+def slices(x: Tensor, axis: int, points: list[int], tops: int) -> tuple[Tensor, ...]:
+    return tuple(x.tensor_split(points or tops, dim=axis))
+
+
+def split(x: Tensor, tops: int) -> tuple[Tensor, ...]:
+    return (x,) * tops
+
+
+def silence(*bottoms: Tensor) -> tuple[Tensor, ...]:
+    return ()
+
+
+def crop(x: Tensor, like: Tensor, axis: int, offset: list[int]) -> Tensor:
+    first = axis % x.dim()
+    offsets = offset or [0]
+    if len(offsets) == 1:
+        offsets = offsets * (x.dim() - first)
+    for along, start in enumerate(offsets, start=first):
+        x = x.narrow(along, start, like.shape[along])
+    return x
+
+
+def lrn_within_channel(x: Tensor, size: int, alpha: float, beta: float) -> Tensor:
+    mean = F.avg_pool2d(x * x, size, 1, size // 2)
+    return x * (1 + alpha * mean).pow(-beta)
+
+
+def reshape(x: Tensor, dims: list[int], axis: int, num_axes: int) -> Tensor:
+    """Replace `num_axes` axes from `axis` on; a size of 0 is the bottom's, -1 what is left."""
+    old = x.shape
+    axis = axis if axis >= 0 else len(old) + axis + 1
+    end = len(old) if num_axes < 0 else axis + num_axes
+    sizes = [old[axis + i] if dim == 0 else dim for i, dim in enumerate(dims)]
+    return x.reshape(*old[:axis], *sizes, *old[end:])
+
+
+def tile(x: Tensor, axis: int, tiles: int) -> Tensor:
+    return torch.cat([x] * tiles, dim=axis)
+
+
+def image_labels(labels: Tensor, num_classes: int, ignore_label: int) -> Tensor:
+    """1 / (number of classes shown) for each class that a label map (B, 1, H, W) shows."""
+    ids = torch.arange(num_classes, device=labels.device)
+    shown = (labels.flatten(1)[:, :, None] == ids).any(dim=1).float()
+    return shown / shown.sum(dim=1, keepdim=True).clamp(min=1)
+
+
+def _function(function: Callable[..., Tops]) -> Callable[[dict, Shapes], nn.Module]:
+    return lambda options, shapes: Function(function, **options)
+
+
+# --- From options to modules ----------------------------------------------------------------------
+
+
 def _convolution(options: dict, shapes: Shapes) -> nn.Module:
     return nn.Conv2d(
         shapes["weight"][1] * options["group"],
@@ -236,85 +323,11 @@ def _relu(options: dict, shapes: Shapes) -> nn.Module:
     return nn.LeakyReLU(slope) if slope else nn.ReLU()
 
 
-def _power(options: dict, shapes: Shapes) -> nn.Module:
-    power, scale, shift = (options[name] for name in ("power", "scale", "shift"))
-
-    def compute(x: Tensor) -> Tensor:
-        x = shift + scale * x
-        return x if power == 1 else x**power
-
-    return Function(compute, f"({shift} + {scale} x) ^ {power}")
-
-
-def _eltwise(options: dict, shapes: Shapes) -> nn.Module:
-    operation, coefficients = options["operation"], options["coeff"]
-
-    def compute(*bottoms: Tensor) -> Tensor:
-        if operation == "PROD":
-            return torch.stack(bottoms).prod(dim=0)
-        if operation == "MAX":
-            return torch.stack(bottoms).amax(dim=0)
-        terms = (a if c == 1 else c * a for c, a in zip(coefficients, bottoms, strict=True))
-        return functools.reduce(torch.add, terms)
-
-    return Function(compute, operation)
-
-
-def _concat(options: dict, shapes: Shapes) -> nn.Module:
-    return Function(lambda *bottoms: torch.cat(bottoms, dim=options["axis"]))
-
-
-def _slice(options: dict, shapes: Shapes) -> nn.Module:
-    axis = options["axis"]
-    where = options["points"] or options["tops"]
-    return Function(lambda x: x.tensor_split(where, dim=axis))
-
-
-def _crop(options: dict, shapes: Shapes) -> nn.Module:
-    def compute(x: Tensor, like: Tensor) -> Tensor:
-        first = options["axis"] % x.dim()
-        offsets = options["offset"] or [0]
-        if len(offsets) == 1:
-            offsets = offsets * (x.dim() - first)
-        for axis, offset in enumerate(offsets, start=first):
-            x = x.narrow(axis, offset, like.shape[axis])
-        return x
-
-    return Function(compute)
-
-
 def _lrn(options: dict, shapes: Shapes) -> nn.Module:
     size, alpha, beta, k = (options[name] for name in ("size", "alpha", "beta", "k"))
     if options["region"] == "ACROSS_CHANNELS":
         return nn.LocalResponseNorm(size, alpha, beta, k)
-    return Function(lambda x: x * (1 + alpha * F.avg_pool2d(x * x, size, 1, size // 2)).pow(-beta))
-
-
-def _reshape(options: dict, shapes: Shapes) -> nn.Module:
-    def compute(x: Tensor) -> Tensor:
-        old = x.shape
-        axis = options["axis"] if options["axis"] >= 0 else len(old) + options["axis"] + 1
-        end = len(old) if options["num_axes"] < 0 else axis + options["num_axes"]
-        dims = [old[axis + i] if dim == 0 else dim for i, dim in enumerate(options["dims"])]
-        return x.reshape(*old[:axis], *dims, *old[end:])
-
-    return Function(compute, str(options["dims"]))
-
-
-def _tile(options: dict, shapes: Shapes) -> nn.Module:
-    axis, tiles = options["axis"], options["tiles"]
-    return Function(lambda x: torch.cat([x] * tiles, dim=axis), f"{tiles} times, axis {axis}")
-
-
-def _image_labels(options: dict, shapes: Shapes) -> nn.Module:
-    """1 / (number of classes shown) for each class that a label map (B, 1, H, W) shows."""
-
-    def compute(labels: Tensor) -> Tensor:
-        ids = torch.arange(options["num_classes"], device=labels.device)
-        shown = (labels.flatten(1)[:, :, None] == ids).any(dim=1).float()
-        return shown / shown.sum(dim=1, keepdim=True).clamp(min=1)
-
-    return Function(compute)
+    return Function(lrn_within_channel, size=size, alpha=alpha, beta=beta)
 
 
 def _loss(options: dict, shapes: Shapes) -> nn.Module:
@@ -322,20 +335,20 @@ def _loss(options: dict, shapes: Shapes) -> nn.Module:
 
 
 LAYERS: dict[str, Callable[[dict, Shapes], nn.Module]] = {
-    "AbsVal": lambda options, shapes: Function(torch.abs),
+    "AbsVal": _function(torch.abs),
     "BatchNorm": lambda options, shapes: BatchNorm(shapes, options["eps"]),
     "Bias": lambda options, shapes: Bias(shapes, options["axis"]),
     "Clip": lambda options, shapes: nn.Hardtanh(options["min"], options["max"]),
-    "Concat": _concat,
+    "Concat": _function(concat),
     "Convolution": _convolution,
-    "Crop": _crop,
+    "Crop": _function(crop),
     "Deconvolution": _deconvolution,
     "Dropout": lambda options, shapes: nn.Dropout(options["ratio"]),
     "ELU": lambda options, shapes: nn.ELU(options["alpha"]),
-    "Eltwise": _eltwise,
+    "Eltwise": _function(eltwise),
     "EuclideanLoss": lambda options, shapes: EuclideanLoss(options["weight"]),
     "Flatten": lambda options, shapes: nn.Flatten(options["axis"], options["end_axis"]),
-    "ImageLabels": _image_labels,
+    "ImageLabels": _function(image_labels),
     "InnerProduct": lambda options, shapes: InnerProduct(
         shapes, options["axis"], options["transpose"]
     ),
@@ -344,16 +357,16 @@ LAYERS: dict[str, Callable[[dict, Shapes], nn.Module]] = {
     "LRN": _lrn,
     "PReLU": lambda options, shapes: PReLU(shapes),
     "Pooling": _pooling,
-    "Power": _power,
+    "Power": _function(power),
     "ReLU": _relu,
-    "Reshape": _reshape,
+    "Reshape": _function(reshape),
     "Scale": lambda options, shapes: Scale(shapes, options["axis"]),
     "Sigmoid": lambda options, shapes: nn.Sigmoid(),
-    "Silence": lambda options, shapes: Function(lambda *bottoms: ()),
-    "Slice": _slice,
+    "Silence": _function(silence),
+    "Slice": _function(slices),
     "Softmax": lambda options, shapes: nn.Softmax(options["axis"]),
     "SoftmaxWithLoss": _loss,
-    "Split": lambda options, shapes: Function(lambda x: (x,) * options["tops"]),
+    "Split": _function(split),
     "TanH": lambda options, shapes: nn.Tanh(),
-    "Tile": _tile,
+    "Tile": _function(tile),
 }

@@ -19,8 +19,6 @@ order; from outside the map comes zero.
 
 from __future__ import annotations
 
-import itertools
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -34,29 +32,41 @@ DIRECTIONS = {
 
 
 class _LGLSTMBase(nn.Module):
+    # Of TorchScript, which then knows how many tops there are.
+    __constants__ = ("global_grid", "has_global", "neighbors", "num_output")
+
     def __init__(self, num_output: int, neighbors: int, global_grid: int):
         super().__init__()
         if neighbors not in DIRECTIONS:
             raise ValueError(f"neighbors is {neighbors}; allowed are 2, 4 and 8")
         self.num_output, self.neighbors, self.global_grid = num_output, neighbors, global_grid
+        self.has_global = global_grid > 0
+        self.directions = DIRECTIONS[neighbors]
 
     def extra_repr(self) -> str:
         return f"{self.num_output}, neighbors={self.neighbors}, global_grid={self.global_grid}"
 
-    def _tops(self, hidden: Tensor, memory: Tensor) -> tuple[Tensor, ...]:
+    # No annotation: TorchScript knows no tuples of any length, and finds two or three by itself.
+    def _tops(self, hidden: Tensor, memory: Tensor):  # type: ignore
         """From what the LSTMs computed, (B, N+1, d, H, W), to local, memory[, global]."""
-        local = torch.cat([*self._arrivals(hidden[:, :-1]), hidden[:, -1]], dim=1)
-        tops = (local, memory.flatten(1, 2))
-        return tops + ((grid_max(hidden[:, -1], self.global_grid),) if self.global_grid else ())
+        depth = hidden[:, self.neighbors]
+        arrivals = self._arrivals(hidden)
+        arrivals.append(depth)
+        local, memory = torch.cat(arrivals, dim=1), memory.flatten(1, 2)
+        if self.has_global:
+            return local, memory, grid_max(depth, self.global_grid)
+        else:  # noqa: RET505, TorchScript drops this branch or that
+            return local, memory
 
     def _arrivals(self, sent: Tensor) -> list[Tensor]:
         """What reaches each position, for each direction: the map moved by one, zeros moved in."""
-        height, width = sent.shape[-2:]
+        height, width = sent.shape[-2], sent.shape[-1]
         padded = F.pad(sent, (1, 1, 1, 1))
-        return [
-            padded[:, n, :, 1 + dy : 1 + dy + height, 1 + dx : 1 + dx + width]
-            for n, (dy, dx) in enumerate(DIRECTIONS[self.neighbors])
-        ]
+        arrivals: list[Tensor] = []
+        for n, offset in enumerate(self.directions):
+            row, column = 1 + offset[0], 1 + offset[1]
+            arrivals.append(padded[:, n, :, row : row + height, column : column + width])
+        return arrivals
 
 
 class LGLSTMTransition(_LGLSTMBase):
@@ -80,7 +90,13 @@ class LGLSTMTransition(_LGLSTMBase):
         self.bias = nn.Parameter(torch.zeros(lstms, 3 * num_output)) if bias_term else None
         nn.init.uniform_(self.weight, -0.1, 0.1)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, x: Tensor):  # type: ignore
+        """Features (B, C, H, W) to local, memory[, global]; ValueError for other channels."""
+        if x.dim() != 4 or x.shape[1] != self.weight.shape[2]:
+            raise ValueError(
+                f"the features have the shape {list(x.shape)}, but this layer has weights for "
+                f"(B, {self.weight.shape[2]}, H, W)"
+            )
         weight = self.weight.flatten(0, 1)[:, :, None, None]
         gates = F.conv2d(x, weight, None if self.bias is None else self.bias.flatten())
         gates = gates.unflatten(1, (self.neighbors + 1, 3, self.num_output))
@@ -118,25 +134,50 @@ class LGLSTM(_LGLSTMBase):
         self.spatial_bias = nn.Parameter(torch.zeros(sets, 4 * d)) if bias_term else None
         self.depth_bias = nn.Parameter(torch.zeros(4 * d)) if bias_term else None
 
-    def forward(self, local: Tensor, memory: Tensor, *grid: Tensor) -> tuple[Tensor, ...]:
-        gates = self._gates(local, *grid)
+    def forward(self, local: Tensor, memory: Tensor, grid: Tensor | None = None):  # type: ignore
+        """The tops of the layer before to those of this one; ValueError for other shapes.
+
+        grid: `global`, left out where there is none.
+        """
+        self._check(local, memory, grid)
+        gates = self._gates(local, grid)
         memory = memory.unflatten(1, (self.neighbors + 1, self.num_output))
         # Shared gates, one set for all N, broadcast against the N memories.
-        spatial = lstm(gates[:, :-1], memory[:, :-1])
-        depth = lstm(gates[:, -1:], memory[:, -1:])
-        return self._tops(*(torch.cat(pair, dim=1) for pair in zip(spatial, depth, strict=True)))
+        sets = gates.shape[1] - 1
+        spatial_h, spatial_m = lstm(gates[:, :sets], memory[:, : self.neighbors])
+        depth_h, depth_m = lstm(gates[:, sets:], memory[:, self.neighbors :])
+        return self._tops(torch.cat([spatial_h, depth_h], 1), torch.cat([spatial_m, depth_m], 1))
 
-    def _gates(self, local: Tensor, *grid: Tensor) -> Tensor:
+    def _check(self, local: Tensor, memory: Tensor, grid: Tensor | None) -> None:
+        channels = (self.neighbors + 1) * self.num_output
+        if local.dim() != 4 or local.shape[1] != channels or memory.shape != local.shape:
+            raise ValueError(
+                f"local and memory have the shapes {list(local.shape)} and {list(memory.shape)}, "
+                f"but this layer takes two of (B, {channels}, H, W)"
+            )
+        size = self.global_grid
+        if grid is None and self.has_global:
+            raise ValueError("global is missing: this layer was made with a global_grid")
+        if grid is not None:
+            if not self.has_global:
+                raise ValueError("global is given, but this layer was made with global_grid=0")
+            expected = [local.shape[0], self.num_output, size, size]
+            if list(grid.shape) != expected:
+                raise ValueError(
+                    f"global has the shape {list(grid.shape)}, but this layer takes {expected}"
+                )
+
+    def _gates(self, local: Tensor, grid: Tensor | None) -> Tensor:
         """W H for the S sets of spatial weights and the depth LSTM's: (B, S+1, 4, d, H, W)."""
         weight = torch.cat([self.spatial.flatten(0, 1), self.depth])
-        from_global, from_local = weight.tensor_split([weight.shape[1] - local.shape[1]], dim=1)
-        bias = None
+        cells = weight.shape[1] - local.shape[1]
+        bias: Tensor | None = None
         if self.spatial_bias is not None and self.depth_bias is not None:
             bias = torch.cat([self.spatial_bias.flatten(), self.depth_bias])
-        gates = F.conv2d(local, from_local[:, :, None, None], bias)
-        if grid:
-            gates = gates + (grid[0].flatten(1) @ from_global.T)[:, :, None, None]
-        return gates.unflatten(1, (len(self.spatial) + 1, 4, self.num_output))
+        gates = F.conv2d(local, weight[:, cells:, None, None], bias)
+        if grid is not None:
+            gates = gates + (grid.flatten(1) @ weight[:, :cells].T)[:, :, None, None]
+        return gates.unflatten(1, (self.spatial.shape[0] + 1, 4, self.num_output))
 
 
 def lstm(gates: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
@@ -152,13 +193,15 @@ def grid_max(hidden: Tensor, grid: int) -> Tensor:
     Cell g of an axis of length L begins at floor(g L / G + 1/2), so that a mirrored map has
     mirrored cells.
     """
-    height, width = hidden.shape[-2:]
+    height, width = hidden.shape[-2], hidden.shape[-1]
     if min(height, width) < grid:
         raise ValueError(f"a map of {height} x {width} is smaller than its {grid} x {grid} grid")
-    starts = [[(2 * g * n + grid) // (2 * grid) for g in range(grid + 1)] for n in (height, width)]
-    for axis, edges in zip((2, 3), starts, strict=True):
-        cells = [
-            hidden.narrow(axis, a, b - a).max(dim=axis).values for a, b in itertools.pairwise(edges)
-        ]
+    for axis in (2, 3):
+        length = hidden.shape[axis]
+        edges = [(2 * g * length + grid) // (2 * grid) for g in range(grid + 1)]
+        cells: list[Tensor] = []
+        for g in range(grid):
+            cell = hidden.narrow(axis, edges[g], edges[g + 1] - edges[g])
+            cells.append(cell.max(dim=axis)[0])
         hidden = torch.stack(cells, dim=axis)
     return hidden

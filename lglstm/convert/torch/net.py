@@ -71,7 +71,7 @@ class Net(nn.Module):
             blob: step for step, (_, bottoms, _) in enumerate(self._steps) for blob in bottoms
         }
         wanted = list(wanted)
-        values = dict(zip(self.inputs, inputs, strict=True))
+        values = self._named(list(inputs))
         for step, (name, bottoms, tops) in enumerate(self._steps):
             result = getattr(self, name)(*(values[blob] for blob in bottoms))
             result = result if isinstance(result, tuple | list) else (result,)
@@ -80,6 +80,21 @@ class Net(nn.Module):
                 if last_use.get(blob, -1) <= step and blob not in wanted:
                     values.pop(blob, None)
         return {blob: values[blob] for blob in wanted}
+
+    def _named(self, inputs: list[Tensor]) -> dict[str, Tensor]:
+        """The inputs by name. Raises ValueError for another count or other channels."""
+        if len(inputs) != len(self.inputs):
+            raise ValueError(
+                f"the net {self.name} takes {len(self.inputs)} inputs, {', '.join(self.inputs)}, "
+                f"not {len(inputs)}"
+            )
+        for (name, shape), value in zip(self.description["inputs"].items(), inputs, strict=True):
+            if value.dim() != len(shape) or list(value.shape[1:2]) != list(shape[1:2]):
+                raise ValueError(
+                    f"{name} has the shape {list(value.shape)}, but the net {self.name} takes "
+                    f"{list(shape)}, of any batch"
+                )
+        return dict(zip(self.inputs, inputs, strict=True))
 
     def weights(self) -> dict[str, Tensor]:
         """Every weight once, by its key in the description ("conv1.weight")."""
