@@ -19,6 +19,7 @@ from lglstm.caffe_files.layer_types import (
     Shape,
     UnsupportedLayer,
     check_connections,
+    check_sizes,
     layer_type,
 )
 from lglstm.caffe_files.prototxt import read_prototxt
@@ -162,6 +163,7 @@ class _Builder:
         tops = LAYER_TYPES[kind].tops(options, bottoms)
         if len(tops) != len(message.top):
             raise LayerError(f"it has {len(message.top)} tops, expected {len(tops)}")
+        check_sizes(tops)
         for blob in message.bottom:
             self.unused.pop(blob, None)
         for blob, shape in zip(message.top, tops, strict=True):
@@ -207,6 +209,7 @@ class _Builder:
     def _blobs(self, message: LayerParameter, shapes: dict[str, Shape]) -> dict[str, str]:
         """Register the layer's blobs; a named param that exists already is shared."""
         blobs = {}
+        check_sizes(shapes.values())
         for index, (name, shape) in enumerate(shapes.items()):
             key = f"{message.name}.{name}"
             shared = message.param[index].name if index < len(message.param) else ""
