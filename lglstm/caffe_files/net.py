@@ -189,7 +189,7 @@ class _Builder:
 
     def _resized(self, shape: list[int]) -> list[int]:
         size = self.size if self.size and len(shape) == 4 else shape[2:]
-        return [shape[0] * self.batch_factor, *shape[1:2], *size]
+        return [*(count * self.batch_factor for count in shape[:1]), *shape[1:2], *size]
 
     def _type(self, message: LayerParameter) -> str:
         kind = layer_type(message)
@@ -324,7 +324,8 @@ def random_weights(net: Net, seed: int, contrast: float = 1) -> Weights:
     for layer in net.layers:
         for name, key in layer.blobs.items():
             if key not in weights:
-                weights[key] = _random(rng, layer, name, net.weights[key])
+                # A blob without axes would come as a number, which no writer of arrays takes.
+                weights[key] = np.asarray(_random(rng, layer, name, net.weights[key]))
                 if name == "weight" and set(layer.bottoms) <= net.inputs.keys():
                     weights[key] /= contrast
     return weights
