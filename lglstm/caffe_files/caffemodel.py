@@ -215,7 +215,7 @@ def _checked_shape(dims: list[int], count: int) -> list[int]:
         raise Damaged(f"it has {len(dims)} axes, more than {_MAX_AXES}")
     if any(dim < 0 for dim in dims):
         raise Damaged(f"its shape {dims} has a negative size")
-    if math.prod(dims) > MAX_COUNT:
+    if math.prod(max(dim, 1) for dim in dims) > MAX_COUNT:  # NumPy refuses (2**63, 0), too
         raise Damaged(f"its shape {dims} is larger than Caffe allows")
     if math.prod(dims) != count:
         raise Damaged(f"its shape {dims} needs {math.prod(dims)} numbers, but it has {count}")

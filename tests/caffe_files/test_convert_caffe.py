@@ -308,12 +308,14 @@ HOSTILE = {
     "short": blob([1.0, 2.0]),
     "ragged": blob([1.0]),
     "axes": blob([1.0]),
+    "beyond NumPy": blob([]),
 }
 HOSTILE["negative"].shape.dim[:] = [-1, -2]
 HOSTILE["huge"].shape.dim[:] = [2**31]
 HOSTILE["overflow"].shape.dim[:] = [2**62, 4, 2**62, 4]
 HOSTILE["short"].shape.dim[:] = [3]
 HOSTILE["ragged"].data[0] = b"123"
+HOSTILE["beyond NumPy"].shape.dim[:] = [2**62, 4, 0]
 HOSTILE["axes"].shape.dim[:] = [1] * 33
 
 
