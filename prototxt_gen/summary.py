@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from math import prod
-from pathlib import Path
 
 from lglstm.caffe_files.costs import MeasuredLayer, measure
+from lglstm.caffe_files.layer_types import SOURCES
 from lglstm.caffe_files.prototxt import read_prototxt
 from lglstm.caffe_files.schema import NetParameter
 from lglstm.common.errors import InputError
+from lglstm.common.models import ModelFiles
 
 BYTES = 4  # Caffe trains in float32
 WEIGHT_COPIES = 3  # values, gradients, momentum
@@ -66,14 +67,20 @@ class Summary:
         }
 
 
-def summarize(folder: Path) -> Summary:
-    """Measure `folder/train.prototxt`, and test.prototxt beside it."""
-    train, test = folder / "train.prototxt", folder / "test.prototxt"
-    return _summary(
-        folder.name,
-        measure(read_prototxt(train, "TRAIN")[0], train),
-        measure(read_prototxt(test)[0], test),
-    )
+def summarize(model: ModelFiles) -> Summary:
+    """Measure a model's training net and its test net.
+
+    The test net of a train.prototxt is the test.prototxt beside it; any other file holds both, as
+    Caffe reads the `net` of a solver, or has no test net.
+    """
+    layers = measure(read_prototxt(model.file, "TRAIN")[0], model.file)
+    if model.file.name == "train.prototxt":
+        test = model.form("test")
+        return _summary(model.name, layers, measure(read_prototxt(test)[0], test))
+    try:
+        return _summary(model.name, layers, measure(read_prototxt(model.file)[0], model.file))
+    except InputError:  # without its layers of phase TRAIN it is no net
+        return _summary(model.name, layers, [])
 
 
 def summarize_nets(name: str, train_net: NetParameter, test_net: NetParameter) -> Summary:
@@ -82,12 +89,13 @@ def summarize_nets(name: str, train_net: NetParameter, test_net: NetParameter) -
 
 
 def _summary(name: str, layers: list[MeasuredLayer], test: list[MeasuredLayer]) -> Summary:
-    if not layers or not layers[0].tops or not layers[0].tops[0]:
+    given = [shape for layer in layers if layer.type in SOURCES for shape in layer.tops]
+    if not given or not given[0]:
         raise InputError(
-            f"net {name}: its first layer brings no images; correct the prototxt, or generate it "
-            "anew with `lglstm models generate`"
+            f"net {name}: no layer of it brings images; correct the prototxt, or generate it anew "
+            "with `lglstm models generate`"
         )
-    batch = layers[0].tops[0][0]
+    batch = given[0][0]
     return Summary(
         name=name,
         layers=layers,
@@ -135,7 +143,8 @@ def training_bytes(layers: list[MeasuredLayer]) -> int:
         for bottom in dict.fromkeys(layer.message.bottom)
         if bottom not in layer.message.top
     )
-    data = layers[0].message.top  # images and labels have no gradient
+    # Images and labels have no gradient.
+    data = {top for layer in layers if layer.type in SOURCES for top in layer.message.top}
     gradients = {
         blob: size * (1 if readers[blob] <= 1 else 1 + readers[blob])
         for blob, size in sizes.items()

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lglstm.caffe_files import wire
+from lglstm.caffe_files.layer_types import MAX_COUNT
 from lglstm.caffe_files.schema import (
     V1_LAYER_TYPES,
     LayerParameter,
@@ -29,7 +30,6 @@ Array = NDArray[np.float32]
 
 # Caffe's own limits (blob.hpp), and generous ones where it has none.
 _MAX_AXES = 32
-_MAX_COUNT = 2**31 - 1
 _MAX_BLOBS = 64
 _MAX_LAYERS = 100_000
 
@@ -181,7 +181,7 @@ def parse_blob(view: memoryview) -> Array:
     Of several kinds of numbers the raw ones are taken, else, as Caffe does, the doubles.
     """
     dims: list[int] | None = None
-    legacy = dict.fromkeys(_LEGACY_AXES, 0)
+    legacy: dict[str, int] = {}
     names = {number: name for name, number in _BLOB.items()}
     floats, doubles = bytearray(), bytearray()
     raw, raw_type = None, 1
@@ -189,7 +189,7 @@ def parse_blob(view: memoryview) -> Array:
         name = names.get(number)
         if name == "shape":
             dims = _dims(wire.content(value))
-        elif name in legacy:
+        elif name in _LEGACY_AXES:
             legacy[name] = wire.integer(value)
         elif name == "data":
             floats += wire.content(value)
@@ -205,8 +205,8 @@ def parse_blob(view: memoryview) -> Array:
         array = _numbers(raw, _RAW_TYPES[raw_type])
     else:
         array = _numbers(doubles, "<f8") if doubles else _numbers(floats, "<f4")
-    if dims is None:
-        dims = list(legacy.values())
+    if dims is None:  # Caffe writes no shape for a blob without axes, which is a single number
+        dims = [legacy.get(axis, 0) for axis in _LEGACY_AXES] if legacy else []
     return array.reshape(_checked_shape(dims, array.size))
 
 
@@ -215,7 +215,7 @@ def _checked_shape(dims: list[int], count: int) -> list[int]:
         raise Damaged(f"it has {len(dims)} axes, more than {_MAX_AXES}")
     if any(dim < 0 for dim in dims):
         raise Damaged(f"its shape {dims} has a negative size")
-    if math.prod(dims) > _MAX_COUNT:
+    if math.prod(max(dim, 1) for dim in dims) > MAX_COUNT:  # NumPy refuses (2**63, 0), too
         raise Damaged(f"its shape {dims} is larger than Caffe allows")
     if math.prod(dims) != count:
         raise Damaged(f"its shape {dims} needs {math.prod(dims)} numbers, but it has {count}")

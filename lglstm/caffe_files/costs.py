@@ -17,6 +17,7 @@ from lglstm.caffe_files.layer_types import (
     Shape,
     UnsupportedLayer,
     check_connections,
+    check_sizes,
     layer_type,
 )
 from lglstm.caffe_files.schema import LayerParameter, NetParameter
@@ -101,6 +102,7 @@ def _measured(message: LayerParameter, shapes: dict[str, Shape]) -> MeasuredLaye
     tops, blobs = known.tops(options, bottoms), known.blobs(options, bottoms)
     if len(tops) != len(message.top):
         raise LayerError(f"it has {len(message.top)} tops, expected {len(tops)}")
+    check_sizes([*tops, *blobs.values()])
     # The training layer counts its batches in a blob, so that snapshots know the data position.
     position = {"position": (1,)} if kind == "SegData" and message.param else {}
     shapes_of_blobs = (*blobs.values(), *position.values())

@@ -17,7 +17,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from lglstm.caffe_files.schema import Message
 
 Shapes = list[Shape]
+
+MAX_COUNT = 2**31 - 1
+"""Numbers that a blob of Caffe's can hold."""
 
 
 class LayerError(Exception):
@@ -50,6 +53,13 @@ def axis_of(axis: int, shape: Shape) -> int:
     if not -len(shape) <= axis < len(shape):
         raise LayerError(f"its axis {axis} does not exist in a bottom of shape {list(shape)}")
     return axis % len(shape)
+
+
+def _map(bottoms: Shapes) -> Shape:
+    """The first bottom's shape, which must be that of maps: (N, C, H, W)."""
+    if len(bottoms[0]) != 4:
+        raise LayerError(f"its bottom has the shape {list(bottoms[0])}, not 4 axes")
+    return bottoms[0]
 
 
 def _no_options(layer: LayerParameter) -> dict:
@@ -118,9 +128,7 @@ def _convolution_options(layer: LayerParameter) -> dict:
 
 
 def _channels(options: dict, bottoms: Shapes) -> int:
-    if len(bottoms[0]) != 4:
-        raise LayerError(f"its bottom has the shape {list(bottoms[0])}, not 4 axes")
-    channels = bottoms[0][1]
+    channels = _map(bottoms)[1]
     if channels % options["group"]:
         raise LayerError(
             f"its {channels} channels are not a multiple of its group {options['group']}"
@@ -147,6 +155,7 @@ def _extent(options: dict, axis: int) -> int:
 
 
 def _convolution_tops(options: dict, bottoms: Shapes) -> Shapes:
+    _channels(options, bottoms)
     sizes = [
         (size + 2 * options["pad"][i] - _extent(options, i)) // options["stride"][i] + 1
         for i, size in enumerate(bottoms[0][2:])
@@ -155,6 +164,7 @@ def _convolution_tops(options: dict, bottoms: Shapes) -> Shapes:
 
 
 def _deconvolution_tops(options: dict, bottoms: Shapes) -> Shapes:
+    _channels(options, bottoms)
     sizes = [
         options["stride"][i] * (size - 1) + _extent(options, i) - 2 * options["pad"][i]
         for i, size in enumerate(bottoms[0][2:])
@@ -193,8 +203,7 @@ def _pooling_options(layer: LayerParameter) -> dict:
 
 
 def _pooling_tops(options: dict, bottoms: Shapes) -> Shapes:
-    if len(bottoms[0]) != 4:
-        raise LayerError(f"its bottom has the shape {list(bottoms[0])}, not 4 axes")
+    _map(bottoms)
     if options["global_pooling"]:
         return [(*bottoms[0][:2], 1, 1)]
     return [_positive((*bottoms[0][:2], *(pooled(options, i, bottoms[0][2 + i]) for i in (0, 1))))]
@@ -214,6 +223,8 @@ def pooled(options: dict, axis: int, size: int) -> int:
 
 
 def _inner_product_options(layer: LayerParameter) -> dict:
+    if layer.inner_product_param.num_output < 1:
+        raise LayerError("its num_output must be positive")
     return _fields(layer.inner_product_param, "num_output", "bias_term", "axis", "transpose")
 
 
@@ -235,7 +246,7 @@ def _batch_norm_options(layer: LayerParameter) -> dict:
 
 
 def _batch_norm_blobs(options: dict, bottoms: Shapes) -> dict[str, Shape]:
-    channels = 1 if len(bottoms[0]) == 1 else bottoms[0][1]
+    channels = 1 if len(bottoms[0]) == 1 else bottoms[0][axis_of(1, bottoms[0])]
     return {"mean": (channels,), "variance": (channels,), "scale_factor": (1,)}
 
 
@@ -254,6 +265,10 @@ def _covered(options: dict, bottoms: Shapes) -> Shape:
     axis = axis_of(options["axis"], bottoms[0])
     if options["num_axes"] < 0:
         return bottoms[0][axis:]
+    if axis + options["num_axes"] > len(bottoms[0]):
+        raise LayerError(
+            f"its num_axes {options['num_axes']} reach beyond a bottom of shape {list(bottoms[0])}"
+        )
     return bottoms[0][axis : axis + options["num_axes"]]
 
 
@@ -283,7 +298,8 @@ def _prelu_options(layer: LayerParameter) -> dict:
 
 
 def _prelu_blobs(options: dict, bottoms: Shapes) -> dict[str, Shape]:
-    return {"weight": () if options["channel_shared"] else (bottoms[0][1],)}
+    channels = bottoms[0][axis_of(1, bottoms[0])]
+    return {"weight": () if options["channel_shared"] else (channels,)}
 
 
 # --- Elementwise, and layers that move numbers ----------------------------------------------------
@@ -307,6 +323,11 @@ def _clip_options(layer: LayerParameter) -> dict:
 
 def _dropout_options(layer: LayerParameter) -> dict:
     return {"ratio": _float(layer.dropout_param.dropout_ratio)}
+
+
+def _softmax_tops(options: dict, bottoms: Shapes) -> Shapes:
+    axis_of(options["axis"], bottoms[0])
+    return [bottoms[0]]
 
 
 def _softmax_options(layer: LayerParameter) -> dict:
@@ -416,12 +437,15 @@ def _reshape_tops(options: dict, bottoms: Shapes) -> Shapes:
     shape = bottoms[0]
     axis = options["axis"] if options["axis"] >= 0 else len(shape) + options["axis"] + 1
     end = len(shape) if options["num_axes"] < 0 else axis + options["num_axes"]
+    copied = [axis + i for i, dim in enumerate(options["dims"]) if dim == 0]
+    if not 0 <= axis <= end <= len(shape) or any(i >= len(shape) for i in copied):
+        raise LayerError(f"it cannot give {list(shape)} the shape {options['dims']} at axis {axis}")
     dims = [shape[axis + i] if dim == 0 else dim for i, dim in enumerate(options["dims"])]
     known = _count(tuple(dim for dim in dims if dim > 0)) * _count((*shape[:axis], *shape[end:]))
     if dims.count(-1) == 1 and known and _count(shape) % known == 0:
         dims[dims.index(-1)] = _count(shape) // known
     top = (*shape[:axis], *dims, *shape[end:])
-    if -1 in dims or _count(top) != _count(shape):
+    if min(dims, default=0) < 0 or _count(top) != _count(shape):
         raise LayerError(f"it cannot give {list(shape)} the shape {options['dims']}")
     return [top]
 
@@ -433,6 +457,8 @@ def _flatten_options(layer: LayerParameter) -> dict:
 def _flatten_tops(options: dict, bottoms: Shapes) -> Shapes:
     shape = bottoms[0]
     start, end = axis_of(options["axis"], shape), axis_of(options["end_axis"], shape) + 1
+    if start >= end:
+        raise LayerError(f"its axis {options['axis']} lies behind its end_axis")
     return [(*shape[:start], _count(shape[start:end]), *shape[end:])]
 
 
@@ -478,13 +504,13 @@ def _image_labels_options(layer: LayerParameter) -> dict:
         }
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise LayerError("its param_str lacks num_classes") from None
-    if any(type(value) is not int for value in options.values()):
-        raise LayerError("its num_classes and ignore_label must be whole numbers")
+    if any(type(value) is not int or not 0 <= value <= 256 for value in options.values()):
+        raise LayerError("its num_classes and ignore_label must be whole numbers up to 256")
     return options
 
 
 def _image_labels_tops(options: dict, bottoms: Shapes) -> Shapes:
-    return [(bottoms[0][0], options["num_classes"])]
+    return [(_map(bottoms)[0], options["num_classes"])]
 
 
 # --- LG-LSTM --------------------------------------------------------------------------------------
@@ -516,8 +542,8 @@ def _python_options(layer: LayerParameter) -> dict:
         raise LayerError(f"its param_str must be a JSON object with keys of {sorted(known)}")
     options = {key: given.get(key, getattr(defaults, key)) for key in _LG_LSTM_KEYS}
     for key, value in options.items():
-        if type(value) is not type(getattr(defaults, key)) or value < 0:
-            raise LayerError(f"its param_str has {key} {value!r}")
+        if type(value) is not type(getattr(defaults, key)) or not 0 <= value <= MAX_COUNT:
+            raise LayerError(f"its param_str has {key} {str(value)[:40]}")
     return options
 
 
@@ -534,9 +560,7 @@ def _lg_lstm_blobs(options: dict, bottoms: Shapes) -> dict[str, Shape]:
 
 
 def _transition_tops(options: dict, bottoms: Shapes) -> Shapes:
-    if len(bottoms[0]) != 4:
-        raise LayerError(f"its bottom has the shape {list(bottoms[0])}, not 4 axes")
-    batch, _, height, width = bottoms[0]
+    batch, _, height, width = _map(bottoms)
     grid = options["global_grid"]
     if min(height, width) < grid:
         raise LayerError(f"its {height} x {width} map is smaller than its {grid} x {grid} grid")
@@ -577,8 +601,10 @@ def _seg_data_options(layer: LayerParameter) -> dict:
         ]
     except (ValueError, KeyError, TypeError, ZeroDivisionError, RecursionError):
         raise LayerError("its param_str lacks batch_size, input_size or label_stride") from None
-    if any(type(size) is not int for shape in shapes for size in shape):
-        raise LayerError("its batch_size, input_size and label_stride must be whole numbers")
+    if any(type(size) is not int or size > MAX_COUNT for shape in shapes for size in shape):
+        raise LayerError(
+            f"its batch_size, input_size and label_stride must be whole numbers up to {MAX_COUNT:,}"
+        )
     return {"shapes": shapes[: len(layer.top)]}
 
 
@@ -638,7 +664,7 @@ LAYER_TYPES: dict[str, LayerType] = {
     "Sigmoid": _elementwise(),
     "Silence": LayerType(_no_options, _no_blobs, lambda options, bottoms: []),
     "Slice": LayerType(_slice_options, _no_blobs, _slice_tops),
-    "Softmax": _elementwise(_softmax_options),
+    "Softmax": LayerType(_softmax_options, _no_blobs, _softmax_tops),
     "SoftmaxWithLoss": LayerType(_loss_options, _no_blobs, _scalar),
     "Split": LayerType(_split_options, _no_blobs, _split_tops),
     "TanH": _elementwise(),
@@ -705,3 +731,13 @@ def check_connections(kind: str, layer: LayerParameter, known: Container[str]) -
     for blob in layer.top:
         if blob in known and blob not in layer.bottom:
             raise LayerError(f'its top "{blob}" is already the top of another layer')
+
+
+def check_sizes(shapes: Iterable[Shape]) -> None:
+    """Raise LayerError for a top or a weight that Caffe could not hold."""
+    for shape in shapes:
+        if _count(shape) > MAX_COUNT:
+            raise LayerError(
+                f"it would need a blob of shape {list(shape)}, more than the {MAX_COUNT:,} numbers "
+                "that Caffe's hold"
+            )

@@ -19,6 +19,7 @@ from lglstm.caffe_files.layer_types import (
     Shape,
     UnsupportedLayer,
     check_connections,
+    check_sizes,
     layer_type,
 )
 from lglstm.caffe_files.prototxt import read_prototxt
@@ -162,6 +163,7 @@ class _Builder:
         tops = LAYER_TYPES[kind].tops(options, bottoms)
         if len(tops) != len(message.top):
             raise LayerError(f"it has {len(message.top)} tops, expected {len(tops)}")
+        check_sizes(tops)
         for blob in message.bottom:
             self.unused.pop(blob, None)
         for blob, shape in zip(message.top, tops, strict=True):
@@ -187,7 +189,7 @@ class _Builder:
 
     def _resized(self, shape: list[int]) -> list[int]:
         size = self.size if self.size and len(shape) == 4 else shape[2:]
-        return [shape[0] * self.batch_factor, *shape[1:2], *size]
+        return [*(count * self.batch_factor for count in shape[:1]), *shape[1:2], *size]
 
     def _type(self, message: LayerParameter) -> str:
         kind = layer_type(message)
@@ -207,6 +209,7 @@ class _Builder:
     def _blobs(self, message: LayerParameter, shapes: dict[str, Shape]) -> dict[str, str]:
         """Register the layer's blobs; a named param that exists already is shared."""
         blobs = {}
+        check_sizes(shapes.values())
         for index, (name, shape) in enumerate(shapes.items()):
             key = f"{message.name}.{name}"
             shared = message.param[index].name if index < len(message.param) else ""
@@ -321,7 +324,8 @@ def random_weights(net: Net, seed: int, contrast: float = 1) -> Weights:
     for layer in net.layers:
         for name, key in layer.blobs.items():
             if key not in weights:
-                weights[key] = _random(rng, layer, name, net.weights[key])
+                # A blob without axes would come as a number, which no writer of arrays takes.
+                weights[key] = np.asarray(_random(rng, layer, name, net.weights[key]))
                 if name == "weight" and set(layer.bottoms) <= net.inputs.keys():
                     weights[key] /= contrast
     return weights

@@ -6,6 +6,7 @@ forms upgraded, layers of the other phase left out.
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from google.protobuf import text_format
 
+from lglstm.caffe_files import wire
 from lglstm.caffe_files.layer_types import LAYER_TYPES
 from lglstm.caffe_files.schema import V1_LAYER_TYPES, LayerParameter, NetParameter
 from lglstm.common.errors import InputError
@@ -22,21 +24,29 @@ if TYPE_CHECKING:
 
 AnyMessage = TypeVar("AnyMessage", bound="Message")
 
-_MAX_BYTES = 16 << 20
+# Nets of a thousand layers have half of it; protobuf's parser takes seconds for it.
+_MAX_BYTES = 2 << 20
 _MAX_DEPTH = 64
+_SHOWN = 160
+"""Characters of protobuf's reason that a message shows; it quotes whole lines."""
 
+# A string that is not closed ends with its line: were it no token, its rest would be searched for
+# one from each of its quotes anew.
 _TOKEN = re.compile(
-    r'"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'|\#[^\n]*|[A-Za-z_]\w*|[{}<>\n]', re.S
+    r""""(?:\\.|[^"\\\n])*+"?|'(?:\\.|[^'\\\n])*+'?|\#[^\n]*|[A-Za-z_]\w*|[{}<>\n]"""
 )
 
 
-def read_message(path: str | os.PathLike[str], message: AnyMessage) -> AnyMessage:
+def read_message(
+    path: str | os.PathLike[str], message: AnyMessage, for_caffe: bool = False
+) -> AnyMessage:
     """Read a prototxt into `message`, one of lglstm.caffe_files.schema or of pycaffe; return it.
 
+    for_caffe: Caffe will read the file itself, so what only Caffe refuses is refused, too.
     Raises InputError with the file's line when it is missing or is not such a message.
     """
     path = Path(path)
-    text = _read_text(path)
+    text = _read_text(path, for_caffe)
     _layer_lines(path, text)
     error = _parse(text, message)
     if error is not None:
@@ -68,18 +78,31 @@ def read_prototxt(
     return result, [line for _, line in kept]
 
 
-def _read_text(path: Path) -> str:
+def _read_text(path: Path, for_caffe: bool = False) -> str:
+    """The file's text, without the byte-order mark that Windows' editors begin it with."""
+    with wire.opened(path) as file:
+        try:
+            content = file.read(_MAX_BYTES + 1)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    if len(content) > _MAX_BYTES:
+        raise InputError(
+            f"{path}: has more than {_MAX_BYTES:,} bytes, too many for a prototxt; give the text "
+            "description, not the weights"
+        )
+    if for_caffe and content.startswith(codecs.BOM_UTF8):
+        raise InputError(
+            f"{path}: begins with a byte-order mark, which Caffe cannot read; save it as UTF-8 "
+            "without one"
+        )
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise InputError(
-                f"{path}: has {path.stat().st_size} bytes, too many for a prototxt; give the text "
-                "description, not the weights"
-            )
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise InputError(f"{path}: is not text; give a prototxt here, not the weights") from None
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise InputError(f"{path}: line {line}: holds a NUL, which is not text; remove it")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _layer_lines(path: Path, text: str) -> list[int]:
@@ -134,6 +157,10 @@ def _parse(text: str, message: Message, allow_unknown_field: bool = False) -> Ex
 def _not_a_message(path: Path, message: Message, error: Exception) -> InputError:
     package = message.DESCRIPTOR.file.package
     reason = " ".join(str(error).split()).replace(f'"{package}.', '"').rstrip(".")
+    reason = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in reason)
+    reason = re.sub(r"\S{48,}", lambda word: f"{word[0][:24]}…{word[0][-8:]}", reason)
+    if len(reason) > _SHOWN:
+        reason = f"{reason[: _SHOWN // 3]} … {reason[-2 * _SHOWN // 3 :]}"
     return InputError(
         f"{path}: is not a Caffe {message.DESCRIPTOR.name}: {reason}; correct the file"
     )

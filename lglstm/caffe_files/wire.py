@@ -28,16 +28,19 @@ class Damaged(Exception):
 
 def require_readable(path: str | os.PathLike[str]) -> None:
     """Raise the InputError of every reader if there is no file at `path` that can be opened."""
-    _opened(path).close()
+    opened(path).close()
 
 
-def _opened(path: str | os.PathLike[str]) -> BinaryIO:
+def opened(path: str | os.PathLike[str]) -> BinaryIO:
+    """The file at `path`, open for reading; InputError for a folder, a pipe or none at all."""
     try:
         mode = os.stat(path).st_mode  # before open(), which would wait at a pipe
         if stat.S_ISREG(mode):
             return open(path, "rb")
     except OSError as error:
         raise _unreadable(path, error.strerror) from None
+    except ValueError:  # a NUL in the name
+        raise _unreadable(path, "no file has this name") from None
     kind = "a folder" if stat.S_ISDIR(mode) else "not an ordinary file"
     raise _unreadable(path, f"it is {kind}")
 
@@ -49,7 +52,7 @@ def _unreadable(path: str | os.PathLike[str], reason: str | None) -> InputError:
 @contextlib.contextmanager
 def mapped(path: str | os.PathLike[str]) -> Iterator[memoryview]:
     """The bytes of a file. Raises InputError when it cannot be read, Damaged when it is empty."""
-    with _opened(path) as file:
+    with opened(path) as file:
         if os.fstat(file.fileno()).st_size == 0:
             raise Damaged("it is empty")
         try:

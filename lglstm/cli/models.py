@@ -153,17 +153,18 @@ def origin(name: str, changes: list[str] | None = None, new_name: str | None = N
 def summary(name: str, as_json: bool) -> None:
     """Show layers, map sizes, weights, multiply-adds and memory of a generated model.
 
-    NAME is a folder of models/, variants included. Multiply-adds are those of one forward pass of
-    one image; weights in brackets are shared with an earlier layer.
+    NAME is a folder of models/, variants included, or the path of a prototxt. Multiply-adds are
+    those of one forward pass of one image; weights in brackets are shared with an earlier layer.
 
     \b
     Examples:
       lglstm models summary horse
       lglstm models summary horse --json
+      lglstm models summary nets/own.prototxt
     """
     from lglstm.prototxt_gen.summary import summarize
 
-    measured = summarize(find_model(name, "train").folder)
+    measured = summarize(find_model(name, "train"))
     if as_json:
         click.echo(json.dumps(measured.as_dict(), indent=2))
     else:
@@ -192,7 +193,7 @@ def draw_model(name: str, output: Path | None) -> None:
     output = output or Path("runs") / f"{name}_net.png"
     if output.suffix not in (".png", ".svg", ".pdf"):
         raise click.UsageError(f"--output {output}: give a file that ends in .png, .svg or .pdf")
-    draw(summarize(find_model(name, "train").folder), output)
+    draw(summarize(find_model(name, "train")), output)
     click.echo(output)
 
 

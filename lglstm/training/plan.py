@@ -183,7 +183,7 @@ def _check_solver(solver: Message, path: Path, folder: Path) -> None:
             or solver.HasField("train_net_param")):  # fmt: skip
         raise InputError(f"{path}: names no net to train; add net: or train_net:")
     for name in net_files(solver):
-        read_message(folder / name, caffe_pb2.NetParameter())
+        read_message(folder / name, caffe_pb2.NetParameter(), for_caffe=True)
     if solver.max_iter <= 0:
         raise InputError(f"{path}: has no max_iter; add it, or give --iterations N")
     if solver.snapshot_format != solver.BINARYPROTO:

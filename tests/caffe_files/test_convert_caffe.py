@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import random
 
@@ -19,12 +20,21 @@ from convert_help import (
 )
 
 from lglstm.caffe_files import read_caffemodel, read_net, weights_for, write_caffemodel
+from lglstm.caffe_files.costs import measure
+from lglstm.caffe_files.prototxt import _TOKEN, read_message, read_prototxt
 from lglstm.caffe_files.schema import NetParameter, message_class
 from lglstm.common.errors import InputError
 from lglstm.convert.read import read_weights
 
 CONVOLUTION = "convolution_param { num_output: 2 kernel_size: 3 }"
 SMALL = data(1, 3, 8, 6) + layer("Convolution", "conv", "data", "conv", CONVOLUTION)
+
+
+def seg_data(**changes):
+    """A SegData layer called x."""
+    given = {"batch_size": 1, "input_size": [8, 6], "label_stride": 1} | changes
+    words = "module: 'lglstm.layers.seg_data' layer: 'SegData' param_str: "
+    return layer("Python", "x", "", "x y", f"python_param {{ {words}'{json.dumps(given)}' }}")
 
 
 def records(path):
@@ -151,6 +161,127 @@ def test_a_wrong_prototxt_is_refused_with_its_line(tmp_path, text, words):
     assert str(path) in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b'name: "' + b'\\"' * 20_000, "1:7"),  # took 10 s
+        (b"name: '" + b"\\'" * 20_000, "1:7"),
+        (b"layer { name: " + b"[" * 100_000, "1:15"),
+        (b"input_dim: 1" + b"0" * 5_000, "1:12"),
+        (b"input_dim: 0x" + b"f" * 5_000, "1:12"),
+        (b"layer { a " + b"{ a " * 100 + b"}" * 101, "line 1: is nested too deep"),
+        (b'name: "a"\nlayer { \0 }', "line 2: holds a NUL"),
+        (b"#" * (2 << 20) + b"\n", "too many for a prototxt"),
+        (b'name: "\xe4"', "is not text"),
+        (b"\xff\xfen\0", "is not text"),
+    ],
+)
+def test_hostile_text_is_refused_at_once_and_in_one_short_sentence(tmp_path, content, words):
+    path = tmp_path / "net.prototxt"
+    path.write_bytes(content)
+    with pytest.raises(InputError) as error:
+        read_net(path)
+    message = str(error.value).removeprefix(f"{path}: ")
+    assert words in message
+    assert message.isprintable() and len(message) < 300
+
+
+def test_a_long_unclosed_string_is_read_once(tmp_path):
+    """The reader's own search for layers, in steps of the regular expression, not in seconds."""
+    tokens = _TOKEN.findall('"' + '\\"' * 1000 + "\nlayer {")
+    assert tokens == ['"' + '\\"' * 1000, "\n", "layer", "{"]
+
+
+def test_a_byte_order_mark_is_no_part_of_a_net(tmp_path):
+    path = tmp_path / "net.prototxt"
+    path.write_bytes(codecs.BOM_UTF8 + SMALL.replace("\n", "\r\n").encode())
+    assert [(x.name, x.line) for x in read_net(path).layers] == [("conv", 2)]
+    with pytest.raises(InputError, match="byte-order mark, which Caffe cannot read"):
+        read_message(path, NetParameter(), for_caffe=True)
+
+
+@needs_caffe
+def test_blobs_without_axes_are_read_as_caffe_writes_them(tmp_path):
+    caffe = pytest.importorskip("caffe")
+    text = data(1, 3, 4, 4)
+    text += layer("PReLU", "prelu", "data", "prelu", "prelu_param { channel_shared: true }")
+    text += layer("Scale", "scale", "prelu", "scale", "scale_param { num_axes: 0 }")
+    net, weights = make_net(tmp_path, text)
+    loaded = caffe.Net(net.path, caffe.TEST, weights=str(tmp_path / "net.caffemodel"))
+    assert loaded.params["prelu"][0].data.shape == ()
+    loaded.save(str(tmp_path / "caffe.caffemodel"))
+    of_caffe = [r for r in records(tmp_path / "caffe.caffemodel") if r[2]]
+    assert of_caffe == [
+        ("prelu", "PReLU", [((), weights["prelu.weight"].tobytes())]),
+        ("scale", "Scale", [((), weights["scale.weight"].tobytes())]),
+    ]
+    assert of_caffe == [r for r in records(tmp_path / "net.caffemodel") if r[2]]
+    loaded.save_hdf5(str(tmp_path / "caffe.h5"))
+    again = weights_for(net, read_weights(tmp_path / "caffe.h5").stored, "caffe.h5")
+    assert {k: w.tobytes() for k, w in again.items()} == {
+        k: w.tobytes() for k, w in weights.items()
+    }
+
+
+LG_LSTM = "python_param { module: 'lglstm.layers.lg_lstm' layer: 'LGLSTMTransition' param_str: "
+IMAGE_LABELS = (
+    "python_param { module: 'lglstm.layers.image_labels' layer: 'ImageLabels' param_str: "
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (layer("Reshape", "x", "data", "x", "reshape_param { axis: 9 shape { dim: -1 } }"),
+         "at axis 9"),
+        (layer("Reshape", "x", "data", "x", "reshape_param { axis: -9 shape { dim: -1 } }"),
+         "cannot give"),
+        (layer("Reshape", "x", "data", "x", "reshape_param { num_axes: 9 shape { dim: 0 } }"),
+         "cannot give"),
+        (layer("Reshape", "x", "data", "x", "reshape_param { axis: 3 shape { dim: 0 dim: 0 } }"),
+         "cannot give"),
+        (layer("Reshape", "x", "data", "x", "reshape_param { shape { dim: -8 dim: -18 } }"),
+         "cannot give"),
+        (layer("Flatten", "x", "data", "x", "flatten_param { axis: 2 end_axis: 1 }"), "end_axis"),
+        (layer("Flatten", "y", "data", "y")
+         + layer("Convolution", "x", "y", "x", CONVOLUTION), "not 4 axes"),
+        (layer("Flatten", "y", "data", "y", "flatten_param { axis: 0 }")
+         + layer("PReLU", "x", "y", "x"), "its axis 1 does not exist"),
+        (layer("Softmax", "x", "data", "x", "softmax_param { axis: 4 }"), "its axis 4"),
+        (layer("Scale", "x", "data", "x", "scale_param { num_axes: 4 }"), "its num_axes 4"),
+        (layer("InnerProduct", "x", "data", "x"), "num_output must be positive"),
+        (layer("InnerProduct", "x", "data", "x", "inner_product_param { num_output: 4000000000 }"),
+         "more than the 2,147,483,647"),
+        (layer("Tile", "x", "data", "x", "tile_param { tiles: 2000000000 }"), "more than the"),
+        (layer("Python", "x", "data", "x", IMAGE_LABELS + "'{\"num_classes\": 2.5}' }"),
+         "whole numbers"),
+        (layer("Python", "x", "data", "x", IMAGE_LABELS + f"'{{\"num_classes\": {10**400}}}' }}"),
+         "whole numbers"),
+        (layer("Python", "x", "data", "x", IMAGE_LABELS + "'" + "[" * 9000 + "' }"), "param_str"),
+        *[
+            (seg_data(label_stride=stride), words)
+            for stride, words in [(0, "label_stride"), (2.5, "whole"), ("a", "label_stride"),
+                                  (-1, "not positive"), (None, "label_stride")]
+        ],
+        (seg_data(input_size=[10**400, 8]), "up to 2,147,483,647"),
+        (seg_data(input_size=[2**16, 2**16]), "more than the"),
+        (layer("Python", "x", "data", "x y z", LG_LSTM + f"'{{\"num_output\": {10**4000}}}' }}"),
+         "num_output"),
+        (seg_data(input_size=[8.5, 8]), "whole numbers"),
+        (seg_data(batch_size=True), "whole numbers"),
+    ],
+)  # fmt: skip
+def test_options_that_no_layer_can_have_are_refused_in_one_sentence(tmp_path, text, words):
+    """By the reader of nets and by `lglstm models summary`."""
+    path = tmp_path / "net.prototxt"
+    path.write_text(data(1, 3, 8, 6) + text)
+    for read in (read_net, lambda file: measure(read_prototxt(file)[0], file)):
+        with pytest.raises(InputError) as error:
+            read(path)
+        assert words in str(error.value) and 'layer "x"' in str(error.value)
+        assert "\n" not in str(error.value)
+
+
 def test_weights_must_fit_the_net(tmp_path):
     net, _ = make_net(tmp_path, SMALL)
     stored = read_caffemodel(tmp_path / "net.caffemodel")
@@ -177,12 +308,14 @@ HOSTILE = {
     "short": blob([1.0, 2.0]),
     "ragged": blob([1.0]),
     "axes": blob([1.0]),
+    "beyond NumPy": blob([]),
 }
 HOSTILE["negative"].shape.dim[:] = [-1, -2]
 HOSTILE["huge"].shape.dim[:] = [2**31]
 HOSTILE["overflow"].shape.dim[:] = [2**62, 4, 2**62, 4]
 HOSTILE["short"].shape.dim[:] = [3]
 HOSTILE["ragged"].data[0] = b"123"
+HOSTILE["beyond NumPy"].shape.dim[:] = [2**62, 4, 0]
 HOSTILE["axes"].shape.dim[:] = [1] * 33
 
 

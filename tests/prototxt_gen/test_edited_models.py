@@ -10,8 +10,9 @@ import pytest
 from lglstm.caffe_files.prototxt import read_message
 from lglstm.caffe_files.schema import NetParameter
 from lglstm.common.errors import InputError
+from lglstm.common.models import find_model
 from lglstm.prototxt_gen.draw import draw
-from lglstm.prototxt_gen.summary import summarize
+from lglstm.prototxt_gen.summary import Summary, summarize
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 NAMES = ("a#b$", "x%y", "", "a_b{", "score", "lg_lstm9", "extra1", "label", "fc6", "up\\o")
@@ -54,7 +55,7 @@ def test_an_edited_model_is_measured_and_drawn_or_refused(name, tmp_path):
         edit(net, rng)
         (folder / "train.prototxt").write_text(str(net))
         try:
-            summary = summarize(folder)
+            summary = summarize(find_model(str(folder), "train"))
             summary.as_dict()
             draw(summary, tmp_path / "net.svg")
             done += 1
@@ -62,3 +63,32 @@ def test_an_edited_model_is_measured_and_drawn_or_refused(name, tmp_path):
             assert "\n" not in str(error)
             refused += 1
     assert done > 2 and refused > 2
+
+
+def summary_of(path: Path) -> Summary:
+    return summarize(find_model(str(path), "train"))
+
+
+def test_the_file_that_is_named_is_the_one_that_is_measured(tmp_path):
+    """Not the train.prototxt of its folder; a net of both phases is its own test net."""
+    for name in ("demo", "horse"):
+        text = (MODELS / name / "train.prototxt").read_text()
+        (tmp_path / ("train.prototxt" if name == "demo" else "own.prototxt")).write_text(text)
+    own = summary_of(tmp_path / "own.prototxt")
+    horse = summary_of(MODELS / "horse" / "train.prototxt")
+    assert (own.name, own.weights, own.batch) == ("own", horse.weights, horse.batch)
+    assert own.weights != summary_of(MODELS / "demo" / "train.prototxt").weights
+    only_training = TWO_PHASES.replace("input_param", "include { phase: TRAIN } input_param")
+    tests = []
+    for text in (TWO_PHASES, only_training):
+        (tmp_path / "both.prototxt").write_text(text)
+        tests.append(summary_of(tmp_path / "both.prototxt").test_bytes)
+    assert tests == [4 * (2 * 3 * 4 * 4 + 2 * 5 * 4 * 4), 0]
+
+
+TWO_PHASES = """
+layer { name: "data" type: "Input" top: "data"
+  input_param { shape { dim: 2 dim: 3 dim: 4 dim: 4 } } }
+layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
+  convolution_param { num_output: 5 kernel_size: 1 } }
+"""

@@ -213,7 +213,7 @@ def test_pictures_show_every_part_once(repository, name):
     result = run("draw", name)
     assert result.output == f"runs/{name}_net.png\n"
     assert (repository / f"runs/{name}_net.png").read_bytes()[1:4] == b"PNG"
-    blocks = collect(summarize(find_model(name).folder).layers)
+    blocks = collect(summarize(find_model(name, "train")).layers)
     links = connections(blocks)
     place(blocks, links)
     boxes = [(b.x, b.y, b.height) for b in blocks.values()]

@@ -1,0 +1,2 @@
+def try_places(folder, only, tell):
+    return 0
