@@ -24,15 +24,14 @@ from lglstm.caffe_files.schema import SolverParameter
 from lglstm.common import devices
 from lglstm.common.errors import InputError
 from lglstm.common.pycaffe import Solver
-from lglstm.training import health, log, snapshots
+from lglstm.training import health, log, record, snapshots
 from lglstm.training.display import Display
+from lglstm.training.place import PLACELESS
 from lglstm.training.plan import TrainingPlan, weight_files
 from lglstm.training.plot import draw
 from lglstm.training.probe import Probe, source_layers
 from lglstm.training.stop import Stopped, StopRequest
 
-# Layers without bottoms that have no place in any data.
-PLACELESS = {"DummyData", "Input", "Parameter"}
 _libc = ctypes.CDLL(None)
 
 
@@ -164,7 +163,12 @@ class Training:
         if self.plan.overwrite:
             for state in snapshots.find(self.plan.prefix):
                 snapshots.remove(state)
+        earlier = record.read(self.plan.record, warn=False).up_to(self.start) if self.start else {}
+        self.record = record.RunRecord(self.plan.settings(), earlier)
+        self.record.save(self.plan.record)
         self.csv = log.CsvLog(self.plan.csv, self.probe.columns, self.start)
+        if self.csv.lost:
+            self.display.note(f"warning: {self.csv.lost}")
         self.began = time.perf_counter()
         try:
             outcome, diverged = self._solve()
@@ -322,8 +326,11 @@ class Training:
             raise Diverged(self.solver.iter, "the update is not finite", culprit)
         try:
             snapshots.verify(state)
-        except snapshots.BrokenSnapshot as error:
+            snapshots.sync(state)
+            self.record.add(self.solver.iter, state)
+        except (snapshots.BrokenSnapshot, OSError) as error:
             raise InputError(f"{error}; is the disk full? free some space and --resume") from error
+        self.record.save(self.plan.record)
         self.snapshot = state
         self._draw()
 
