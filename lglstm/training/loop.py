@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
-import tempfile
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,10 +87,11 @@ def build_solver(plan: TrainingPlan) -> Solver:
         caffe.set_solver_rank(plan.rank)
         caffe.set_multiprocess(True)
     _import_python_layers(plan)
-    with tempfile.NamedTemporaryFile("w", suffix=".prototxt") as file:
+    # In memory: a full disk does not matter, and a killed process leaves no file.
+    with os.fdopen(os.memfd_create("solver.prototxt"), "w", encoding="utf-8") as file:
         file.write(plan.solver)
         file.flush()
-        solver = caffe.get_solver(file.name)
+        solver = caffe.get_solver(f"/proc/self/fd/{file.fileno()}")
     if plan.resume:
         solver.restore(plan.resume)
     return solver
@@ -329,15 +330,27 @@ class Training:
             snapshots.sync(state)
             self.record.add(self.solver.iter, state)
         except (snapshots.BrokenSnapshot, OSError) as error:
-            raise InputError(f"{error}; is the disk full? free some space and --resume") from error
+            reason = snapshots.why_unwritable(state)
+            snapshots.remove(state)
+            raise InputError(
+                f"{state}: the snapshot cannot be written ({reason}); free some space, then "
+                "continue with --resume"
+            ) from error
         self.record.save(self.plan.record)
         self.snapshot = state
         self._draw()
 
     def _draw(self) -> None:
-        """Draw the loss curve again; a run that has no row yet has no curve."""
-        if self.recent:
+        """Draw the loss curve again; a run that has no row yet has no curve.
+
+        A picture that cannot be written, as on a full disk, is no reason to end the training.
+        """
+        if not self.recent:
+            return
+        try:
             draw([log.read(self.plan.csv)], self.plan.curve)
+        except InputError as error:
+            self.display.note(f"warning: {error}")
 
     @property
     def _kept(self) -> str:

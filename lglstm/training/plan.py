@@ -223,7 +223,7 @@ def _snapshot_prefix(solver: Message, path: Path, folder: Path) -> Path:
     """
     if not solver.snapshot_prefix:
         solver.snapshot_prefix = str(path.with_suffix(""))
-    elif (folder / solver.snapshot_prefix).is_dir():
+    elif os.path.isdir(folder / solver.snapshot_prefix):
         solver.snapshot_prefix = os.path.join(solver.snapshot_prefix, path.stem)
     prefix = folder / solver.snapshot_prefix
     try:
@@ -233,9 +233,10 @@ def _snapshot_prefix(solver: Message, path: Path, folder: Path) -> Path:
             f"{prefix.parent}: cannot be made ({error.strerror}); set another place with "
             "--set snapshot_prefix=FOLDER/NAME"
         ) from error
-    if not os.access(prefix.parent, os.W_OK):
+    # What cannot be listed may hold an earlier run.
+    if not os.access(prefix.parent, os.R_OK | os.W_OK | os.X_OK):
         raise InputError(
-            f"{prefix.parent}: is not writable; set another place with "
+            f"{prefix.parent}: may not be read and written by you; set another place with "
             "--set snapshot_prefix=FOLDER/NAME"
         )
     return prefix
@@ -297,7 +298,7 @@ def _choose_weights(options: TrainOptions, solver: Message, folder: Path) -> Non
     for name in weight_files(solver):
         if options.weights:
             wire.require_readable(name)
-        elif not (folder / name).is_file():
+        elif not os.path.isfile(folder / name):
             raise InputError(
                 f"{name}: the initial weights do not exist; make them with lglstm init-weights, "
                 "or name others with --weights FILE"

@@ -9,7 +9,9 @@ later, the fingerprints in the run's record tell.
 from __future__ import annotations
 
 import logging
+import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,6 +29,9 @@ HISTORY = {"Adam": 2, "AdaDelta": 2}
 BYTES_PER_NUMBER = 4
 # Names, shapes and layer parameters around the numbers.
 OVERHEAD = 1 << 16
+
+# Of a failed check: all that Caffe says of a snapshot that does not fit on the disk.
+UNWRITTEN = "SerializeToOstream"
 
 logger = logging.getLogger(__name__)
 
@@ -148,6 +153,28 @@ def sync(state: Path) -> None:
     """Wait until both files of a snapshot would survive a power cut; OSError if they would not."""
     for path in (state.with_suffix(".caffemodel"), state, state.parent):
         sync_to_disk(path)
+
+
+def why_unwritable(path: Path) -> str:
+    """Why a file of a snapshot could not be written, which Caffe does not say.
+
+    Found out by writing on where it ended.
+    """
+    free = f"{shutil.disk_usage(path.parent).free / 1e6:,.1f} MB are free there"
+    before = path.stat().st_size if path.exists() else None
+    try:
+        with path.open("ab", buffering=0) as file:
+            try:
+                file.write(bytes(1 << 16))
+                os.fsync(file.fileno())
+            finally:
+                file.truncate(before or 0)
+    except OSError as error:
+        return f"{error.strerror}; {free}"
+    finally:
+        if before is None:
+            path.unlink(missing_ok=True)
+    return free
 
 
 def remove(state: Path) -> None:
