@@ -24,6 +24,7 @@ from lglstm.common.errors import InputError
 from lglstm.common.files import write_text
 from lglstm.common.progress import progress_bar
 from lglstm.common.pycaffe import load_caffe
+from lglstm.common.steady_streams import outlive_readers
 
 if TYPE_CHECKING:
     from lglstm.evaluation.evaluator import Evaluation
@@ -52,6 +53,7 @@ def command(compare: bool, seed: int, as_json: bool) -> None:
     lglstm demo --compare
     """
     console = Console(stderr=as_json)
+    outlive_readers()
     require_root()
     load_caffe()  # before anything else loads it
     prepare_data()
@@ -145,24 +147,29 @@ def seeded_solver(name: str, seed: int, folder: Path) -> tuple[Path, int]:
 
 def train(solver: Path, total: int, log: Path, description: str, console: Console) -> None:
     """Run `caffe train` for `total` iterations; its log goes to a file, its progress to a bar."""
+    from lglstm.training.snapshots import UNWRITTEN, why_unwritable
+
     caffe = Path(sys.executable).with_name("caffe")
     if not caffe.exists():
         raise InputError(f"{caffe}: is missing; {setup_advice()}")
     command = [str(caffe), "train", "-solver", str(solver)]
     console.print(" ".join(command), highlight=False, soft_wrap=True)
+    command = child.bound_command(*command)
     # Evaluation silences Caffe for this process; its training log is wanted.
     environment = child.environment()
     environment.pop("GLOG_minloglevel", None)
     iteration = re.compile(r"Iteration (\d+) \(.*loss = (\S+)")
     with (
         progress_bar(description, console) as report,
-        log.open("w") as file,
+        log.open("w", encoding="utf-8", errors="surrogateescape") as file,
         subprocess.Popen(
             command,
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            encoding="utf-8",
+            errors="surrogateescape",
         ) as process,
     ):
         assert process.stdout is not None  # a pipe, as asked for
@@ -175,7 +182,10 @@ def train(solver: Path, total: int, log: Path, description: str, console: Consol
         if process.wait() == 0:
             report(total, total, status)
     if process.returncode:
-        last = next((x for x in log.read_text().splitlines() if "Check failed" in x), "")
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        last = next((x for x in lines if "Check failed" in x), "")
+        if UNWRITTEN in last:
+            last = f"The snapshot cannot be written ({why_unwritable(log)})."
         raise InputError(f"caffe train stopped with status {process.returncode}; see {log}. {last}")
 
 

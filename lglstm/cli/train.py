@@ -46,10 +46,12 @@ def command(context: click.Context, **options: Any) -> None:
     it writes NAME.csv (every loss of every iteration), NAME.png (the loss curve) and NAME.log
     (Caffe's log). Ctrl-C takes a snapshot and stops; --resume continues as if nothing had happened.
     """
-    from lglstm.common.streams import outlive_readers
-    from lglstm.training.plan import TrainOptions, make_plan
+    from lglstm.common.steady_streams import outlive_readers
+    from lglstm.training.plan import TrainOptions, locked_plan
     from lglstm.training.supervise import run
 
     outlive_readers()
     logging.basicConfig(format="warning: %(message)s")
-    context.exit(run(make_plan(TrainOptions(**options))))
+    with locked_plan(TrainOptions(**options)) as plan:
+        status = run(plan)
+    context.exit(status)

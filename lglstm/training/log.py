@@ -15,6 +15,7 @@ from lglstm.common.files import write_text
 
 TOTAL = "total_loss"
 TEST = "test_"
+MAX_ITERATION = 2**31 - 1  # Caffe's
 # Columns of the CSV that are not losses.
 PLAIN = ("iteration", "lr", "seconds", "data_seconds")
 
@@ -28,11 +29,19 @@ class CsvLog:
     """
 
     def __init__(self, path: Path, columns: list[str], start: int):
-        """Open for the rows from iteration `start` on; a file there keeps its rows before it."""
+        """Open for the rows from iteration `start` on; a file there keeps its rows before it.
+
+        `lost` says which of those are damaged, if any are.
+        """
         self.path = path
         self.columns = columns
-        kept = _rows_before(path, columns, start) if start and path.exists() else []
-        write_text(path, "".join(f"{','.join(row)}\n" for row in [columns, *kept]))
+        header = ",".join(columns)
+        self.lost, kept = "", []
+        if start and path.exists():
+            kept = _rows_before(path, header, start)
+            if missing := start - len(kept):
+                self.lost = f"{path}: {missing} of its first {start} rows are missing or damaged"
+        write_text(path, "".join(f"{line}\n" for line in [header, *kept]))
         self._file = path.open("a", encoding="utf-8", newline="")
         self._writer = csv.writer(self._file, lineterminator="\n")
 
@@ -54,16 +63,40 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.9g}"
 
 
-def _rows_before(path: Path, columns: list[str], start: int) -> list[list[str]]:
-    """The rows of an earlier run below iteration `start`; a last row cut short is dropped."""
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.reader(file))
-    if not rows or rows[0] != columns:
+def _rows_before(path: Path, header: str, start: int) -> list[str]:
+    """The lines of an earlier run below iteration `start`, without those that are damaged."""
+    first, *lines = _text(path).split("\n")
+    if first != header:
         raise InputError(
             f"{path}: its columns do not match this net; move it away, then resume once more"
         )
-    whole = (row for row in rows[1:] if len(row) == len(columns) and row[0].isdigit())
-    return [row for row in whole if int(row[0]) < start]
+    kept: list[str] = []
+    last = -1
+    for line in lines[:-1]:  # what comes after the last end of a line was cut short
+        number = _iteration(line, header.count(",") + 1)
+        if last < number < start:
+            kept.append(line)
+            last = number
+    return kept
+
+
+def _iteration(line: str, columns: int) -> int:
+    """The iteration of a row; -1 when it is damaged."""
+    number, *values = line.split(",")
+    if not (number.isascii() and number.isdigit()) or len(values) != columns - 1:
+        return -1
+    try:
+        list(map(float, filter(None, values)))
+        return int(number)
+    except ValueError:
+        return -1
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8", "replace")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
 
 
 @dataclass
@@ -93,10 +126,7 @@ def curve(points: dict[int, float]) -> tuple[np.ndarray, np.ndarray]:
 
 def read(path: Path) -> Run:
     """Read a CSV of `lglstm train` or a log of `caffe train`; InputError when it is neither."""
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    text = _text(path)
     run = _from_csv(path, text) if text.startswith("iteration,") else _from_log(path, text)
     if not run.losses[TOTAL]:
         raise InputError(
@@ -114,12 +144,27 @@ def _from_csv(path: Path, text: str) -> Run:
                 if column in PLAIN or not value:
                     continue
                 if column.startswith(TEST):
-                    run.tests[column.removeprefix(TEST)][int(row["iteration"])] = float(value)
+                    run.tests[column.removeprefix(TEST)][_count(row["iteration"])] = float(value)
                 else:
-                    run.losses[column][int(row["iteration"])] = float(value)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: is not a CSV of lglstm train ({error}); check it") from error
+                    run.losses[column][_count(row["iteration"])] = float(value)
+    except (ValueError, TypeError, AttributeError, csv.Error) as error:
+        raise InputError(
+            f"{path}: is not a CSV of lglstm train ({_short(error)}); remove the damaged rows"
+        ) from error
     return run
+
+
+def _count(text: str) -> int:
+    """An iteration; ValueError for what cannot be one."""
+    number = int(text)
+    if not 0 <= number <= MAX_ITERATION:
+        raise ValueError(f"iteration {number:.3g}")
+    return number
+
+
+def _short(error: Exception) -> str:
+    text = str(error)
+    return text if len(text) <= 100 else f"{text[:100]}…"
 
 
 _LOSS = re.compile(r"\] Iteration (\d+)(?: \([^)]*\))?, loss = (\S+)")
@@ -134,21 +179,37 @@ def _from_log(path: Path, text: str) -> Run:
 
     A log that continues after a resume repeats iterations; the later record counts.
     """
-    run, latest, net = Run(path.stem), -1, 0
-    for line in text.splitlines():
+    reader = _LogReader(Run(path.stem))
+    for number, line in enumerate(text.splitlines(), 1):
+        try:
+            reader.feed(line)
+        except ValueError as error:
+            raise InputError(
+                f"{path}, line {number}: is damaged ({_short(error)}); correct or remove the line"
+            ) from error
+    return reader.run
+
+
+@dataclass
+class _LogReader:
+    run: Run
+    latest: int = -1
+    net: int = 0
+
+    def feed(self, line: str) -> None:
+        """Take one line; ValueError when it holds something else where a number should be."""
         if mark := _LOSS.search(line) or _TESTING.search(line):
-            iteration = int(mark[1])
-            if iteration < latest:
-                run.forget_from(iteration)
-            latest = iteration
+            iteration = _count(mark[1])
+            if iteration < self.latest:
+                self.run.forget_from(iteration)
+            self.latest = iteration
             if mark.re is _LOSS:
-                run.losses[TOTAL][iteration] = float(mark[2])
+                self.run.losses[TOTAL][iteration] = float(mark[2])
             else:
-                net = int(mark[2])
-                run.tests[test_name(net, TOTAL)].pop(iteration, None)
+                self.net = int(mark[2])
+                self.run.tests[test_name(self.net, TOTAL)].pop(iteration, None)
         elif output := _OUTPUT.search(line):
-            _add_output(run, latest, net, *output.groups())
-    return run
+            _add_output(self.run, self.latest, self.net, *output.groups())
 
 
 def _add_output(

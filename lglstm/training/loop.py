@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
-import tempfile
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,15 +24,14 @@ from lglstm.caffe_files.schema import SolverParameter
 from lglstm.common import devices
 from lglstm.common.errors import InputError
 from lglstm.common.pycaffe import Solver
-from lglstm.training import health, log, snapshots
+from lglstm.training import health, log, record, snapshots
 from lglstm.training.display import Display
+from lglstm.training.place import PLACELESS
 from lglstm.training.plan import TrainingPlan, weight_files
 from lglstm.training.plot import draw
 from lglstm.training.probe import Probe, source_layers
 from lglstm.training.stop import Stopped, StopRequest
 
-# Layers without bottoms that have no place in any data.
-PLACELESS = {"DummyData", "Input", "Parameter"}
 _libc = ctypes.CDLL(None)
 
 
@@ -88,10 +87,11 @@ def build_solver(plan: TrainingPlan) -> Solver:
         caffe.set_solver_rank(plan.rank)
         caffe.set_multiprocess(True)
     _import_python_layers(plan)
-    with tempfile.NamedTemporaryFile("w", suffix=".prototxt") as file:
+    # In memory: a full disk does not matter, and a killed process leaves no file.
+    with os.fdopen(os.memfd_create("solver.prototxt"), "w", encoding="utf-8") as file:
         file.write(plan.solver)
         file.flush()
-        solver = caffe.get_solver(file.name)
+        solver = caffe.get_solver(f"/proc/self/fd/{file.fileno()}")
     if plan.resume:
         solver.restore(plan.resume)
     return solver
@@ -164,7 +164,12 @@ class Training:
         if self.plan.overwrite:
             for state in snapshots.find(self.plan.prefix):
                 snapshots.remove(state)
+        earlier = record.read(self.plan.record, warn=False).up_to(self.start) if self.start else {}
+        self.record = record.RunRecord(self.plan.settings(), earlier)
+        self.record.save(self.plan.record)
         self.csv = log.CsvLog(self.plan.csv, self.probe.columns, self.start)
+        if self.csv.lost:
+            self.display.note(f"warning: {self.csv.lost}")
         self.began = time.perf_counter()
         try:
             outcome, diverged = self._solve()
@@ -322,15 +327,30 @@ class Training:
             raise Diverged(self.solver.iter, "the update is not finite", culprit)
         try:
             snapshots.verify(state)
-        except snapshots.BrokenSnapshot as error:
-            raise InputError(f"{error}; is the disk full? free some space and --resume") from error
+            snapshots.sync(state)
+            self.record.add(self.solver.iter, state)
+        except (snapshots.BrokenSnapshot, OSError) as error:
+            reason = snapshots.why_unwritable(state)
+            snapshots.remove(state)
+            raise InputError(
+                f"{state}: the snapshot cannot be written ({reason}); free some space, then "
+                "continue with --resume"
+            ) from error
+        self.record.save(self.plan.record)
         self.snapshot = state
         self._draw()
 
     def _draw(self) -> None:
-        """Draw the loss curve again; a run that has no row yet has no curve."""
-        if self.recent:
+        """Draw the loss curve again; a run that has no row yet has no curve.
+
+        A picture that cannot be written, as on a full disk, is no reason to end the training.
+        """
+        if not self.recent:
+            return
+        try:
             draw([log.read(self.plan.csv)], self.plan.curve)
+        except InputError as error:
+            self.display.note(f"warning: {error}")
 
     @property
     def _kept(self) -> str:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from caffe.proto import caffe_pb2
 from google.protobuf import text_format
@@ -14,9 +17,10 @@ from lglstm.caffe_files import wire
 from lglstm.caffe_files.prototxt import read_message
 from lglstm.common import devices
 from lglstm.common.errors import InputError, UsageError
+from lglstm.common.locks import locked_prefix
 from lglstm.common.models import find_model
 from lglstm.common.pycaffe import Message
-from lglstm.training import snapshots
+from lglstm.training import place, record, snapshots
 
 # Used when the solver file names no random_seed: a run can then be repeated, and continued.
 DEFAULT_SEED = 1
@@ -73,15 +77,37 @@ class TrainingPlan:
     def log(self) -> Path:
         return Path(f"{self.prefix}.log")
 
+    @property
+    def record(self) -> Path:
+        return Path(f"{self.prefix}.run.json")
+
     def parameters(self) -> Message:
         """The SolverParameter."""
         return text_format.Parse(self.solver, caffe_pb2.SolverParameter())
 
     def nets(self) -> list[Message]:
         """The nets that the solver names or holds."""
-        solver, folder = self.parameters(), Path(self.folder)
-        files = [read_message(folder / n, caffe_pb2.NetParameter()) for n in net_files(solver)]
-        return [*files, solver.net_param, solver.train_net_param, *solver.test_net_param]
+        solver = self.parameters()
+        tests = [self._net(name) for name in solver.test_net]
+        return [*self._train_nets(solver), *tests, *solver.test_net_param]
+
+    def settings(self) -> dict[str, Any]:
+        """What the run must be continued with; see `place`."""
+        layers = self.data_layers()
+        folder = Path(self.folder)
+        return place.settings(self.parameters(), max(1, len(self.gpus)), layers, folder)
+
+    def data_layers(self) -> list[Message]:
+        """The layers that bring data into the net that is trained."""
+        return [layer for net in self._train_nets(self.parameters())
+                for layer in place.data_layers(net)]  # fmt: skip
+
+    def _train_nets(self, solver: Message) -> list[Message]:
+        names = [name for name in (solver.net, solver.train_net) if name]
+        return [*map(self._net, names), solver.net_param, solver.train_net_param]
+
+    def _net(self, name: str) -> Message:
+        return read_message(Path(self.folder) / name, caffe_pb2.NetParameter())
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -92,8 +118,30 @@ class TrainingPlan:
         return cls(**{**fields, "gpus": tuple(fields["gpus"])})
 
 
+@dataclass(frozen=True)
+class _Draft:
+    """Where a run comes from, and where it goes to."""
+
+    solver: Message
+    path: Path
+    folder: Path
+    prefix: Path
+
+
+@contextmanager
+def locked_plan(options: TrainOptions) -> Iterator[TrainingPlan]:
+    """As `make_plan`; while the block runs, no other training can have the same prefix."""
+    draft = _draft(options)
+    with locked_prefix(draft.prefix, "set another place with --set snapshot_prefix=FOLDER/NAME"):
+        yield _complete(draft, options)
+
+
 def make_plan(options: TrainOptions) -> TrainingPlan:
     """Check the options and every file they name; raise InputError for the first that is wrong."""
+    return _complete(_draft(options), options)
+
+
+def _draft(options: TrainOptions) -> _Draft:
     found = find_model(options.model, "solver")
     if found.is_packaged:
         raise InputError(
@@ -106,16 +154,20 @@ def make_plan(options: TrainOptions) -> TrainingPlan:
         _apply_setting(solver, *setting)
     if options.iterations is not None:
         solver.max_iter = options.iterations
-    prefix = _snapshot_prefix(solver, path, folder)
+    return _Draft(solver, path, folder, _snapshot_prefix(solver, path, folder))
+
+
+def _complete(draft: _Draft, options: TrainOptions) -> TrainingPlan:
+    solver, path, folder, prefix = draft.solver, draft.path, draft.folder, draft.prefix
     _check_solver(solver, path, folder)
-    resume = _choose_snapshot(options, solver, prefix, path)
+    resume = _choose_snapshot(options, solver, prefix, folder)
     _choose_weights(options, solver, folder)
     # The solver's `solver_mode` is for `caffe train`; one file then serves machines of both kinds.
     gpus = devices.choose_gpus(options.gpu, options.cpu, solver.device_id)
     solver.solver_mode = solver.GPU if gpus else solver.CPU
     if solver.random_seed < 0:
         solver.random_seed = DEFAULT_SEED
-    return TrainingPlan(
+    plan = TrainingPlan(
         solver=text_format.MessageToString(solver),
         folder=str(folder),
         prefix=str(prefix),
@@ -125,6 +177,17 @@ def make_plan(options: TrainOptions) -> TrainingPlan:
         verbose=options.verbose,
         json=options.json,
     )
+    if resume:
+        _require_same_place(plan, resume)
+    return plan
+
+
+def _require_same_place(plan: TrainingPlan, state: Path) -> None:
+    layers = plan.data_layers()
+    if layers:  # a net in the form of old has none that are called `layer`
+        place.require_same_layers(state, layers)
+    before = record.read(plan.record, warn=False).settings
+    place.require_same_settings(state, before, plan.settings())
 
 
 def _grouped(settings: tuple[str, ...]) -> list[tuple[str, list[str]]]:
@@ -160,7 +223,7 @@ def _snapshot_prefix(solver: Message, path: Path, folder: Path) -> Path:
     """
     if not solver.snapshot_prefix:
         solver.snapshot_prefix = str(path.with_suffix(""))
-    elif (folder / solver.snapshot_prefix).is_dir():
+    elif os.path.isdir(folder / solver.snapshot_prefix):
         solver.snapshot_prefix = os.path.join(solver.snapshot_prefix, path.stem)
     prefix = folder / solver.snapshot_prefix
     try:
@@ -170,9 +233,10 @@ def _snapshot_prefix(solver: Message, path: Path, folder: Path) -> Path:
             f"{prefix.parent}: cannot be made ({error.strerror}); set another place with "
             "--set snapshot_prefix=FOLDER/NAME"
         ) from error
-    if not os.access(prefix.parent, os.W_OK):
+    # What cannot be listed may hold an earlier run.
+    if not os.access(prefix.parent, os.R_OK | os.W_OK | os.X_OK):
         raise InputError(
-            f"{prefix.parent}: is not writable; set another place with "
+            f"{prefix.parent}: may not be read and written by you; set another place with "
             "--set snapshot_prefix=FOLDER/NAME"
         )
     return prefix
@@ -198,7 +262,7 @@ def net_files(solver: Message) -> list[str]:
 
 
 def _choose_snapshot(
-    options: TrainOptions, solver: Message, prefix: Path, path: Path
+    options: TrainOptions, solver: Message, prefix: Path, folder: Path
 ) -> Path | None:
     """The snapshot to continue from, or None for a start from iteration 0."""
     existing = snapshots.find(prefix)
@@ -214,7 +278,8 @@ def _choose_snapshot(
         raise UsageError(f"--resume and {other} exclude each other; give one of them")
     if not existing:
         raise InputError(f"{prefix}_iter_*.solverstate: nothing to resume; start without --resume")
-    newest = snapshots.newest_good(prefix)
+    known = record.read(Path(f"{prefix}.run.json"))
+    newest = snapshots.newest_good(prefix, known, folder)
     if snapshots.iteration(newest) >= solver.max_iter:
         raise InputError(
             f"{newest}: already at iteration {snapshots.iteration(newest)} of {solver.max_iter}; "
@@ -233,7 +298,7 @@ def _choose_weights(options: TrainOptions, solver: Message, folder: Path) -> Non
     for name in weight_files(solver):
         if options.weights:
             wire.require_readable(name)
-        elif not (folder / name).is_file():
+        elif not os.path.isfile(folder / name):
             raise InputError(
                 f"{name}: the initial weights do not exist; make them with lglstm init-weights, "
                 "or name others with --weights FILE"

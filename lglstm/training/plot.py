@@ -79,9 +79,12 @@ def _draw_parts(axes: Axes, run: Run, parts: list[str]) -> None:
 
 
 def _finite(points: dict[int, float]) -> tuple[np.ndarray, np.ndarray]:
-    """A curve without the NaN or infinity that ended a diverged run."""
+    """A curve without the NaN or infinity that ended a diverged run.
+
+    Nor with what only a damaged file can hold: Caffe's numbers are those of float32.
+    """
     iterations, values = curve(points)
-    keep = np.isfinite(values)
+    keep = np.abs(values) <= np.finfo(np.float32).max
     return iterations[keep], values[keep]
 
 

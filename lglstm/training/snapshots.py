@@ -2,13 +2,16 @@
 
 A snapshot is a pair of files, `<prefix>_iter_<k>.caffemodel` (the weights) and `.solverstate` (the
 iteration, the solver's momentum and the name of the weights). Caffe writes them in this order
-and in place, so that a process killed while writing leaves a truncated file.
+and in place, so that a process killed while writing leaves a truncated file. What happens to a file
+later, the fingerprints in the run's record tell.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,12 +21,17 @@ from lglstm.caffe_files.layer_types import Shape
 from lglstm.caffe_files.schema import SolverParameter
 from lglstm.caffe_files.solverstate import read_solverstate
 from lglstm.common.errors import InputError
+from lglstm.common.files import sync_to_disk
+from lglstm.training.record import RunRecord
 
 # Blobs that each type of solver keeps per learnable parameter.
 HISTORY = {"Adam": 2, "AdaDelta": 2}
 BYTES_PER_NUMBER = 4
 # Names, shapes and layer parameters around the numbers.
 OVERHEAD = 1 << 16
+
+# Of a failed check: all that Caffe says of a snapshot that does not fit on the disk.
+UNWRITTEN = "SerializeToOstream"
 
 logger = logging.getLogger(__name__)
 
@@ -51,11 +59,16 @@ def find(prefix: str | Path) -> list[Path]:
     return sorted(found, key=iteration, reverse=True)
 
 
-def newest_good(prefix: str | Path) -> Path:
-    """The newest snapshot that is whole; a broken one is skipped with a warning."""
+def newest_good(
+    prefix: str | Path, record: RunRecord | None = None, folder: Path | None = None
+) -> Path:
+    """The newest snapshot that is whole; a broken one is skipped with a warning.
+
+    folder: where a path to weights starts from that a snapshot names.
+    """
     for state in find(prefix):
         try:
-            verify(state)
+            verify(state, record, folder)
         except BrokenSnapshot as error:
             logger.warning("%s; trying the one before", error)
         else:
@@ -66,8 +79,11 @@ def newest_good(prefix: str | Path) -> Path:
     )
 
 
-def verify(state: Path) -> None:
-    """Raise BrokenSnapshot unless both files of the pair are whole and belong to each other."""
+def verify(state: Path, record: RunRecord | None = None, folder: Path | None = None) -> None:
+    """Raise BrokenSnapshot unless both files of the pair are whole and belong to each other.
+
+    record: with the fingerprints of when they were written, as far as the run took them.
+    """
     model = state.with_suffix(".caffemodel")
     stored = _whole(state, read_solverstate)
     if not stored.is_complete:
@@ -78,7 +94,18 @@ def verify(state: Path) -> None:
         raise BrokenSnapshot(f"{state}: names the weights {stored.learned_net}, not {model}")
     if not model.is_file():
         raise BrokenSnapshot(f"{state}: its weights {model.name} are missing")
+    if folder is not None and not (folder / stored.learned_net).is_file():
+        raise BrokenSnapshot(f"{state}: names the weights {stored.learned_net}, which are missing")
+    if record is not None and (damaged := _damaged(state, record)):
+        raise BrokenSnapshot(f"{damaged}: is damaged, its content is not what training wrote")
     _check_weights(model, stored.history)
+
+
+def _damaged(state: Path, record: RunRecord) -> Path | None:
+    try:
+        return record.damaged(iteration(state), state)
+    except OSError as error:
+        raise BrokenSnapshot(f"{error.filename}: cannot be read ({error.strerror})") from error
 
 
 def _check_weights(model: Path, history: list[Shape]) -> None:
@@ -120,6 +147,34 @@ def size(net: Any, solver: SolverParameter) -> int:
     written = sum(blob.count for blob in blobs) * (2 if solver.snapshot_diff else 1)
     history = sum(owned.values()) * HISTORY.get(solver.type, 1)
     return (written + history) * BYTES_PER_NUMBER + OVERHEAD
+
+
+def sync(state: Path) -> None:
+    """Wait until both files of a snapshot would survive a power cut; OSError if they would not."""
+    for path in (state.with_suffix(".caffemodel"), state, state.parent):
+        sync_to_disk(path)
+
+
+def why_unwritable(path: Path) -> str:
+    """Why a file of a snapshot could not be written, which Caffe does not say.
+
+    Found out by writing on where it ended.
+    """
+    free = f"{shutil.disk_usage(path.parent).free / 1e6:,.1f} MB are free there"
+    before = path.stat().st_size if path.exists() else None
+    try:
+        with path.open("ab", buffering=0) as file:
+            try:
+                file.write(bytes(1 << 16))
+                os.fsync(file.fileno())
+            finally:
+                file.truncate(before or 0)
+    except OSError as error:
+        return f"{error.strerror}; {free}"
+    finally:
+        if before is None:
+            path.unlink(missing_ok=True)
+    return free
 
 
 def remove(state: Path) -> None:

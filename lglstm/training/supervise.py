@@ -18,6 +18,7 @@ import caffe
 
 from lglstm.common import child
 from lglstm.common.errors import InputError
+from lglstm.training import snapshots
 from lglstm.training.plan import TrainingPlan
 from lglstm.training.stop import SIGNALS
 
@@ -26,6 +27,7 @@ POLL_SECONDS = 0.05
 SHOW_CURSOR = "\x1b[?25h"
 _GLOG = re.compile(r"([IWEF])\d{4,8} [\d:.]+ +\d+ (\S+:\d+)\] ?(.*)")
 _CREATING = re.compile(r"Creating Layer (.+)")
+_SNAPSHOT = re.compile(r"Snapshotting .*to binary proto file (.+)")
 _LIBRARY_ERROR = re.compile(r"\[libprotobuf (?:ERROR|FATAL) \S+\] ?(.*)")
 
 
@@ -33,12 +35,14 @@ class CaffeLog:
     """Sorts what Caffe writes to its error stream: all into the log, errors to the user as well.
 
     `fatal` is the reason of a failed check, once there is one, with the layer that was being made.
+    `writing` is the file of a snapshot that Caffe began last.
     """
 
     def __init__(self, file: IO[str], verbose: bool):
         self.file, self.verbose = file, verbose
         self.writable = True
         self.fatal = ""
+        self.writing = ""
         self.tail: deque[str] = deque(maxlen=3)
         self._in_fatal = False
         self._layer = ""
@@ -67,6 +71,8 @@ class CaffeLog:
                 self.fatal = f"{self._layer}{text.strip()} ({place})"
             elif level == "E":
                 self._show(text)
+            elif snapshot := _SNAPSHOT.match(text):
+                self.writing = snapshot[1]
             elif creating := _CREATING.match(text):
                 self._layer = f"layer '{creating[1]}': "
             elif text.startswith("Network initialization done"):
@@ -184,6 +190,17 @@ def _wait(workers: list[_Worker]) -> int:
     return ended.process.returncode or workers[0].process.returncode
 
 
+def _unwritten(path: Path, plan: TrainingPlan) -> str:
+    """What to say of a snapshot that Caffe could not write; what there is of it is removed."""
+    reason = snapshots.why_unwritable(path)
+    path.unlink(missing_ok=True)
+    before = next(iter(snapshots.find(plan.prefix)), "none yet")
+    return (
+        f"{path}: the snapshot cannot be written ({reason}); the one before is {before}; free "
+        "some space or set right what is in the way, then continue with --resume"
+    )
+
+
 def _explain(status: int, log: CaffeLog, plan: TrainingPlan, stop: _SignalForwarder) -> int:
     """Turn the death of a worker into one sentence, and its status into ours."""
     if status >= 0:
@@ -191,7 +208,9 @@ def _explain(status: int, log: CaffeLog, plan: TrainingPlan, stop: _SignalForwar
     if stop.received is not None:
         return 128 + stop.received
     name = signal.Signals(-status).name
-    if log.fatal:
+    if log.writing and snapshots.UNWRITTEN in log.fatal:
+        reason = _unwritten(Path(plan.folder, log.writing), plan)
+    elif log.fatal:
         reason = f"Caffe stopped: {log.fatal}"
     elif -status == signal.SIGKILL:
         reason = "the training process was killed (SIGKILL), often for want of memory"

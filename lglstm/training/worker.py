@@ -16,7 +16,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from lglstm.common.child import end_with_parent
-from lglstm.common.streams import SteadyStream
+from lglstm.common.steady_streams import SteadyStream
 from lglstm.training.stop import Stopped, StopRequest
 
 if TYPE_CHECKING:
@@ -44,6 +44,13 @@ def main(descriptor: str, parent: str) -> int:
         return status
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        print(
+            f"error: {place}{error.strerror}; check the path, its permissions and the free space",
+            file=sys.stderr,
+        )
         return 1
     except Stopped:
         return EXIT_SIGNAL_BASE + (stop.signal or 0)

@@ -171,7 +171,7 @@ def test_a_summary_that_cannot_be_printed_is_an_error(folder):
 
 def test_characters_that_a_stream_does_not_know_are_escaped():
     code = (
-        "from lglstm.common.streams import outlive_readers as o; import json; o(); o();"
+        "from lglstm.common.steady_streams import outlive_readers as o; import json; o(); o();"
         "print(json.dumps('häß\\udcff', ensure_ascii=False))"
     )
     run = subprocess.run(

@@ -512,9 +512,10 @@ def test_what_counts_as_saturated(folder):
     certain = np.where(np.arange(7) < 6, scores * 1e6, scores)
     assert fed(certain, wrong).since is None
     probabilities = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
-    assert fed(probabilities, wrong, "MultinomialLogisticLoss").since is None
-    hard = (scores == scores.max(1, keepdims=True)).astype(np.float32)
-    assert fed(hard, wrong, "MultinomialLogisticLoss").since == 0
+    flat = [np.moveaxis(x, 1, -1).reshape(84, -1) for x in (probabilities, wrong)]
+    assert fed(*flat, "MultinomialLogisticLoss").since is None
+    hard = (flat[0] == flat[0].max(1, keepdims=True)).astype(np.float32)
+    assert fed(hard, flat[1], "MultinomialLogisticLoss").since == 0
 
 
 def test_a_loss_that_grows_beyond_measure(folder):

@@ -34,13 +34,19 @@ class SteadyFile(io.FileIO):
 
 
 class SteadyStream(io.TextIOWrapper):
-    """A text stream over a `SteadyFile`; characters that it cannot encode are escaped."""
+    """A text stream over a `SteadyFile`; without `errors`, unknown characters are escaped."""
 
-    def __init__(self, descriptor: int, *, encoding: str | None = None, closefd: bool = True):
+    def __init__(
+        self,
+        descriptor: int,
+        *,
+        encoding: str | None = None,
+        errors: str | None = None,
+        closefd: bool = True,
+    ):
         self._file = SteadyFile(descriptor, "w", closefd=closefd)
-        super().__init__(
-            io.BufferedWriter(self._file), encoding, "backslashreplace", line_buffering=True
-        )
+        errors = "backslashreplace" if errors in (None, "strict") else errors
+        super().__init__(io.BufferedWriter(self._file), encoding, errors, line_buffering=True)
 
     def loss(self) -> str | None:
         """Why something written is lost, if it is and somebody may have wanted it."""
@@ -80,5 +86,6 @@ def _steady(stream: TextIO | None, descriptor: int) -> TextIO:
         is_standard = False
     if stream is not None and (not is_standard or isinstance(stream, SteadyStream)):
         return stream
-    encoding = stream.encoding if stream else None
-    return SteadyStream(descriptor, encoding=encoding, closefd=False)
+    if stream is None:
+        return SteadyStream(descriptor, closefd=False)
+    return SteadyStream(descriptor, encoding=stream.encoding, errors=stream.errors, closefd=False)
