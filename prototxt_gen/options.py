@@ -15,14 +15,30 @@ from typing import Any, ClassVar, NoReturn
 
 from lglstm.common.errors import InputError
 from lglstm.common.labels import LABEL_SETS, LabelSet
-from lglstm.common.rules import TEXT, TRUTH, Rule, is_number, list_of, number, one_of, whole
+from lglstm.common.rules import TEXT, TRUTH, Rule, is_list, is_number, number, one_of, whole
 from lglstm.common.suggest import nearest
 from lglstm.layers.seg_options import RULES as DATA_RULES
+
+MOST = 2**31 - 1
+"""The largest number of images or iterations: Caffe counts in 32 bits."""
 
 FILLER = one_of("gaussian", "msra", "xavier")
 LABEL_SET = one_of(*LABEL_SETS)
 FRACTION = Rule(lambda value: is_number(value) and 0 < value <= 1, "a number above 0, at most 1")
-ODD = Rule(lambda value: type(value) is int and value > 0 and value % 2 == 1, "an odd number")
+ODD = Rule(
+    lambda value: type(value) is int and 0 < value < 1_024 and value % 2 == 1,
+    "an odd number below 1,024",
+)
+RATE = Rule(lambda value: is_number(value) and 0 <= value < 1, "a number from 0, below 1")
+# What a net can have at all, far above what it can be trained with: a slip of the keyboard must not
+# write for hours, nor what Caffe's 32-bit numbers cannot hold.
+LAYERS = whole(0, 100)
+CHANNELS = whole(1, 65_536)
+GRID = whole(0, 1_024)
+COUNT = whole(1, MOST)
+ITERATIONS = whole(0, MOST)
+BATCH = DATA_RULES["batch_size"]
+AMOUNT = number(0, 1e30)
 
 
 def option(default: Any, help: str, rule: Rule | None = None) -> Any:
@@ -41,35 +57,35 @@ class ModelOptions:
 
     # The LG-LSTM layers
     engine: str = option("caffe", "LG-LSTM layers in C++ or in Python", one_of("caffe", "python"))
-    lg_lstm_layers: int = option(5, "stacked LG-LSTM layers; 0 leaves them out", whole(0))
-    hidden: int = option(64, "hidden cells d of each LSTM", whole(1))
+    lg_lstm_layers: int = option(5, "stacked LG-LSTM layers; 0 leaves them out", LAYERS)
+    hidden: int = option(64, "hidden cells d of each LSTM", CHANNELS)
     neighbors: int = option(8, "local neighbors N of a position", one_of(2, 4, 8))
-    global_grid: int = option(3, "grid G of the global hidden cells, G×G; 0 for none", whole(0))
+    global_grid: int = option(3, "grid G of the global hidden cells, G×G; 0 for none", GRID)
     share_spatial: bool = option(True, "one weight matrix for the N spatial LSTMs")
     share_layers: bool = option(True, "one set of weights for all LG-LSTM layers")
     bias_term: bool = option(False, "biases in the gates of the LSTMs")
-    lstm_range: float = option(0.1, "LSTM weights start uniform in ± this", number(0))
+    lstm_range: float = option(0.1, "LSTM weights start uniform in ± this", AMOUNT)
     loss_weight: float = option(
-        1.0, "weight of the losses before the last layer's, which is 1", number(0)
+        1.0, "weight of the losses before the last layer's, which is 1", AMOUNT
     )
 
     # Convolutions in place of LG-LSTM layers
-    extra_convs: int = option(0, "3×3 convolutions before the prediction, for comparison", whole(0))
-    extra_conv_filters: int = option(0, "their filters; 0 derives (N + 1)·d", whole(0))
+    extra_convs: int = option(0, "3×3 convolutions before the prediction, for comparison", LAYERS)
+    extra_conv_filters: int = option(0, "their filters; 0 derives (N + 1)·d", whole(0, 65_536))
     extra_conv_losses: bool = option(False, "a prediction and loss after each of them")
     extra_conv_filler: str = option("msra", "how they start; gaussian takes conv_std", FILLER)
 
     # Initial weights
     weights: str = option("", "initial caffemodel; empty trains from scratch")
     conv_filler: str = option("gaussian", "how new convolutions start", FILLER)
-    conv_std: float = option(0.001, "standard deviation of the gaussian filler", number(0))
+    conv_std: float = option(0.001, "standard deviation of the gaussian filler", AMOUNT)
 
     # Data
     label_set: str = option("horse", "classes and mirror swaps", LABEL_SET)
     train_list: str = option("data/horse/train.txt", "list of training images and labels")
     test_list: str = option("data/horse/test.txt", "list of test images and labels")
-    train_images: int = option(294, "lines of the training list", whole(1))
-    test_images: int = option(227, "lines of the test list", whole(1))
+    train_images: int = option(294, "lines of the training list", COUNT)
+    test_images: int = option(227, "lines of the test list", COUNT)
     input_size: tuple[int, int] = option(
         (321, 321), "height and width the images are resized to", DATA_RULES["input_size"]
     )
@@ -89,22 +105,20 @@ class ModelOptions:
     color: tuple[float, float] = option((1, 1), "factor on each color channel", DATA_RULES["color"])
 
     # Training
-    batch_size: int = option(2, "images in a training iteration", whole(1))
-    test_batch: int = option(1, "images in a test iteration; divides test_images", whole(1))
-    epochs: float = option(60, "passes over the training images", number(0))
-    iterations: int = option(0, "training iterations; 0 derives them from epochs", whole(0))
-    base_lr: float = option(0.001, "learning rate of new layers", number(0))
-    bias_lr_mult: float = option(
-        2.0, "learning rate of biases, relative to their weights'", number(0)
-    )
-    bias_decay_mult: float = option(0.0, "weight decay of biases, relative to weights'", number(0))
-    lr_gamma: float = option(0.1, "factor on the learning rate at a step", number(0))
+    batch_size: int = option(2, "images in a training iteration", BATCH)
+    test_batch: int = option(1, "images in a test iteration; divides test_images", BATCH)
+    epochs: float = option(60, "passes over the training images", AMOUNT)
+    iterations: int = option(0, "training iterations; 0 derives them from epochs", ITERATIONS)
+    base_lr: float = option(0.001, "learning rate of new layers", AMOUNT)
+    bias_lr_mult: float = option(2.0, "learning rate of biases, relative to their weights'", AMOUNT)
+    bias_decay_mult: float = option(0.0, "weight decay of biases, relative to weights'", AMOUNT)
+    lr_gamma: float = option(0.1, "factor on the learning rate at a step", AMOUNT)
     lr_step: float = option(2 / 3, "step after this fraction of the iterations", FRACTION)
     solver_type: str = option("SGD", "how gradients become steps", one_of("SGD", "Adam"))
-    momentum: float = option(0.9, "momentum of gradient descent", number(0))
-    weight_decay: float = option(0.0005, "weight decay", number(0))
-    test_epochs: float = option(5, "epochs between two tests", number(0))
-    seed: int = option(1, "seed of weights, dropout and data order", whole(0))
+    momentum: float = option(0.9, "momentum of gradient descent", AMOUNT)
+    weight_decay: float = option(0.0005, "weight decay", AMOUNT)
+    test_epochs: float = option(5, "epochs between two tests", AMOUNT)
+    seed: int = option(1, "seed of weights, dropout and data order", DATA_RULES["seed"])
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -117,6 +131,10 @@ class ModelOptions:
         """Refuse options that contradict each other."""
         if self.lg_lstm_layers and self.extra_convs:
             refuse("extra_convs", self.extra_convs, "0 with lg_lstm_layers above 0, or the reverse")
+        if not 0 < self.max_iter <= MOST:
+            name = "iterations" if self.iterations else "epochs"
+            words = f"what makes 1 to {MOST:,} iterations, not {self.max_iter:,}"
+            refuse(name, getattr(self, name), words)
         if self.test_images % self.test_batch:
             refuse("test_batch", self.test_batch, f"a divisor of test_images ({self.test_images})")
         smallest = min(self.map_size)
@@ -169,7 +187,7 @@ class LargeFOV(ModelOptions):
 
     weights: str = option("data/init/vgg16_largefov.caffemodel", "initial caffemodel")
     pretrained_lr_mult: float = option(
-        0.1, "learning rate of pre-trained layers, × base_lr", number(0)
+        0.1, "learning rate of pre-trained layers, × base_lr", AMOUNT
     )
     fc_pretrained: bool = option(True, "fc6 and fc7 come with the initial weights too")
     fc_filler: str = option("gaussian", "how fc6 and fc7 start without initial weights", FILLER)
@@ -177,16 +195,18 @@ class LargeFOV(ModelOptions):
         0.005,
         "standard deviation of their gaussian filler: VGG's features are in the tens, and fc7 must "
         "not saturate the gates of the transition",
-        number(0),
+        AMOUNT,
     )
-    fc_channels: int = option(1024, "filters of fc6 and of fc7", whole(1))
-    fc6_dilation: int = option(12, "dilation of fc6, the field of view", whole(1))
+    fc_channels: int = option(1024, "filters of fc6 and of fc7", CHANNELS)
+    fc6_dilation: int = option(12, "dilation of fc6, the field of view", whole(1, 16_384))
     pool5a: bool = option(True, "the 3×3 average pooling before fc6")
-    dropout: float = option(0.5, "dropout rate of fc6 and fc7", number(0))
+    dropout: float = option(0.5, "dropout rate of fc6 and fc7", RATE)
     lg_lstm_after: str = option(
         "fc7", "the layer that feeds the transition", one_of("fc7", "fc6", "pool5")
     )
-    width: float = option(1.0, "factor on the channels of conv1 to fc7, for quick tests", number(0))
+    width: float = option(
+        1.0, "factor on the channels of conv1 to fc7, for quick tests", number(0, 100)
+    )
 
     @property
     def stride(self) -> int:
@@ -204,20 +224,20 @@ class CoCNN(ModelOptions):
     label_set: str = option("atr", "classes and mirror swaps", LABEL_SET)
     train_list: str = option("data/atr/train.txt", "list of training images and labels")
     test_list: str = option("data/atr/test.txt", "list of test images and labels")
-    train_images: int = option(6000, "lines of the training list", whole(1))
-    test_images: int = option(1000, "lines of the test list", whole(1))
+    train_images: int = option(6000, "lines of the training list", COUNT)
+    test_images: int = option(1000, "lines of the test list", COUNT)
     input_size: tuple[int, int] = option(
         (150, 100), "height and width the images are resized to", DATA_RULES["input_size"]
     )
-    epochs: float = option(90, "passes over the training images", number(0))
+    epochs: float = option(90, "passes over the training images", AMOUNT)
     lr_step: float = option(1 / 3, "step after this fraction of the iterations", FRACTION)
-    first_channels: int = option(128, "filters of the first convolution", whole(1))
-    channels: int = option(192, "filters of the other convolutions", whole(1))
+    first_channels: int = option(128, "filters of the first convolution", CHANNELS)
+    channels: int = option(192, "filters of the other convolutions", CHANNELS)
     last_channels: int = option(
-        256, "filters of the last convolution before the prediction", whole(1)
+        256, "filters of the last convolution before the prediction", CHANNELS
     )
     conv_filler: str = option("msra", "how new convolutions start", FILLER)
-    input_scale: float = option(1 / 64, "factor on the image, pixels minus mean", number(0))
+    input_scale: float = option(1 / 64, "factor on the image, pixels minus mean", AMOUNT)
     kernel: int = option(5, "kernel of the convolutions of encoder and decoder", ODD)
     upsampling: str = option(
         "bilinear",
@@ -226,10 +246,10 @@ class CoCNN(ModelOptions):
     )
     image_skip: bool = option(True, "add the image, after one convolution, to the decoder's output")
     image_label: bool = option(True, "the image-label branch and its probabilities")
-    image_label_conv: int = option(96, "filters of the 1×1 convolution of that branch", whole(1))
-    image_label_fc: int = option(1024, "outputs of its fully connected layer", whole(1))
-    image_label_dropout: float = option(0.3, "dropout rate of that layer", number(0))
-    image_label_weight: float = option(0.3, "weight of its squared loss", number(0))
+    image_label_conv: int = option(96, "filters of the 1×1 convolution of that branch", CHANNELS)
+    image_label_fc: int = option(1024, "outputs of its fully connected layer", CHANNELS)
+    image_label_dropout: float = option(0.3, "dropout rate of that layer", RATE)
+    image_label_weight: float = option(0.3, "weight of its squared loss", AMOUNT)
     sum_label_scores: bool = option(
         False, "sum the image's label probabilities onto the scores, then a 1×1 convolution"
     )
@@ -253,29 +273,32 @@ class Demo(ModelOptions):
 
     solver_mode: ClassVar[str] = "CPU"
 
-    lg_lstm_layers: int = option(4, "stacked LG-LSTM layers; 0 leaves them out", whole(0))
-    hidden: int = option(16, "hidden cells d of each LSTM", whole(1))
-    lstm_range: float = option(0.2, "LSTM weights start uniform in ± this", number(0))
+    lg_lstm_layers: int = option(4, "stacked LG-LSTM layers; 0 leaves them out", LAYERS)
+    hidden: int = option(16, "hidden cells d of each LSTM", CHANNELS)
+    lstm_range: float = option(0.2, "LSTM weights start uniform in ± this", AMOUNT)
     conv_filler: str = option("msra", "how new convolutions start", FILLER)
     train_list: str = option("data/demo/train.txt", "list of training images and labels")
     test_list: str = option("data/demo/test.txt", "list of test images and labels")
-    train_images: int = option(600, "lines of the training list", whole(1))
-    test_images: int = option(100, "lines of the test list", whole(1))
+    train_images: int = option(600, "lines of the training list", COUNT)
+    test_images: int = option(100, "lines of the test list", COUNT)
     input_size: tuple[int, int] = option(
         (97, 97), "height and width the images are resized to", DATA_RULES["input_size"]
     )
-    batch_size: int = option(8, "images in a training iteration", whole(1))
-    test_batch: int = option(10, "images in a test iteration; divides test_images", whole(1))
-    iterations: int = option(1000, "training iterations; 0 derives them from epochs", whole(0))
+    batch_size: int = option(8, "images in a training iteration", BATCH)
+    test_batch: int = option(10, "images in a test iteration; divides test_images", BATCH)
+    iterations: int = option(1000, "training iterations; 0 derives them from epochs", ITERATIONS)
     solver_type: str = option("Adam", "how gradients become steps", one_of("SGD", "Adam"))
-    base_lr: float = option(0.008, "learning rate of new layers", number(0))
+    base_lr: float = option(0.008, "learning rate of new layers", AMOUNT)
     widths: tuple[int, ...] = option(
         (16, 32, 48),
         "filters of the 3×3 convolutions, in order",
-        list_of(whole(1).allows, "whole numbers above 0, such as 16,32,48"),
+        Rule(
+            lambda value: is_list(value, CHANNELS.allows) and 0 < len(value) <= 100,
+            "whole numbers above 0, such as 16,32,48",
+        ),
     )
-    input_scale: float = option(1 / 64, "factor on the image, pixels minus mean", number(0))
-    poolings: int = option(2, "poolings by 2, after the first convolutions", whole(1))
+    input_scale: float = option(1 / 64, "factor on the image, pixels minus mean", AMOUNT)
+    poolings: int = option(2, "poolings by 2, after the first convolutions", whole(1, 100))
 
     @property
     def stride(self) -> int:

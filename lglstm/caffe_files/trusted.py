@@ -15,6 +15,7 @@ from lglstm.caffe_files.schema import LayerParameter
 from lglstm.common.errors import InputError
 
 _TEST = 1
+_PACKAGE = "lglstm.layers."
 
 _BRINGS_FILES = {"SegData", "ImageLabels"}  # Python layers of ours that only training has
 
@@ -52,12 +53,14 @@ def use_our_modules(layers: Iterable[LayerParameter]) -> None:
     for layer in layers:
         module = layer.python_param.module
         if layer.type == "Python" and (module, layer.python_param.layer) in PYTHON_LAYERS:
-            layer.python_param.module = f"lglstm.layers.{module.rpartition('.')[2]}"
+            layer.python_param.module = _PACKAGE + module.rpartition(".")[2]
 
 
 def _computes(layer: LayerParameter, training: bool) -> bool:
     if layer.type != "Python":
         return layer.type in COMPUTING
+    if not layer.python_param.module.startswith(_PACKAGE):
+        return False  # a user's folder `layers` could hold it; see `use_our_modules`
     kind = PYTHON_LAYERS.get((layer.python_param.module, layer.python_param.layer))
     return kind in COMPUTING or (training and kind in _BRINGS_FILES)
 

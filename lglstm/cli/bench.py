@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from lglstm.cli.group import Group
-from lglstm.cli.options import picture_option
+from lglstm.cli.options import picture_option, trust_option
 from lglstm.common.checkout import checkout
 from lglstm.common.errors import InputError
 from lglstm.common.models import find_model
@@ -152,11 +152,13 @@ def stack(
     help="Implementations to time; the first is the baseline: stock, onednn, onednn_winograd "
     "(Caffe's convolution engines), torch, channels_last, compiled (default: all but compiled).",
 )  # fmt: skip
+@trust_option
 @common_options
 def net(
     models: tuple[str, ...],
     tasks: tuple[str, ...],
     implementations: str | None,
+    trust_net: bool,
     repeats: int,
     threads: int,
     quick: bool,
@@ -171,7 +173,10 @@ def net(
     from benchmarks import net, net_report
 
     chosen = net.choose_implementations(implementations)
-    folders = {name: model_folder(name) for name in models or (net.QUICK if quick else net.MODELS)}
+    folders = {
+        name: model_folder(name, trust_net)
+        for name in models or (net.QUICK if quick else net.MODELS)
+    }
     tasks = tasks or tuple(net.TASKS)
     with progress_bar("net") as tell:
         result = net.run(folders, chosen, tasks, repeats=repeats, threads=threads, tell=tell)
@@ -189,11 +194,13 @@ def net(
     "--seconds", type=click.FloatRange(min=0, min_open=True), metavar="S",
     help="Seconds of a training iteration, such as on a GPU (default: measured here, on the CPU).",
 )  # fmt: skip
+@trust_option
 @common_options
 def data(
     model: str | None,
     list_path: Path | None,
     seconds: float | None,
+    trust_net: bool,
     repeats: int,
     threads: int,
     quick: bool,
@@ -210,7 +217,7 @@ def data(
     if list_path is not None and not list_path.is_file():
         raise InputError(f"{list_path}: there is no such list; name one of images and labels")
     model = model or ("demo" if quick else "horse")
-    folder = model_folder(model)
+    folder = model_folder(model, trust_net)
     with progress_bar("data") as tell:
         result = data.run(
             model, folder, list_path, seconds, repeats=repeats, threads=threads, tell=tell
@@ -244,13 +251,38 @@ def scale(
     show(result, scale_report, as_json, output)
 
 
-def model_folder(model: str) -> Path:
-    """The folder of a model's prototxts, by its name in models/ or by its path."""
+def model_folder(model: str, trust_net: bool) -> Path:
+    """The folder of a model's prototxts, by its name in models/ or by its path.
+
+    Raises InputError for layers that may read or write files or run code, without `trust_net`.
+    """
     folder = find_model(model).folder
     for name in ("train.prototxt", "solver.prototxt"):
         if not (folder / name).is_file():
             raise InputError(f"{folder}: has no {name}; name a model that can be trained")
+    if not trust_net:
+        check_model(folder)
     return folder
+
+
+def check_model(folder: Path) -> None:
+    """Refuse what is run of a model if it may do more than compute and read its training data."""
+    from lglstm.caffe_files import trusted
+    from lglstm.caffe_files.prototxt import read_message
+    from lglstm.caffe_files.schema import NetParameter, SolverParameter
+
+    for name in ("train.prototxt", "deploy.prototxt"):
+        net = read_message(folder / name, NetParameter())
+        if net.layers:
+            raise InputError(f"{folder / name}: has `layers`, the form before 2014; generate it")
+        trusted.check_layers(net.layer, folder / name, training=True)
+    solver = read_message(folder / "solver.prototxt", SolverParameter())
+    inline = [field.name for field, _ in solver.ListFields() if field.name.endswith("net_param")]
+    if inline:
+        raise InputError(
+            f"{folder}/solver.prototxt: holds a net in {inline[0]}, which is not checked; put it "
+            "into a file of its own, or allow it with --trust-net"
+        )
 
 
 def show(result: dict[str, Any], presenter: Any, as_json: bool, output: Path | None) -> None:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from lglstm import __version__
+from lglstm.common.console import plain_console, status_line
 from lglstm.common.errors import InputError
 from lglstm.common.labels import LabelSet
 from lglstm.common.models import find_model
@@ -150,20 +150,20 @@ def _convert(options: ConvertOptions, labels_for: Callable[[int], LabelSet]) -> 
     """Make what options.format asks for; the report, with the `output` that it is about."""
     from lglstm.convert import conversion, page
 
-    with Console(stderr=True).status("") as status:  # shown on terminals only
+    with status_line() as say:
         if options.format == "reference":
-            report = conversion.make_reference(options, status.update)
+            report = conversion.make_reference(options, say)
         elif options.format == "web":
             model = options.output / page.MODEL
             as_onnx = dataclasses.replace(options, format="onnx", output=model)
-            report = page.build_page(as_onnx, labels_for, status.update)
+            report = page.build_page(as_onnx, labels_for, say)
         else:
-            report = conversion.convert(options, status.update)
+            report = conversion.convert(options, say)
     return {"output": str(options.output)} | report
 
 
 def _print(report: dict[str, Any]) -> None:
-    console = Console()
+    console = plain_console()
     if report["differences"]:
         console.print(_table(report["differences"]))
         allowed = f"allowed: {report['tolerance']:g}"
@@ -215,6 +215,6 @@ def _list(model: str, weights: Path, as_json: bool) -> None:
     for name, kind, shapes, line in rows:
         blobs = "  ".join("x".join(map(str, shape)) or "1" for shape in shapes)
         table.add_row(name, kind, blobs, str(line or ""))
-    Console().print(table)
+    plain_console().print(table)
     if reason:
         click.echo(f"not convertible: {reason}", err=True)

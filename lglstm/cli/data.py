@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from lglstm.cli.group import Group
+from lglstm.common.console import plain_console
 from lglstm.common.errors import InputError
 from lglstm.common.progress import progress_bar
 from lglstm.data_prep.prepare import DataSet, prepare
@@ -272,7 +272,7 @@ def _print_findings(found: dict[str, Any]) -> None:
         for split, total in totals.items():
             cells += [f"{entry['images'][split]:,}", f"{entry['pixels'][split] / total:.3%}"]
         table.add_row(str(entry["id"]), entry["name"], *cells)
-    console = Console()
+    console = plain_console()
     console.print(table)
     for split, described in found["lists"].items():
         click.echo(f"{split}.txt: {described['examples']} examples, SHA-256 {described['sha256']}")

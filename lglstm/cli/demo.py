@@ -20,8 +20,10 @@ from rich.table import Table
 
 from lglstm.common import child
 from lglstm.common.checkout import setup_advice
+from lglstm.common.console import plain_console
 from lglstm.common.errors import InputError
 from lglstm.common.files import write_text
+from lglstm.common.locks import locked
 from lglstm.common.progress import progress_bar
 from lglstm.common.pycaffe import load_caffe
 from lglstm.common.steady_streams import outlive_readers
@@ -52,16 +54,21 @@ def command(compare: bool, seed: int, as_json: bool) -> None:
     lglstm demo
     lglstm demo --compare
     """
+<<<<<<< HEAD
     console = Console(stderr=as_json)
     outlive_readers()
+=======
+    console = plain_console(stderr=as_json)
+>>>>>>> h14eval
     require_root()
     load_caffe()  # before anything else loads it
-    prepare_data()
-    names, seeds = ((NET, TWIN), COMPARED_SEEDS) if compare else ((NET,), (seed,))
-    results = [train_and_measure(name, one, console) for one in seeds for name in names]
-    written = OUT / "result.json"
-    contents = [dataclasses.asdict(result) for result in results]
-    write_text(written, json.dumps(contents, indent=1) + "\n")
+    with locked(OUT, advice="run this one in another checkout"):
+        prepare_data()
+        names, seeds = ((NET, TWIN), COMPARED_SEEDS) if compare else ((NET,), (seed,))
+        results = [train_and_measure(name, one, console) for one in seeds for name in names]
+        written = OUT / "result.json"
+        contents = [dataclasses.asdict(result) for result in results]
+        write_text(written, json.dumps(contents, indent=1) + "\n")
     if as_json:
         click.echo(written.read_text())
         return

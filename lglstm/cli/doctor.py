@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from lglstm.common import child
 from lglstm.common.checkout import setup_advice
+from lglstm.common.console import plain_console
 
 OUR_LAYERS = ["LGLSTM", "LGLSTMTransition"]
 RECORD = Path("share/lg-lstm/caffe.json")  # written by make setup: what Caffe was built from
@@ -220,7 +220,7 @@ def show(findings: list[Finding]) -> None:
         table.add_column(overflow="fold")
     for name, value, remedy, _ in findings:
         table.add_row("[red]missing[/]" if remedy else "[green]ok[/]", name, value)
-    console = Console(highlight=False)
+    console = plain_console(highlight=False)
     console.print(table)
     for name, _, remedy, _ in findings:
         if remedy:

@@ -94,11 +94,10 @@ def command(context: click.Context, as_json: bool, **options: Any) -> None:
 
 def show(written: EvaluationFiles) -> None:
     """Print the comparison, the layers' mean IoUs, and where everything is."""
-    from rich.console import Console
-
+    from lglstm.common.console import plain_console
     from lglstm.evaluation.tables import comparison_table, layers_table
 
-    console = Console(highlight=False)
+    console = plain_console(highlight=False)
     contents = written.contents
     console.print(comparison_table(written.cells, contents["row"], contents["images"]))
     if contents["layers"]:

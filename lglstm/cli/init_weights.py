@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from lglstm.cli.options import output_option
+from lglstm.common.console import plain_console
 from lglstm.common.errors import InputError
 from lglstm.common.models import find_model
 
@@ -67,7 +67,7 @@ def command(
     table = Table("layer", "what was done", "weights", box=None)
     for step in made.steps:
         table.add_row(step.layer, step.action, step.detail)
-    console = Console()
+    console = plain_console()
     console.print(table)
     console.print(f"{output}\nSHA-256 {digest}", soft_wrap=True)
     if note:

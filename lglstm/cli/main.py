@@ -4,14 +4,19 @@ from lglstm.common.search_path import put_user_folders_last
 
 put_user_folders_last()  # before any other import, which a file of the user's might stand in for
 
+import contextlib  # noqa: E402
+import errno  # noqa: E402
 import importlib  # noqa: E402
-from typing import NamedTuple, NoReturn  # noqa: E402
+import os  # noqa: E402
+import sys  # noqa: E402
+from typing import Any, NamedTuple, NoReturn  # noqa: E402
 
 import click  # noqa: E402
 
 from lglstm import __version__  # noqa: E402
 from lglstm.cli.group import Group  # noqa: E402
 from lglstm.common.errors import InputError, UsageError  # noqa: E402
+from lglstm.common.streams import let_streams_print_anything  # noqa: E402
 
 INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
 
@@ -47,6 +52,17 @@ COMMANDS = {
 
 class LazyGroup(Group):
     """A click group over `COMMANDS` that turns expected errors into one line and an exit code."""
+
+    def main(self, *arguments: Any, **settings: Any) -> Any:
+        """As click's, but what the system refuses (disk, permissions) is one sentence, too."""
+        let_streams_print_anything()
+        try:
+            return super().main(*arguments, **settings)
+        except OSError as error:
+            _drop_output()
+            with contextlib.suppress(OSError):
+                click.echo(f"error: {_sentence(error)}", err=True)
+            sys.exit(1)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -91,6 +107,27 @@ class LazyGroup(Group):
 def _fail(ctx: click.Context, message: str) -> NoReturn:
     click.echo(f"error: {message}", err=True)
     ctx.exit(1)
+
+
+def _sentence(error: OSError) -> str:
+    reason = error.strerror or str(error) or type(error).__name__
+    if error.filename is not None:
+        name = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else error.filename
+        return f"{name}: {reason}; check the path, its permissions and the free space"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"what was to be written did not fit ({reason}); free some space"
+    return f"the system refused to read or write ({reason}); check files, permissions and space"
+
+
+def _drop_output() -> None:
+    """Let Python not try once more, at its end, to print what could not be printed."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError, AttributeError):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+            os.close(nowhere)
 
 
 @click.group(

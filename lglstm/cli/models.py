@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from lglstm.cli.group import Group
+from lglstm.common.console import plain_console
 from lglstm.common.errors import InputError
 from lglstm.common.files import write_text
 from lglstm.common.models import find_model
@@ -31,7 +31,7 @@ def list_models() -> None:
     table = Table("model", "what", "paper", box=None)
     for name, model in MODELS.items():
         table.add_row(name, model.what, model.paper)
-    Console().print(table)
+    plain_console().print(table)
 
 
 @command.command()
@@ -136,7 +136,7 @@ def options(name: str) -> None:
     table = Table("option", "value", "meaning", "allowed", box=None)
     for row in describe(find(name).options):
         table.add_row(*row)
-    Console().print(table)
+    plain_console().print(table)
 
 
 def origin(name: str, changes: list[str] | None = None, new_name: str | None = None) -> str:
@@ -218,7 +218,7 @@ def print_summary(measured: dict[str, Any]) -> None:
         column.justify = "right"
     for part, total in measured["groups"].items():
         groups.add_row(part, *(f"{value:,}" for value in total.values()))
-    console = Console()
+    console = plain_console()
     console.print(table, "", groups)
     console.print(
         f"\n{measured['model']}: {measured['weights']:,} weights; "

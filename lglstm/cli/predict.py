@@ -83,11 +83,10 @@ def as_dict(collection: ParsedCollection) -> list[dict[str, Any]]:
 
 def show(collection: ParsedCollection) -> None:
     """Print the parts of a few photos, and where everything is."""
-    from rich.console import Console
-
+    from lglstm.common.console import plain_console
     from lglstm.evaluation.tables import areas_table
 
-    console = Console(highlight=False)
+    console = plain_console(highlight=False)
     parsed, files = collection.parsed, collection.files
     if 0 < len(parsed) <= FEW:
         console.print(areas_table(parsed, files.labels.names))

@@ -95,11 +95,10 @@ def as_dict(block: PaperTable, results: Mapping[str, StoredEvaluation]) -> dict[
 
 
 def show(blocks: Sequence[PaperTable], results: Mapping[str, StoredEvaluation]) -> None:
-    from rich.console import Console
-
+    from lglstm.common.console import plain_console
     from lglstm.evaluation.tables import paper_tables
 
-    console = Console(highlight=False)
+    console = plain_console(highlight=False)
     ours = {row: result.percents for row, result in results.items()}
     for block in blocks:
         for table in paper_tables(block, ours, console.width):

@@ -26,6 +26,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from lglstm.common.console import plain_console
+
 LINE_SECONDS = 30
 """Without a terminal a bar would fill the log with its frames: then a line this often."""
 
@@ -45,7 +47,7 @@ def no_report(done: int, total: int, status: str = "") -> None:
 @contextmanager
 def progress_bar(what: str, console: Console | None = None) -> Iterator[Report]:
     """Show the progress of `what` while the block runs; yields the function to report it with."""
-    console = console or Console(stderr=True)
+    console = console or plain_console(stderr=True)
     if not console.is_terminal:
         yield _Lines(what, console)
         return
@@ -73,11 +75,14 @@ class Bar:
         status: str = "",
         times: bool = False,
     ):
-        columns: list[ProgressColumn] = [TextColumn("{task.description}"), BarColumn(bar_width=24)]
+        columns: list[ProgressColumn] = [
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+        ]
         columns.append(MofNCompleteColumn())
         if times:
             columns += [TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()]
-        columns.append(TextColumn("{task.fields[status]}"))
+        columns.append(TextColumn("{task.fields[status]}", markup=False))
         self._progress = Progress(*columns, console=console, auto_refresh=times)
         self._task = self._progress.add_task(what, completed=done, total=total, status=status)
         self._drawn = 0.0

@@ -34,9 +34,13 @@ def whole(low: int, high: int | None = None) -> Rule:
     )
 
 
-def number(low: float) -> Rule:
-    """A finite number of at least `low`."""
-    return Rule(lambda value: is_number(value) and low <= value, f"a number, at least {low:g}")
+def number(low: float, high: float | None = None) -> Rule:
+    """A finite number of at least `low`, and at most `high` if that is given."""
+    words = f", at least {low:g}" if high is None else f" from {low:g} to {high:g}"
+    return Rule(
+        lambda value: is_number(value) and low <= value and (high is None or value <= high),
+        f"a number{words}",
+    )
 
 
 def interval(low: float, high: float) -> Rule:
@@ -66,8 +70,11 @@ TEXT = Rule(lambda value: type(value) is str, "text")
 
 
 def is_number(value: object) -> bool:
-    """Whether a value is a finite number; true and false are none."""
-    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
+    """Whether a value is a finite number that a float can hold; true and false are none."""
+    try:
+        return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
+    except OverflowError:  # 10^400 as a whole number
+        return False
 
 
 def is_list(value: object, test: Callable[[Any], bool], length: int | None = None) -> bool:

@@ -15,6 +15,7 @@ and no LRN (onnx.reference mistakes channels for images in both).
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, cast
@@ -43,6 +44,9 @@ IR_VERSION = 8
 _LAST = np.iinfo(np.int64).max
 _FIX_SIZE = "the net is bound to its size, so convert it without --any-size"
 
+
+_RESTS = (1, 2, 3, 5, 7, 31)
+"""Pixels more than the net's own size, none of which lines up with any stride."""
 
 FreeShape = tuple[int | None, ...]
 """A shape with None for each axis that may vary."""
@@ -516,7 +520,8 @@ def to_onnx(
     """The net as an ONNX model, checked by onnx.checker; the batch is free.
 
     any_size: height and width are free as well; refused, with the layer that is in the way, for
-        nets that are bound to a size.
+        nets that are bound to a size. Outputs of the input's size have it whatever it is: where
+        Caffe's are larger, since strides leave a rest, rows and columns behind the input are cut.
     preprocessing: the input is `photo` (batch, H, W, 3), uint8 RGB at the net's size; the graph
         reverses the channels and subtracts the mean.
     extra_outputs: blobs to return besides the net's outputs, to compare them.
@@ -536,6 +541,8 @@ def to_onnx(
             where = f'{net.path}: line {layer.line}: layer "{layer.name}" of type {layer.type}'
             raise InputError(f"{where}: {error}; {_FIX_SIZE}") from None
         names.update(zip(layer.tops, tops, strict=True))
+    if any_size:
+        names |= _cut_to_input(graph, net, names)
     outputs = [*net.outputs, *(blob for blob in extra_outputs if blob not in net.outputs)]
     _name_by_blob(graph, net, names, outputs)
     model = _model(graph, net, layers, outputs, preprocessing)
@@ -570,6 +577,53 @@ def _with_free_axes(net: Net, any_size: bool) -> list[Layer]:
             )
         )
     return layers
+
+
+def _cut_to_input(g: Graph, net: Net, names: dict[str, str]) -> dict[str, str]:
+    """Cut outputs that are of the input's size at the net's own size to that of any input.
+
+    Unit (0, 0) of a net lies on pixel (0, 0), so what is too much lies behind the last pixels.
+    Raises InputError where an output is too small for its input: nothing could be said of the rest.
+    """
+    spatial = {blob: shape[2:] for blob, shape in net.inputs.items() if len(shape) == 4}
+    if len(spatial) != 1:
+        return {}
+    (data, own) = next(iter(spatial.items()))
+    outputs = [blob for blob in net.outputs if _map_size(net, blob) == own]
+    cut: dict[str, str] = {}  # and what is wrong with it
+    for more in _RESTS:
+        size = own[0] + more, own[1] + more
+        with contextlib.suppress(InputError):  # a size at which the net does not run at all
+            other = read_net(net.path, size=size)
+            for blob in outputs:
+                made = _map_size(other, blob)
+                if made is None or made[0] < size[0] or made[1] < size[1]:
+                    fault = f"{made and list(made)} for an input of {list(size)}"
+                    cut[blob] = cut.get(blob) or fault
+                elif made != size:
+                    cut.setdefault(blob, "")
+    for blob, fault in cut.items():
+        if fault:
+            raise InputError(
+                f"{net.path}: {blob} has the size {fault}, so it does not reach the last pixels; "
+                f"{_FIX_SIZE}"
+            )
+    axes, starts = g.ints(2, 3), g.ints(0, 0)
+    return {
+        blob: g.op("Slice", names[blob], starts, g.op("Shape", names[data], start=2, end=4), axes)
+        for blob in cut
+    }
+
+
+def _map_size(net: Net, blob: str) -> Shape | None:
+    """Height and width of a blob of four axes."""
+    made = [
+        shape
+        for layer in net.layers
+        for top, shape in zip(layer.tops, layer.top_shapes, strict=True)
+        if top == blob
+    ]
+    return made[-1][2:] if made and len(made[-1]) == 4 else None
 
 
 def _other_size(net: Net) -> tuple[int, int]:

@@ -6,12 +6,15 @@ paper's.
 
 from __future__ import annotations
 
+import datetime
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from lglstm.common.errors import InputError
 from lglstm.common.files import write_text
+from lglstm.common.rules import is_list, is_number
 from lglstm.evaluation.evaluator import Evaluation
 from lglstm.evaluation.paper import Cell
 
@@ -75,18 +78,42 @@ def write(path: Path, contents: dict[str, object]) -> None:
 
 
 def read(path: Path) -> StoredEvaluation:
-    """Read an evaluation.json; raise InputError for another file, and for a newer format."""
+    """Read an evaluation.json; raise InputError for any other file, and for a newer format."""
     try:
         contents = json.loads(path.read_text(encoding="utf-8"))
         if contents["format"] != FORMAT:
-            raise ValueError(f"format {contents['format']} instead of {FORMAT}")
-        fields = {key: contents[key] for key in Provenance.__dataclass_fields__}
-        percents = _percents(contents["metrics"])
-        return StoredEvaluation(path, Provenance(**fields), contents["images"], percents)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{path}: not a result of `lglstm evaluate` ({error}); evaluate again"
-        ) from error
+            raise ValueError(f"format {contents['format']!s:.20} instead of {FORMAT}")
+        fields = {key: _checked(key, contents[key]) for key in Provenance.__dataclass_fields__}
+        images = contents["images"]
+        if type(images) is not int:
+            raise ValueError("images is not a whole number")
+        return StoredEvaluation(path, Provenance(**fields), images, _percents(contents["metrics"]))
+    except KeyError as error:
+        raise _not_a_result(path, f"it has no {error}") from error
+    except OSError as error:
+        raise _not_a_result(path, error.strerror or str(error)) from error
+    except RecursionError as error:
+        raise _not_a_result(path, "it is nested too deep") from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise _not_a_result(path, str(error)[:200]) from error
+
+
+def _not_a_result(path: Path, reason: str) -> InputError:
+    return InputError(f"{path}: not a result of `lglstm evaluate` ({reason}); evaluate again")
+
+
+def _checked(key: str, value: Any) -> Any:
+    """A field of `Provenance`, if it is of its type."""
+    if key == "warnings":
+        if not is_list(value, lambda sentence: isinstance(sentence, str)):
+            raise ValueError("warnings is not a list of sentences")
+        return tuple(value)
+    if key == "finished":
+        datetime.datetime.fromisoformat(value)
+    optional = key in ("model", "weights", "weights_sha256", "row")
+    if not isinstance(value, str) and not (optional and value is None):
+        raise ValueError(f"{key} is not text")
+    return value
 
 
 def _percents(metrics: dict) -> dict[str, float | None]:
@@ -94,11 +121,15 @@ def _percents(metrics: dict) -> dict[str, float | None]:
     percents: dict[str, float | None] = {}
     for key, value in metrics.items():
         if isinstance(value, dict):
-            percents |= {f"{key}.{name}": _percent(number) for name, number in value.items()}
+            percents |= {f"{key}.{name}": _percent(key, part) for name, part in value.items()}
         elif key not in ("pixels", "classes", "confusion_matrix"):
-            percents[key] = _percent(value)
+            percents[key] = _percent(key, value)
     return percents
 
 
-def _percent(value: float | None) -> float | None:
-    return None if value is None else 100 * float(value)
+def _percent(key: str, value: Any) -> float | None:
+    if value is None:
+        return None
+    if not is_number(value) or not 0 <= value <= 1:
+        raise ValueError(f"{key} is not a number from 0 to 1")
+    return 100 * float(value)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from typing import TextIO
 
-from rich.console import Console
 from rich.text import Text
 
+from lglstm.common.console import plain_console
 from lglstm.common.progress import Bar
 
 # Plain lines for a solver that sets no `display`.
@@ -23,7 +23,7 @@ class Display:
     def __init__(
         self, name: str, start: int, total: int, interval: int, stream: TextIO, plain: bool = False
     ):
-        self.console = Console(file=stream, highlight=False, soft_wrap=True)
+        self.console = plain_console(file=stream, highlight=False, soft_wrap=True)
         self.start, self.total = start, total
         self.interval = interval or DEFAULT_INTERVAL
         self.began = time.monotonic()

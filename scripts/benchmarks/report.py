@@ -12,6 +12,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from lglstm.common.console import plain_console
 from lglstm.common.files import atomic_path
 
 WIDTH = 120
@@ -69,8 +70,8 @@ def machine_line(result: dict[str, Any]) -> str:
 
 
 def console() -> Console:
-    made = Console(highlight=False)
-    return made if made.is_terminal else Console(highlight=False, width=WIDTH)
+    made = plain_console(highlight=False)
+    return made if made.is_terminal else plain_console(highlight=False, width=WIDTH)
 
 
 def save(figure: Figure, path: Path) -> None:

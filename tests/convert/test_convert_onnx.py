@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -192,6 +193,39 @@ def test_any_size_equals_caffe_at_any_size(tmp_path):
     for sample, wanted in zip(inputs, expected, strict=True):
         for name, value in run(model, sample).items():
             assert_close(value, wanted[name])
+
+
+@needs_caffe
+def test_scores_of_any_size_are_those_of_the_inputs_pixels(tmp_path):
+    """Caffe's are larger where the net's strides leave a rest: 101 × 133 for 100 × 130."""
+    text = Path("models/demo/deploy.prototxt").read_text()
+    net, weights = make_net(tmp_path, text)
+    model = to_onnx(net, weights, any_size=True)
+    sizes = ((97, 97), (100, 130), (99, 98), (64, 96))
+    inputs = [
+        {"data": np.random.default_rng(0).random((1, 3, *size), np.float32)} for size in sizes
+    ]
+    expected = run_caffe(net.path, tmp_path / "net.caffemodel", inputs, net.outputs)
+    for (height, width), sample, wanted in zip(sizes, inputs, expected, strict=True):
+        assert (wanted["score"].shape[2:] == (height, width)) == (height == 97)
+        (made,) = run(model, sample).values()
+        assert made.shape[2:] == (height, width)
+        assert_close(made, wanted["score"][..., :height, :width])
+
+
+def test_scores_that_do_not_reach_the_last_pixels_are_refused(tmp_path):
+    text = (
+        layer("Convolution", "down", "data", "down",
+              "convolution_param { num_output: 2 kernel_size: 2 stride: 2 }")
+        + layer("Deconvolution", "up", "down", "score",
+                "convolution_param { num_output: 2 kernel_size: 2 stride: 2 }")
+    )  # fmt: skip
+    net, weights = make_net(tmp_path, data(1, 3, 16, 20) + text)
+    to_onnx(net, weights)
+    with pytest.raises(
+        InputError, match=r"score has the size \[16, 20\] for an input of \[17, 21\]"
+    ):
+        to_onnx(net, weights, any_size=True)
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def test_every_option_has_a_sentence_and_a_value_that_set_takes_back():
         (LargeFOV(), "share_spatial=1", "use true or false"),
         (LargeFOV(), "input_size=320,320", r"use sizes 8·m \+ 1, such as 65, 97, 321"),
         (LargeFOV(), "input_size=321", r"use \[height, width\] in pixels"),
-        (LargeFOV(), "hidden=0", "hidden: 0 is not allowed; use a whole number, at least 1"),
+        (LargeFOV(), "hidden=0", "hidden: 0 is not allowed; use a whole number from 1 to 65,536"),
         (LargeFOV(), "base_lr=nan", "base_lr: nan is not allowed"),
         (LargeFOV(), "global_grid=42", "at most the map's smaller side, 41"),
         (LargeFOV(), "extra_convs=5", "extra_convs: 5 is not allowed; use 0 with lg_lstm_layers"),
@@ -99,6 +99,12 @@ def test_every_option_has_a_sentence_and_a_value_that_set_takes_back():
         (CoCNN(), "upsampling=nearest", "use bilinear or learned"),
         (CoCNN(), "width=2", "width is unknown to CoCNN nets"),
         (Demo(), "poolings=9", "at most one per convolution"),
+        (LargeFOV(), f"lg_lstm_layers={2**63 - 1}", "use a whole number from 0 to 100"),
+        (LargeFOV(), "epochs=1e30", "use what makes 1 to 2,147,483,647 iterations"),
+        (LargeFOV(), "epochs=0", "use what makes 1 to 2,147,483,647 iterations"),
+        (LargeFOV(), "dropout=1", "a number from 0, below 1"),
+        (CoCNN(), "train_images=2147483648", "from 1 to 2,147,483,647"),
+        (Demo(), "widths=" + ",".join(["8"] * 101), "use whole numbers above 0"),
         (Demo(), "widths=8,x", "use whole numbers above 0, such as 16,32,48"),
     ],
 )
@@ -106,6 +112,14 @@ def test_wrong_options_are_refused_by_name_with_what_is_allowed(options, setting
     with pytest.raises(InputError, match=words) as error:
         with_settings(options, [setting])
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_number_is_without_a_limit(family):
+    for field in dataclasses.fields(family):
+        if field.type in ("int", "float"):
+            for huge in (2**63 if field.type == "int" else 1.7e308, 10**400):
+                assert not field.metadata["rule"].allows(huge), field.name
 
 
 def test_settings_reach_the_net():
@@ -157,7 +171,7 @@ def test_variant_names_the_command_that_makes_it(repository):
         (["generate", "demo", "--set", "hidden=8"], "--set option=value --name NEW"),
         (["generate", "demo", "--name", "horse"], "--set option=value --name NEW"),
         (["generate", "demo", "--name", "../x"], "use small letters, digits and underscores"),
-        (["generate", "demo", "--name", "x", "--set", "hidden=0"], "use a whole number, at least"),
+        (["generate", "demo", "--name", "x", "--set", "hidden=0"], "use a whole number from 1"),
         (["draw", "demo", "-o", "demo.txt"], ".png, .svg or .pdf"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -347,3 +348,26 @@ def test_without_pytorch_its_rows_say_how_to_get_it(monkeypatch: pytest.MonkeyPa
     result = stack.run(sizes, chosen, repeats=1, threads=1, limits=stack.QUICK_LIMITS)
     [_, torch_row] = result["cases"][0]["implementations"]
     assert torch_row["left_out"] == implementations.WITHOUT_TORCH
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "words"),
+    [
+        ("train", "lglstm.layers.seg_data", "evil", "Python (evil.SegData)"),
+        ("deploy", "layer {", 'layer { name: "x" type: "HDF5Output" } layer {', "type HDF5Output"),
+        ("solver", "base_lr", "test_net_param { } base_lr", "holds a net in test_net_param"),
+    ],
+)
+def test_a_model_that_may_do_more_than_compute_is_refused(
+    tmp_path: Path, file: str, old: str, new: str, words: str
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree("models/demo", folder)
+    path = folder / f"{file}.prototxt"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    for command in ("net", "data"):
+        run = bench(command, str(folder), "--quick")
+        assert run.exit_code == 1, run.output
+        assert words in run.stderr and "--trust-net" in run.stderr
