@@ -137,7 +137,7 @@ def expected_outputs(
 ) -> Expected:
     """Take the stored reference, or run the source where it comes from: in PyTorch or in Caffe."""
     if options.reference is not None:
-        reference = Reference.load(options.reference)
+        reference = Reference.load(options.reference, model.deploy)
         reference.check_made_from(model, options.reference)
         by = f"stored reference {options.reference}"
         return Expected(reference.samples, reference.outputs, by)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from lglstm.common.files import atomic_path
 from lglstm.common.images import read_photo
 from lglstm.common.preprocessing import resize_photo, to_blob
 from lglstm.convert.caffe_process import Blobs
+from lglstm.convert.containers import check_npz
 from lglstm.convert.read import SourceModel
 
 
@@ -85,6 +87,18 @@ def _stretched(photo: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.rint(resized).clip(0, 255).astype(np.uint8)
 
 
+def _most_values(net: Net) -> int:
+    """More numbers than the samples of a net and all of its blobs for them can have."""
+    shapes = [*net.inputs.values(), *(shape for x in net.layers for shape in x.top_shapes)]
+    larger = max(
+        math.prod(n + more for n, more in zip(shape[2:4], (32, 64), strict=True))
+        / math.prod(shape[2:4])
+        for shape in (*net.inputs.values(), (1, 1, 1, 1))
+        if len(shape) == 4
+    )
+    return int((2 + larger) * sum(map(math.prod, shapes)))
+
+
 @dataclass(frozen=True)
 class Reference:
     """Inputs, and what Caffe made of them: a proof for machines without Caffe.
@@ -114,9 +128,10 @@ class Reference:
             np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
 
     @classmethod
-    def load(cls, path: Path) -> Reference:
-        """Read what `save` wrote. Raises InputError for any other file."""
+    def load(cls, path: Path, net: Net) -> Reference:
+        """Read what `save` wrote for a net. Raises InputError for any other file."""
         try:
+            check_npz(path, _most_values(net))
             with np.load(path, allow_pickle=False) as file:
                 about: dict[str, Any] = json.loads(str(file["about"]))
                 names = about["names"]
