@@ -189,22 +189,26 @@ def _own(group: h5py.Group, name: str, kind: type) -> Any:
 
 def _read_safetensors(path: Path, budget: Budget) -> Arrays:
     """The numbers lie in the file as they are, so it cannot claim more than it holds."""
-    from safetensors import deserialize
+    from safetensors import deserialize, safe_open
     from safetensors.numpy import load_file
 
-    try:
+    with safe_open(path, "np") as file:
+        kinds = {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+    if kinds <= _KINDS.keys():
         return _without_counters(load_file(path))
-    except TypeError:  # NumPy has no bfloat16
-        tensors = deserialize(path.read_bytes())
-        return _without_counters({name: _unpacked(name, x) for name, x in tensors})
+    return _without_counters({n: _unpacked(n, x) for n, x in deserialize(path.read_bytes())})
+
+
+_KINDS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8"}
+"""The types of safetensors that NumPy knows, as far as weights have them."""
 
 
 def _unpacked(name: str, tensor: Mapping[str, Any]) -> np.ndarray:
     kind, data = tensor["dtype"], tensor["data"]
     if kind == "BF16":  # the upper half of a float32
         array = (np.frombuffer(data, "<u2").astype("<u4") << 16).view("<f4")
-    elif kind in (types := {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8"}):
-        array = np.frombuffer(data, types[kind])
+    elif kind in _KINDS:
+        array = np.frombuffer(data, _KINDS[kind])
     else:
         raise Unreadable(f"{name} holds numbers of type {kind}; save it as float32")
     return array.reshape(tensor["shape"])

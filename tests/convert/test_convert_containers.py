@@ -84,6 +84,7 @@ def test_checkpoints_of_training_scripts_are_taken(model, tmp_path, name):
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_bfloat16_is_taken(model, tmp_path, suffix):
+    pytest.importorskip("ml_dtypes")  # of onnx: teaches NumPy the name, and nothing else
     net, weights, state = model
     path = tmp_path / f"net{suffix}"
     tensors = in_bfloat16({k: v.contiguous().clone() for k, v in state.items()})
