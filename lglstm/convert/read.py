@@ -60,6 +60,11 @@ class SourceModel:
         return {"model": self.deploy.name, "weights_sha256": self.weights_sha256}
 
 
+def read_deploy(path: PathLike, supported: Container[str] = LAYER_TYPES) -> Net:
+    """The net that is to be run, in Caffe's phase TEST and in the stage that DIGITS names so."""
+    return read_net(path, supported=supported, stages=("deploy",))
+
+
 def read_model(
     deploy_path: Path, weights_path: Path, supported: Container[str] = LAYER_TYPES
 ) -> SourceModel:
@@ -67,7 +72,7 @@ def read_model(
 
     supported: the layer types that can be written. Raises InputError.
     """
-    deploy = read_net(deploy_path, supported=supported)
+    deploy = read_deploy(deploy_path, supported)
     nets = {"deploy": deploy}
     train = deploy_path.with_name("train.prototxt")
     if deploy_path.name == "deploy.prototxt" and train.is_file():
@@ -117,7 +122,8 @@ def read_weights(path: PathLike, nets: Sequence[Net] = ()) -> WeightsFile:
     wire.require_readable(path)
     format_ = format_of(path)
     if format_ == "caffemodel":
-        return WeightsFile(read_caffemodel(path), by_modules=False)
+        needed = not nets or any(net.weights for net in nets)
+        return WeightsFile(read_caffemodel(path, empty=not needed), by_modules=False)
     # By layers: a file that Caffe wrote repeats what these share.
     blobs = {x.name: [net.weights[k] for k in x.blobs.values()] for net in nets for x in net.layers}
     values = sum(math.prod(shape) for shapes in blobs.values() for shape in shapes)
@@ -188,7 +194,7 @@ def _layers_of_modules(path: Path, named: Arrays, nets: Sequence[Net]) -> list[S
             )
         blobs = [named[key] for key in layer.blobs.values()]
         stored[layer.name] = StoredLayer(layer.name, layer.type, blobs)
-    if not stored:
+    if not stored and keys:
         raise InputError(
             f"{path}: none of its tensors ({', '.join(list(named)[:3])}, …) belong to "
             f"{nets[0].path}; give the model that it was made from"

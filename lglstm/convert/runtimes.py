@@ -35,7 +35,8 @@ def run_weights_by_caffe(
 ) -> list[Blobs]:
     """Run the deploy net with the weights of any file; `stored` are the layers that it holds."""
     with _readable_by_caffe(weights, stored, nets) as path:
-        return run_caffe(nets["deploy"].path, path, [x.blobs for x in samples], wanted)
+        net = nets["deploy"]
+        return run_caffe(net.path, path, [x.blobs for x in samples], wanted, net.stages)
 
 
 @contextlib.contextmanager

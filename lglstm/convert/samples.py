@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lglstm.caffe_files import Net
+from lglstm.caffe_files import Net, read_net
 from lglstm.common.errors import InputError
 from lglstm.common.files import atomic_path
 from lglstm.common.images import read_photo
@@ -36,7 +36,7 @@ def make_samples(net: Net, photo: Path | None, any_size: bool, seed: int = 0) ->
     """What to compare on: noise and a real photo in one batch, and noise of another size.
 
     Two different images in a batch show whether they are kept apart. Nets that take no photo get
-    noise alone.
+    noise alone, and nets that are bound to their batch get such batches.
     """
     if len(net.inputs) != 1 or next(iter(net.inputs.values()))[1:2] != (3,):
         found = [_noise(net, "noise", seed), _noise(net, "more noise", seed + 1)]
@@ -48,11 +48,30 @@ def make_samples(net: Net, photo: Path | None, any_size: bool, seed: int = 0) ->
         images["photo"] = _stretched(picture, (height, width))
     else:
         images["more noise"] = rng.integers(0, 256, (height, width, 3), np.uint8)
-    found = [_photos(net, images)]
+    batch = 2 if batch_is_free(net) else next(iter(net.inputs.values()))[0]
+    for i in range(2, batch):
+        images[f"noise {i}"] = rng.integers(0, 256, (height, width, 3), np.uint8)
+    groups = [list(images.items())[i : i + batch] for i in range(0, len(images), batch)]
+    found = [_photos(net, dict(group)) for group in groups]
     if any_size:
         larger = rng.integers(0, 256, (height + 32, width + 64, 3), np.uint8)
         found.append(_photos(net, {"larger noise": larger}))
     return found
+
+
+def batch_is_free(net: Net) -> bool:
+    """Whether every blob holds the images of a batch one after another, however many they are."""
+    try:
+        other = read_net(net.path, batch_factor=3, stages=net.stages)
+    except InputError:
+        return False
+    return net.weights == other.weights and all(
+        changed == (3 * shape[0], *shape[1:])
+        and not (layer.type == "Slice" and layer.options["axis"] in (0, -len(shape)))
+        for layer, more in zip(net.layers, other.layers, strict=True)
+        for shape, changed in zip(layer.top_shapes, more.top_shapes, strict=True)
+        if shape
+    )
 
 
 def _noise(net: Net, name: str, seed: int, more: tuple[int, int] = (0, 0)) -> Sample:
