@@ -102,10 +102,23 @@ def write_caffemodel(
 ) -> None:
     """Write a caffemodel as Caffe's snapshots are: each layer's parameters and float32 blobs.
 
-    `layers` pairs each layer's message, without blobs, with its arrays. Layers are written one by
-    one, so the file is never in memory as a whole. Whole or not at all: see lglstm.common.files.
+    `layers` pairs each layer's message, without blobs, with its arrays. Whole or not at all: see
+    lglstm.common.files.
     """
-    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+    with atomic_path(path) as temporary:
+        write_layers(temporary, name, layers)
+
+
+def write_layers(
+    path: str | os.PathLike[str],
+    name: str,
+    layers: Sequence[tuple[LayerParameter, Sequence[Array]]],
+) -> None:
+    """As `write_caffemodel`, for a path that is temporary already. Raises OSError.
+
+    Layers are written one by one, so the file is never in memory as a whole.
+    """
+    with open(path, "wb") as file:
         file.write(NetParameter(name=name).SerializeToString())
         for message, blobs in layers:
             record = LayerParameter()

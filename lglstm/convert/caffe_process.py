@@ -13,7 +13,6 @@ import importlib.util
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +20,7 @@ import numpy as np
 
 from lglstm.common import child
 from lglstm.common.errors import InputError
+from lglstm.common.scratch import scratch_folder
 
 Blobs = dict[str, np.ndarray]
 
@@ -48,8 +48,8 @@ def run_caffe(
     The net takes the inputs' shapes. stages: those that the net is in. Raises InputError with
     Caffe's own words if it fails.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        given, made = Path(folder, "inputs.npz"), Path(folder, "outputs.npz")
+    with scratch_folder() as folder:
+        given, made = folder / "inputs.npz", folder / "outputs.npz"
         _save(given, inputs)
         result = _run(__name__, prototxt, weights, given, made, ",".join(stages), *wanted)
         if result.returncode:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pickle
@@ -105,16 +106,27 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def save(net: Net, path: str | os.PathLike[str]) -> None:
-    """Write a net's weights, .safetensors or .pth, for `load` and for `lglstm convert` to Caffe."""
+    """Write a net's weights, .safetensors or .pth, for `load` and for `lglstm convert` to Caffe.
+
+    Raises OSError where it cannot be written; a file that was there before stays as it was.
+    """
     path = Path(path)
     weights = {key: value.detach().cpu().contiguous() for key, value in net.weights().items()}
     nets = json.dumps({"train" if net.trains else "deploy": net.description})
     if path.suffix == ".safetensors":
-        from safetensors.torch import save_file
+        from safetensors.torch import save as serialized
 
-        save_file(weights, path, {"nets": nets})
+        content: bytes | memoryview = serialized(weights, {"nets": nets})
     else:
-        torch.save({"state_dict": weights, "nets": nets}, path)
+        file = io.BytesIO()
+        torch.save({"state_dict": weights, "nets": nets}, file)
+        content = file.getbuffer()
+    temporary = path.with_name(f".{path.name[:40]}.{os.getpid()}")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def load_caffemodel(
