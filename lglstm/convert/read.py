@@ -194,6 +194,8 @@ def _layers_of_modules(path: Path, named: Arrays, nets: Sequence[Net]) -> list[S
             )
         blobs = [named[key] for key in layer.blobs.values()]
         stored[layer.name] = StoredLayer(layer.name, layer.type, blobs)
+    if not named and keys:
+        raise InputError(f"{path}: holds no tensors; give the weights of {nets[0].path}")
     if not stored and keys:
         raise InputError(
             f"{path}: none of its tensors ({', '.join(list(named)[:3])}, …) belong to "

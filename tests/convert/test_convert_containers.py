@@ -117,7 +117,7 @@ def test_a_layer_named_like_a_wrapper_keeps_its_name(tmp_path):
         (7, "holds a int"),
         ({}, "holds an empty dict"),
         ({"epoch": 3, "loss": 0.5}, "holds a dict of epoch, loss, not tensors"),
-        ({"model": {}, "epoch": 3}, "holds an empty dict"),
+        ({"model": {}, "epoch": 3}, "holds no tensors; give the weights of"),
         ({"state": {0: torch.zeros(3)}, "param_groups": []}, "a dict of state, param_groups"),
         ({0: torch.zeros(3)}, "holds a dict of 0"),
         (torch.nn.Linear(2, 2), "an object of the class torch.nn.modules.linear.Linear, which"),
