@@ -58,11 +58,12 @@ class StoredLayer:
     shared_names: list[str] = field(default_factory=list)
 
 
-def read_caffemodel(path: str | os.PathLike[str]) -> list[StoredLayer]:
+def read_caffemodel(path: str | os.PathLike[str], empty: bool = False) -> list[StoredLayer]:
     """Read all layers of a caffemodel in file order, those without blobs included.
 
     Both generations of the format are read (`layer` and the older `layers`), numbers stored as
-    float, double or half; all come back as float32. Raises InputError for a file that is not a
+    float, double or half; all come back as float32. empty: take a file without any blob, which is
+    what a net without weights has. Raises InputError for a file that is not a
     caffemodel, is truncated, holds no weights, or whose blobs do not hold what their shapes say.
     """
     try:
@@ -73,7 +74,7 @@ def read_caffemodel(path: str | os.PathLike[str]) -> list[StoredLayer]:
             f"{path}: not a complete caffemodel ({error}); copy or download it again, or give the "
             "right file"
         ) from None
-    if not any(layer.blobs for layer in layers):
+    if not empty and not any(layer.blobs for layer in layers):
         raise InputError(f"{path}: holds no weights; give a .caffemodel file that training wrote")
     return layers
 
@@ -101,10 +102,23 @@ def write_caffemodel(
 ) -> None:
     """Write a caffemodel as Caffe's snapshots are: each layer's parameters and float32 blobs.
 
-    `layers` pairs each layer's message, without blobs, with its arrays. Layers are written one by
-    one, so the file is never in memory as a whole. Whole or not at all: see lglstm.common.files.
+    `layers` pairs each layer's message, without blobs, with its arrays. Whole or not at all: see
+    lglstm.common.files.
     """
-    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+    with atomic_path(path) as temporary:
+        write_layers(temporary, name, layers)
+
+
+def write_layers(
+    path: str | os.PathLike[str],
+    name: str,
+    layers: Sequence[tuple[LayerParameter, Sequence[Array]]],
+) -> None:
+    """As `write_caffemodel`, for a path that is temporary already. Raises OSError.
+
+    Layers are written one by one, so the file is never in memory as a whole.
+    """
+    with open(path, "wb") as file:
         file.write(NetParameter(name=name).SerializeToString())
         for message, blobs in layers:
             record = LayerParameter()

@@ -99,7 +99,9 @@ def _pair(parameters: Message, name: str, default: int | None, h: str, w: str) -
     if not values and default is None:
         raise LayerError(f"it has no {name}")
     if len(values) > 2:
-        raise LayerError(f"it has {len(values)} values of {name}; only 2-D maps are supported")
+        raise UnsupportedLayer(
+            f"it has {len(values)} values of {name}; only 2-D maps are supported"
+        )
     values = values or [default]
     return values * 2 if len(values) == 1 else values
 
@@ -107,7 +109,7 @@ def _pair(parameters: Message, name: str, default: int | None, h: str, w: str) -
 def _convolution_options(layer: LayerParameter) -> dict:
     p = layer.convolution_param
     if p.axis != 1:
-        raise LayerError(f"its axis is {p.axis}; only axis 1 is supported")
+        raise UnsupportedLayer(f"its axis is {p.axis}; only axis 1 is supported")
     dilation = list(p.dilation) or [1]
     options = {
         "num_output": p.num_output,
@@ -119,7 +121,9 @@ def _convolution_options(layer: LayerParameter) -> dict:
         "group": p.group,
     }
     if len(options["dilation"]) != 2:
-        raise LayerError("it has more than two values of dilation; only 2-D maps are supported")
+        raise UnsupportedLayer(
+            "it has more than two values of dilation; only 2-D maps are supported"
+        )
     if min(*options["kernel"], *options["stride"], *options["dilation"], p.num_output, p.group) < 1:
         raise LayerError("its num_output, kernel, stride, dilation and group must be positive")
     if p.num_output % p.group:
@@ -182,10 +186,18 @@ def _pooling_options(layer: LayerParameter) -> dict:
     p = layer.pooling_param
     method = {0: "MAX", 1: "AVE"}.get(p.pool)
     if method is None:
-        raise LayerError("it pools by STOCHASTIC; only MAX and AVE are supported")
-    if layer.top[1:]:
-        raise LayerError("its second top, the mask, is not supported")
-    options = {"pool": method, "global_pooling": p.global_pooling, "ceil": p.round_mode == 0}
+        raise UnsupportedLayer(
+            "it pools by STOCHASTIC, which Caffe computes on GPUs only, so that a conversion could "
+            "not be compared with it; supported are MAX and AVE"
+        )
+    if layer.top[1:] and method == "AVE":
+        raise LayerError("it has a second top, the mask, which only maxima have")
+    options = {
+        "pool": method,
+        "global_pooling": p.global_pooling,
+        "ceil": p.round_mode == 0,
+        "mask": len(layer.top) > 1,
+    }
     if p.global_pooling:
         return options | {"kernel": None, "stride": [1, 1], "pad": [0, 0]}
     if not p.HasField("kernel_size") and not p.HasField("kernel_h"):
@@ -198,15 +210,27 @@ def _pooling_options(layer: LayerParameter) -> dict:
     if min(*options["kernel"], *options["stride"]) < 1:
         raise LayerError("its kernel and stride must be positive")
     if any(2 * pad > k for pad, k in zip(options["pad"], options["kernel"], strict=True)):
-        raise LayerError("its pad is more than half its kernel, which other frameworks refuse")
+        raise UnsupportedLayer(
+            "its pad is more than half its kernel, which other frameworks refuse"
+        )
     return options
 
 
 def _pooling_tops(options: dict, bottoms: Shapes) -> Shapes:
     _map(bottoms)
     if options["global_pooling"]:
-        return [(*bottoms[0][:2], 1, 1)]
-    return [_positive((*bottoms[0][:2], *(pooled(options, i, bottoms[0][2 + i]) for i in (0, 1))))]
+        sizes = [1, 1]
+    else:
+        sizes = [pooled(options, i, bottoms[0][2 + i]) for i in (0, 1)]
+        for i, count in enumerate(sizes):
+            size, pad = bottoms[0][2 + i], options["pad"][i]
+            if (count - 1) * options["stride"][i] >= size + pad:
+                raise UnsupportedLayer(
+                    f"its last window lies outside of its map of {size}, where Caffe computes no "
+                    "number (the smallest float for MAX, NaN for AVE); give it round_mode: FLOOR, "
+                    "or a net input of another size"
+                )
+    return [_positive((*bottoms[0][:2], *sizes))] * (1 + options["mask"])
 
 
 def pooled(options: dict, axis: int, size: int) -> int:
@@ -240,9 +264,11 @@ def _inner_product_tops(options: dict, bottoms: Shapes) -> Shapes:
 
 def _batch_norm_options(layer: LayerParameter) -> dict:
     p = layer.batch_norm_param
-    if p.HasField("use_global_stats") and not p.use_global_stats:
-        raise LayerError("it has use_global_stats: false; only stored statistics are supported")
-    return {"eps": _float(p.eps)}
+    return {
+        "eps": _float(p.eps),
+        "use_global_stats": p.use_global_stats if p.HasField("use_global_stats") else None,
+        "moving_average_fraction": _float(p.moving_average_fraction),
+    }
 
 
 def _batch_norm_blobs(options: dict, bottoms: Shapes) -> dict[str, Shape]:
@@ -723,6 +749,8 @@ _BOTTOMS = {
 def check_connections(kind: str, layer: LayerParameter, known: Container[str]) -> None:
     """Raise LayerError unless a layer of type `kind` can follow in a net with the blobs `known`."""
     least, most = _BOTTOMS.get(kind, (1, 1))
+    if kind in ("Convolution", "Deconvolution") and len(layer.bottom) == len(layer.top) > 1:
+        raise UnsupportedLayer("it convolves several bottoms; only layers of one are supported")
     if not least <= len(layer.bottom) <= most:
         raise LayerError(f"it has {len(layer.bottom)} bottoms, expected {least} to {most}")
     for blob in layer.bottom:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Sequence
+from collections.abc import Collection, Container, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -69,6 +69,7 @@ class Net:
     inputs: name and shape of each blob that comes from outside.
     outputs: the blobs that no layer takes, in the order they are made.
     weights: key and shape of every learnable blob, shared ones once, in Caffe's order.
+    stages: those in which the net was read, to be given to Caffe.
     """
 
     path: str
@@ -77,6 +78,7 @@ class Net:
     outputs: tuple[str, ...]
     layers: tuple[Layer, ...]
     weights: dict[str, Shape]
+    stages: tuple[str, ...] = ()
 
     def description(self) -> dict:
         """The net as JSON, all that `lglstm.convert.torch.Net` needs besides the weights."""
@@ -106,14 +108,16 @@ def read_net(
     batch_factor: int = 1,
     supported: Container[str] = LAYER_TYPES,
     advice: str = "correct the prototxt",
+    stages: Collection[str] = (),
 ) -> Net:
     """Read a prototxt into a Net. Raises InputError that names the layer and its line.
 
     phase: "TEST" or "TRAIN", as in include and exclude rules. size: (H, W) to give every 4-axis
     input instead of its own. batch_factor: to multiply every input's first axis by. supported: the
     layer types that the caller can convert. advice: what to do about a layer that does not fit.
+    stages: of Caffe's NetState, such as DIGITS' "deploy".
     """
-    message, lines = read_prototxt(path, phase)
+    message, lines = read_prototxt(path, phase, stages)
     builder = _Builder(path, size, batch_factor, supported)
     for layer, line in zip(message.layer, lines, strict=True):
         try:
@@ -124,7 +128,7 @@ def read_net(
             raise InputError(f"{where}: {error}{advice}") from None
     if not builder.layers:
         raise InputError(f"{path}: has no layers in phase {phase}; give a net's prototxt")
-    return builder.net(message.name or Path(path).stem)
+    return builder.net(message.name or Path(path).stem, tuple(stages))
 
 
 class _Builder:
@@ -145,17 +149,18 @@ class _Builder:
         self.layers: list[Layer] = []
         self.weights: dict[str, Shape] = {}
         self.owners: dict[str, str] = {}
-        self.names: set[str] = set()
+        self.names: dict[str, bool] = {}  # of layers, and whether one of the name has blobs
 
-    def net(self, name: str) -> Net:
+    def net(self, name: str, stages: tuple[str, ...]) -> Net:
         outputs = tuple(blob for blob in self.unused if blob not in self.inputs)
-        return Net(str(self.path), name, self.inputs, outputs, tuple(self.layers), self.weights)
+        layers = tuple(self.layers)
+        return Net(str(self.path), name, self.inputs, outputs, layers, self.weights, stages)
 
     def add(self, message: LayerParameter, line: int) -> None:
         if message.type in IGNORED:
             return
         kind = self._type(message)
-        self._check_names(message, kind)
+        check_connections(kind, message, self.shapes)
         bottoms = [self.shapes[blob] for blob in message.bottom]
         options = LAYER_TYPES[kind].options(message)
         if kind in SOURCES and options["shapes"]:
@@ -164,6 +169,8 @@ class _Builder:
         if len(tops) != len(message.top):
             raise LayerError(f"it has {len(message.top)} tops, expected {len(tops)}")
         check_sizes(tops)
+        blobs = LAYER_TYPES[kind].blobs(options, bottoms)
+        self._check_name(message.name, has_blobs=bool(blobs))
         for blob in message.bottom:
             self.unused.pop(blob, None)
         for blob, shape in zip(message.top, tops, strict=True):
@@ -179,7 +186,7 @@ class _Builder:
                 bottoms=tuple(message.bottom),
                 tops=tuple(message.top),
                 options=options,
-                blobs=self._blobs(message, LAYER_TYPES[kind].blobs(options, bottoms)),
+                blobs=self._blobs(message, blobs),
                 bottom_shapes=tuple(bottoms),
                 top_shapes=tuple(tops),
                 line=line,
@@ -200,11 +207,13 @@ class _Builder:
             )
         return kind
 
-    def _check_names(self, message: LayerParameter, kind: str) -> None:
-        if message.name in self.names:
-            raise LayerError("an earlier layer has the same name")
-        self.names.add(message.name)
-        check_connections(kind, message, self.shapes)
+    def _check_name(self, name: str, has_blobs: bool) -> None:
+        """Refuse a repeated name where it matters: Caffe finds a layer's blobs by it."""
+        if name in self.names and (has_blobs or self.names[name]):
+            raise LayerError(
+                "another layer has the same name, by which Caffe finds the weights of both"
+            )
+        self.names[name] = has_blobs
 
     def _blobs(self, message: LayerParameter, shapes: dict[str, Shape]) -> dict[str, str]:
         """Register the layer's blobs; a named param that exists already is shared."""

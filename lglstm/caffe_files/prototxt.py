@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import os
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -55,13 +56,14 @@ def read_message(
 
 
 def read_prototxt(
-    path: str | os.PathLike[str], phase: str = "TEST"
+    path: str | os.PathLike[str], phase: str = "TEST", stages: Collection[str] = ()
 ) -> tuple[NetParameter, list[int]]:
     """Read a net's prototxt; return its message and the line at which each layer begins.
 
     The older forms (`layers`, `input`, `input_dim`) become today's, and layers whose include and
-    exclude rules leave them out of `phase` are dropped, as Caffe does on loading. Raises
-    InputError with the file's line for text that is not a net.
+    exclude rules leave them out of `phase` are dropped, as Caffe does on loading; stages: those
+    that the net is in, besides the ones that it names itself. Raises InputError with the file's
+    line for text that is not a net.
     """
     path = Path(path)
     text = _read_text(path)
@@ -72,7 +74,12 @@ def read_prototxt(
             f"{path}: has both 'layer' and 'layers' entries; use the current 'layer' throughout"
         )
     layers = [*net.layer, *(_upgraded(layer) for layer in net.layers)]
-    kept = [(layer, line) for layer, line in zip(layers, lines, strict=True) if _in(layer, phase)]
+    stages = {*stages, *net.state.stage}
+    kept = [
+        (layer, line)
+        for layer, line in zip(layers, lines, strict=True)
+        if _in(layer, phase, stages)
+    ]
     kept = [(layer, 1) for layer in _input_layers(path, net)] + kept
     result = NetParameter(name=net.name, layer=[layer for layer, _ in kept])
     return result, [line for _, line in kept]
@@ -212,18 +219,19 @@ def _input_layers(path: Path, net: NetParameter) -> list[LayerParameter]:
     return [layer]
 
 
-def _in(layer: LayerParameter, phase: str) -> bool:
-    """Whether Caffe would take the layer into the net of this phase, at level 0, without stages."""
+def _in(layer: LayerParameter, phase: str, stages: Collection[str]) -> bool:
+    """Whether Caffe would take the layer into the net of this phase, at level 0."""
     if layer.include:
-        return any(_meets(rule, phase) for rule in layer.include)
-    return not any(_meets(rule, phase) for rule in layer.exclude)
+        return any(_meets(rule, phase, stages) for rule in layer.include)
+    return not any(_meets(rule, phase, stages) for rule in layer.exclude)
 
 
-def _meets(rule: Message, phase: str) -> bool:
+def _meets(rule: Message, phase: str, stages: Collection[str]) -> bool:
     wanted = {"TRAIN": 0, "TEST": 1}[phase]
     return (
         (not rule.HasField("phase") or rule.phase == wanted)
         and (not rule.HasField("min_level") or rule.min_level <= 0)
         and (not rule.HasField("max_level") or rule.max_level >= 0)
-        and not rule.stage
+        and all(stage in stages for stage in rule.stage)
+        and not any(stage in stages for stage in rule.not_stage)
     )

@@ -47,8 +47,7 @@ def command(
     the differences when the test images are drawn anew. An interval that contains 0 means that
     these images do not show which of the two is better.
     """
-    from rich.console import Console
-
+    from lglstm.common.console import plain_console
     from lglstm.common.progress import progress_bar
     from lglstm.evaluation.compare import compare
     from lglstm.evaluation.tables import difference_table
@@ -65,6 +64,6 @@ def command(
     if as_json:
         click.echo(json.dumps([comparison.as_dict() for comparison in compared], indent=1))
         return
-    console = Console(highlight=False)
+    console = plain_console(highlight=False)
     for comparison in compared:
         console.print(difference_table(comparison))

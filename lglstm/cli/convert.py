@@ -193,12 +193,11 @@ def _table(differences: list[dict[str, Any]]) -> Table:
 
 def _list(model: str, weights: Path, as_json: bool) -> None:
     """The layers of a weights file, and the line of each in the prototxt of MODEL."""
-    from lglstm.caffe_files import read_net
-    from lglstm.convert.read import read_weights
+    from lglstm.convert.read import read_deploy, read_weights
 
     net, reason = None, None
     try:
-        net = read_net(find_model(model).file)
+        net = read_deploy(find_model(model).file)
     except InputError as error:
         reason = str(error)
     stored = read_weights(weights, (net,) if net else ()).stored

@@ -54,12 +54,8 @@ def command(compare: bool, seed: int, as_json: bool) -> None:
     lglstm demo
     lglstm demo --compare
     """
-<<<<<<< HEAD
-    console = Console(stderr=as_json)
-    outlive_readers()
-=======
     console = plain_console(stderr=as_json)
->>>>>>> h14eval
+    outlive_readers()
     require_root()
     load_caffe()  # before anything else loads it
     with locked(OUT, advice="run this one in another checkout"):

@@ -3,7 +3,7 @@
 Caffe ends the process on an error, writes its log to stderr, and brings a protobuf library that
 need not be that of other frameworks: none of this belongs in the converter's process.
 
-    python -m lglstm.convert.caffe_process NET.prototxt WEIGHTS INPUTS.npz OUTPUTS.npz BLOB...
+    python -m lglstm.convert.caffe_process NET WEIGHTS INPUTS.npz OUTPUTS.npz STAGES BLOB...
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import importlib.util
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +20,7 @@ import numpy as np
 
 from lglstm.common import child
 from lglstm.common.errors import InputError
+from lglstm.common.scratch import scratch_folder
 
 Blobs = dict[str, np.ndarray]
 
@@ -41,15 +41,17 @@ def run_caffe(
     weights: str | os.PathLike[str],
     inputs: Sequence[Blobs],
     wanted: Sequence[str],
+    stages: Sequence[str] = (),
 ) -> list[Blobs]:
     """Run the net in phase TEST on each set of inputs; return the wanted blobs of each.
 
-    The net takes the inputs' shapes. Raises InputError with Caffe's own words if it fails.
+    The net takes the inputs' shapes. stages: those that the net is in. Raises InputError with
+    Caffe's own words if it fails.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        given, made = Path(folder, "inputs.npz"), Path(folder, "outputs.npz")
+    with scratch_folder() as folder:
+        given, made = folder / "inputs.npz", folder / "outputs.npz"
         _save(given, inputs)
-        result = _run(__name__, prototxt, weights, given, made, *wanted)
+        result = _run(__name__, prototxt, weights, given, made, ",".join(stages), *wanted)
         if result.returncode:
             words = " ".join(result.stderr.split()[-60:])
             raise InputError(
@@ -82,12 +84,14 @@ def _load(path: Path, count: int) -> list[Blobs]:
     return sets
 
 
-def _main(prototxt: str, weights: str, given: str, made: str, *wanted: str) -> None:
+def _main(prototxt: str, weights: str, given: str, made: str, stages: str, *wanted: str) -> None:
     import caffe
 
     with np.load(given, allow_pickle=False) as file:
         count = 1 + max(int(key.split(":", 1)[0]) for key in file.files)
-    net = caffe.Net(prototxt, caffe.TEST, weights=weights)
+    net = caffe.Net(
+        prototxt, caffe.TEST, weights=weights, stages=stages.split(",") if stages else None
+    )
     results = []
     for inputs in _load(Path(given), count):
         for name, array in inputs.items():

@@ -7,6 +7,7 @@ images in BGR, 0 … 255 minus the mean of `lglstm.common.preprocessing`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lglstm.caffe_files import read_blobs, wire, write_caffemodel
+from lglstm.caffe_files import read_blobs, write_caffemodel
 from lglstm.caffe_files.schema import LayerParameter
 from lglstm.common.errors import InputError
 from lglstm.common.files import write_text
 from lglstm.common.hashing import sha256_of
 from lglstm.common.preprocessing import MEAN_BGR
+from lglstm.convert.containers import read_arrays, without_wrappers
 
 Array = NDArray[np.float32]
 Weights = dict[str, tuple[Array, Array]]
@@ -73,7 +75,8 @@ def initial_weights(
     where it differs from ours (torchvision's always does, and is always corrected).
     Raises InputError when a layer of the source does not fit, naming it and both shapes.
     """
-    weights = read_source(source, correct_mean)
+    values = sum(math.prod(shape) for wanted in shapes.values() for shape in wanted)
+    weights = read_source(source, correct_mean, values)
     result: Weights = {}
     steps = []
     for layer, wanted in shapes.items():
@@ -91,12 +94,14 @@ def initial_weights(
     return InitialWeights(result, steps)
 
 
-def read_source(source: Path, correct_mean: bool = False) -> Weights:
-    """Read the VGG-16 layers of a file, for BGR images minus our mean."""
+def read_source(source: Path, correct_mean: bool = False, values: int = 0) -> Weights:
+    """Read the VGG-16 layers of a file, for BGR images minus our mean.
+
+    values: how many numbers the net has, for `containers.Budget`.
+    """
     if source.suffix not in READERS:
         raise InputError(f"{source}: give a file that ends in {', '.join(READERS)}")
-    wire.require_readable(source)
-    weights = READERS[source.suffix](source)
+    weights = READERS[source.suffix](source, values)
     missing = [name for name in CONVOLUTIONS if name not in weights]
     if missing:
         raise InputError(f"{source}: has no {missing[0]}; give the weights of a VGG-16")
@@ -105,11 +110,22 @@ def read_source(source: Path, correct_mean: bool = False) -> Weights:
             raise InputError(
                 f"{source}: {name} has values that are not numbers; get the file again"
             )
+    _check_first_layer(source, *weights["conv1_1"])
     if source.suffix in (".pth", ".safetensors"):
         weights["conv1_1"] = from_torchvision(*weights["conv1_1"])
     elif correct_mean:
         weights["conv1_1"] = from_mean(*weights["conv1_1"], VGG_MEAN_BGR)
     return weights
+
+
+def _check_first_layer(source: Path, weight: Array, bias: Array) -> None:
+    """Raise InputError unless conv1_1 is a convolution of photos, which its corrections take."""
+    if weight.ndim != 4 or weight.shape[1] != 3 or bias.size != len(weight):
+        raise InputError(
+            f"{source}: conv1_1 has weights {shape_text(weight.shape)} and biases "
+            f"{shape_text(bias.shape)}, which are no convolution of photos; give the weights of a "
+            "VGG-16"
+        )
 
 
 def from_torchvision(weight: Array, bias: Array) -> tuple[Array, Array]:
@@ -127,7 +143,7 @@ def from_torchvision(weight: Array, bias: Array) -> tuple[Array, Array]:
 def from_mean(weight: NDArray, bias: Array, mean_bgr: tuple[float, ...]) -> tuple[Array, Array]:
     """Turn a first layer for images minus `mean_bgr` into one for images minus our mean."""
     offset = np.array(MEAN_BGR, np.float64) - mean_bgr
-    moved = bias + np.einsum("oihw,i->o", weight.astype(np.float64), offset)
+    moved = bias.reshape(-1) + np.einsum("oihw,i->o", weight.astype(np.float64), offset)
     return weight.astype(np.float32), moved.astype(np.float32)
 
 
@@ -178,13 +194,13 @@ def decimate(array: Array, wanted: tuple[int, ...]) -> Array:
 
 
 def shape_text(shape: tuple[int, ...]) -> str:
-    return "×".join(map(str, shape))
+    return "×".join(map(str, shape)) or "of one number"
 
 
 # ------------------------------------------------------------------------------------ reading
 
 
-def read_caffe(source: Path) -> Weights:
+def read_caffe(source: Path, values: int) -> Weights:
     """Read a .caffemodel, with today's layers or with V1 layers (before 2015)."""
     return {
         name: (blobs[0], blobs[1])
@@ -193,22 +209,20 @@ def read_caffe(source: Path) -> Weights:
     }
 
 
-def read_npz(source: Path) -> Weights:
+def read_npz(source: Path, values: int) -> Weights:
     """Read an .npz with `<layer>_w` and `<layer>_b` for each layer."""
-    try:
-        with np.load(source, allow_pickle=False) as arrays:
-            return {
-                name: (arrays[f"{name}_w"], arrays[f"{name}_b"])
-                for name in LAYERS
-                if f"{name}_w" in arrays
-            }
-    except (ValueError, KeyError, OSError) as error:
-        raise InputError(f"{source}: cannot be read as .npz weights ({error})") from error
+    arrays = read_arrays(source, "npz", values)
+    return {
+        name: (arrays[f"{name}_w"], arrays[f"{name}_b"])
+        for name in LAYERS
+        if f"{name}_w" in arrays and f"{name}_b" in arrays
+    }
 
 
-def read_torchvision(source: Path) -> Weights:
+def read_torchvision(source: Path, values: int) -> Weights:
     """Read torchvision's state dict: safetensors, or a .pth through PyTorch's safe reader."""
-    tensors = read_safetensors(source) if source.suffix == ".safetensors" else read_pth(source)
+    keys = frozenset(f"{key}.weight" for key in TORCHVISION_NAMES)
+    tensors = without_wrappers(read_arrays(source, source.suffix[1:], values), keys)
     batch_norm = [name for name in tensors if name.endswith("running_mean")]
     if batch_norm:
         raise InputError(f"{source}: has batch normalization ({batch_norm[0]}); give plain vgg16")
@@ -219,33 +233,7 @@ def read_torchvision(source: Path) -> Weights:
     }
 
 
-def read_safetensors(source: Path) -> dict[str, Array]:
-    try:
-        from safetensors.numpy import load_file
-    except ImportError:
-        raise InputError(f"{source}: needs the package safetensors (pip install it)") from None
-    try:
-        return load_file(source)
-    except Exception as error:  # the package has its own exception type, written in Rust
-        raise InputError(f"{source}: cannot be read as safetensors ({error})") from error
-
-
-def read_pth(source: Path) -> dict[str, Array]:
-    try:
-        import torch
-    except ImportError:
-        raise InputError(
-            f"{source}: .pth files need PyTorch (pip install torch); or give .safetensors"
-        ) from None
-    try:
-        state = torch.load(source, map_location="cpu", weights_only=True)
-        return {name: tensor.float().numpy() for name, tensor in state.items()}
-    except Exception as error:  # pickle, zip and runtime errors of many types
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{source}: cannot be read as a plain state dict ({reason})") from error
-
-
-READERS: dict[str, Callable[[Path], Weights]] = {
+READERS: dict[str, Callable[[Path, int], Weights]] = {
     ".caffemodel": read_caffe,
     ".pth": read_torchvision,
     ".safetensors": read_torchvision,

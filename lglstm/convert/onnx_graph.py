@@ -75,6 +75,10 @@ class Graph:
         """Split into `count` parts whose sizes are a tensor."""
         return self._node("Split", (x, sizes), count, {"axis": axis})
 
+    def maxima(self, x: str, **attributes: Any) -> list[str]:
+        """The tops of a MaxPool: maxima and their places."""
+        return self._node("MaxPool", (x,), 2, attributes)
+
     def _node(
         self, kind: str, inputs: Sequence[str], outputs: int, attributes: dict[str, Any]
     ) -> list[str]:
@@ -149,17 +153,14 @@ def _deconvolution(g: Graph, layer: Layer, x: list[str]) -> list[str]:
 def _pooling(g: Graph, layer: Layer, x: list[str]) -> list[str]:
     options = layer.options
     maximum = options["pool"] == "MAX"
-    if options["global_pooling"]:
+    if options["global_pooling"] and not options["mask"]:
         return [g.op("GlobalMaxPool" if maximum else "GlobalAveragePool", x[0])]
     sizes = layer.bottom_shapes[0][2:]
+    if options["mask"]:
+        return _pooling_with_mask(g, layer, x)
     if None in sizes:
         return _pooling_of_any_size(g, layer, x)
-    # The pad behind the map is what makes Caffe's number of windows fit exactly.
-    begin = options["pad"]
-    end = [
-        max(0, (pooled(options, i, n) - 1) * options["stride"][i] + options["kernel"][i] - n - p)
-        for i, (n, p) in enumerate(zip(sizes, begin, strict=True))
-    ]
+    begin, end = options["pad"], _pad_behind(options, sizes)
     window = {"kernel_shape": options["kernel"], "strides": options["stride"]}
     if maximum:
         return [g.op("MaxPool", x[0], pads=begin + end, **window)]
@@ -171,6 +172,28 @@ def _pooling(g: Graph, layer: Layer, x: list[str]) -> list[str]:
 def _padded(g: Graph, x: str, pad: Sequence[int]) -> str:
     """The map with a frame of zeros, `pad` rows and columns on each side."""
     return g.op("Pad", x, g.ints(0, 0, *pad, 0, 0, *pad)) if any(pad) else x
+
+
+def _pad_behind(options: dict, sizes: Sequence[int]) -> list[int]:
+    """The pad behind the map that makes Caffe's number of windows fit exactly."""
+    return [
+        max(0, (pooled(options, i, n) - 1) * options["stride"][i] + options["kernel"][i] - n - p)
+        for i, (n, p) in enumerate(zip(sizes, options["pad"], strict=True))
+    ]
+
+
+def _pooling_with_mask(g: Graph, layer: Layer, x: list[str]) -> list[str]:
+    """Maxima, and where in its map each was found; ONNX counts on through all maps."""
+    options = layer.options
+    height, width = (_fixed(size) for size in layer.bottom_shapes[0][2:])
+    kernel = options["kernel"] or [height, width]
+    end = _pad_behind(options | {"kernel": kernel}, (height, width))
+    # Of a whole map there is one window; onnx.reference finds its place if the stride is not 1.
+    stride = kernel if options["global_pooling"] else options["stride"]
+    window = {"kernel_shape": kernel, "strides": stride}
+    top, where = g.maxima(x[0], pads=options["pad"] + end, **window)
+    inside = g.op("Mod", where, g.ints(height * width))
+    return [top, g.op("Cast", inside, to=TensorProto.FLOAT)]
 
 
 def _pooling_of_any_size(g: Graph, layer: Layer, x: list[str]) -> list[str]:
@@ -218,6 +241,8 @@ def _inner_product(g: Graph, layer: Layer, x: list[str]) -> list[str]:
 
 
 def _batch_norm(g: Graph, layer: Layer, x: list[str]) -> list[str]:
+    if layer.options["use_global_stats"] is False:
+        return [_normalized(g, layer, x[0])]
     mean, variance, total = (g.weights[key] for key in layer.blobs.values())
     factor = np.float32(0 if total[0] == 0 else 1 / total[0])
     ones = g.constant(f"ones:{len(mean)}", np.ones_like(mean))
@@ -229,6 +254,16 @@ def _batch_norm(g: Graph, layer: Layer, x: list[str]) -> list[str]:
     return [
         g.op("BatchNormalization", x[0], ones, zeros, *statistics, epsilon=layer.options["eps"])
     ]
+
+
+def _normalized(g: Graph, layer: Layer, x: str) -> str:
+    """Each channel by its mean and variance in the batch."""
+    axes = [i for i in range(len(layer.bottom_shapes[0])) if i != 1]
+    centered = g.op("Sub", x, g.op("ReduceMean", x, axes=axes))
+    variance = g.op("ReduceMean", g.op("Mul", centered, centered), axes=axes)
+    return g.op(
+        "Div", centered, g.op("Sqrt", g.op("Add", variance, g.number(layer.options["eps"])))
+    )
 
 
 def _scale(g: Graph, layer: Layer, x: list[str]) -> list[str]:
@@ -517,7 +552,7 @@ def to_onnx(
     extra_outputs: Sequence[str] = (),
     metadata: dict[str, str] | None = None,
 ) -> onnx.ModelProto:
-    """The net as an ONNX model, checked by onnx.checker; the batch is free.
+    """The net as an ONNX model, checked by onnx.checker; the batch is free if the net's is.
 
     any_size: height and width are free as well; refused, with the layer that is in the way, for
         nets that are bound to a size. Outputs of the input's size have it whatever it is: where
@@ -530,6 +565,30 @@ def to_onnx(
     if sum(array.nbytes for array in weights.values()) > 2_000_000_000:
         raise InputError(f"{net.path}: its weights exceed the 2 GB that one ONNX file can hold")
     layers = _with_free_axes(net, any_size)
+    try:
+        graph, names = _emitted(net, weights, layers, preprocessing)
+    except InputError:
+        if any_size or layers == list(net.layers):
+            raise
+        layers = list(net.layers)  # a net that is bound to its batch
+        graph, names = _emitted(net, weights, layers, preprocessing)
+    if any_size:
+        names |= _cut_to_input(graph, net, names)
+    outputs = [*net.outputs, *(blob for blob in extra_outputs if blob not in net.outputs)]
+    _name_by_blob(graph, net, names, outputs)
+    model = _model(graph, net, layers, outputs, preprocessing)
+    helper.set_model_props(model, metadata or {})
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _emitted(
+    net: Net, weights: Weights, layers: Sequence[Layer], preprocessing: bool
+) -> tuple[Graph, dict[str, str]]:
+    """The nodes of all layers, and the tensor that is each blob's last value.
+
+    Raises InputError for a layer that does not allow an axis to be free.
+    """
     graph = Graph(weights)
     names = {blob: blob for blob in net.inputs}
     if preprocessing:
@@ -541,21 +600,18 @@ def to_onnx(
             where = f'{net.path}: line {layer.line}: layer "{layer.name}" of type {layer.type}'
             raise InputError(f"{where}: {error}; {_FIX_SIZE}") from None
         names.update(zip(layer.tops, tops, strict=True))
-    if any_size:
-        names |= _cut_to_input(graph, net, names)
-    outputs = [*net.outputs, *(blob for blob in extra_outputs if blob not in net.outputs)]
-    _name_by_blob(graph, net, names, outputs)
-    model = _model(graph, net, layers, outputs, preprocessing)
-    helper.set_model_props(model, metadata or {})
-    onnx.checker.check_model(model, full_check=True)
-    return model
+    return graph, names
 
 
 def _with_free_axes(net: Net, any_size: bool) -> list[Layer]:
     """The layers with None for each axis that changes when the batch, and the size if free, do."""
     try:
         other = read_net(
-            net.path, size=_other_size(net) if any_size else None, batch_factor=3, advice=_FIX_SIZE
+            net.path,
+            size=_other_size(net) if any_size else None,
+            batch_factor=3,
+            advice=_FIX_SIZE,
+            stages=net.stages,
         )
     except InputError:
         if any_size:
@@ -565,6 +621,8 @@ def _with_free_axes(net: Net, any_size: bool) -> list[Layer]:
     for layer, changed in zip(net.layers, other.layers, strict=True):
         for key in layer.blobs.values():
             if net.weights[key] != other.weights[key]:
+                if not any_size:
+                    return list(net.layers)
                 raise InputError(
                     f'{net.path}: line {layer.line}: layer "{layer.name}" of type {layer.type} has '
                     f"weights for one input size; {_FIX_SIZE}"
@@ -594,7 +652,7 @@ def _cut_to_input(g: Graph, net: Net, names: dict[str, str]) -> dict[str, str]:
     for more in _RESTS:
         size = own[0] + more, own[1] + more
         with contextlib.suppress(InputError):  # a size at which the net does not run at all
-            other = read_net(net.path, size=size)
+            other = read_net(net.path, size=size, stages=net.stages)
             for blob in outputs:
                 made = _map_size(other, blob)
                 if made is None or made[0] < size[0] or made[1] < size[1]:

@@ -6,17 +6,18 @@ import dataclasses
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lglstm.caffe_files import Net, read_net
+from lglstm.caffe_files import Net
 from lglstm.common.errors import InputError
 from lglstm.common.labels import LabelSet
 from lglstm.common.preprocessing import MEAN_BGR
+from lglstm.common.scratch import scratch_folder
 from lglstm.convert.conversion import Say, convert
 from lglstm.convert.options import ConvertOptions
+from lglstm.convert.read import read_deploy
 
 MODEL = "model.onnx"
 _SOURCE = Path(__file__).with_name("web")
@@ -44,9 +45,14 @@ def build_page(
         )
     if folder.exists() and any(folder.iterdir()) and not (folder / "model.json").is_file():
         raise InputError(f"{folder}: holds other files than such a page; give another --output")
-    about = _about(read_net(options.deploy), labels_for)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
+    about = _about(read_deploy(options.deploy), labels_for)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{folder}: cannot be written ({error.strerror}); choose another --output"
+        ) from error
+    with scratch_folder(folder.parent) as scratch:
         made = Path(scratch, "page")
         report = convert(dataclasses.replace(options, output=made / MODEL), say)
         for name in _PAGE:

@@ -11,10 +11,10 @@ can become any other. Two ways of naming are in use:
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
-import zipfile
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -27,6 +27,7 @@ from lglstm.caffe_files.layer_types import LAYER_TYPES
 from lglstm.caffe_files.net import Weights
 from lglstm.common.errors import InputError
 from lglstm.common.hashing import sha256_of
+from lglstm.convert.containers import Arrays, read_arrays, without_wrappers
 
 PathLike = str | os.PathLike[str]
 
@@ -59,6 +60,11 @@ class SourceModel:
         return {"model": self.deploy.name, "weights_sha256": self.weights_sha256}
 
 
+def read_deploy(path: PathLike, supported: Container[str] = LAYER_TYPES) -> Net:
+    """The net that is to be run, in Caffe's phase TEST and in the stage that DIGITS names so."""
+    return read_net(path, supported=supported, stages=("deploy",))
+
+
 def read_model(
     deploy_path: Path, weights_path: Path, supported: Container[str] = LAYER_TYPES
 ) -> SourceModel:
@@ -66,7 +72,7 @@ def read_model(
 
     supported: the layer types that can be written. Raises InputError.
     """
-    deploy = read_net(deploy_path, supported=supported)
+    deploy = read_deploy(deploy_path, supported)
     nets = {"deploy": deploy}
     train = deploy_path.with_name("train.prototxt")
     if deploy_path.name == "deploy.prototxt" and train.is_file():
@@ -115,17 +121,15 @@ def read_weights(path: PathLike, nets: Sequence[Net] = ()) -> WeightsFile:
     path = Path(path)
     wire.require_readable(path)
     format_ = format_of(path)
-    try:
-        if format_ == "caffemodel":
-            return WeightsFile(read_caffemodel(path), by_modules=False)
-        if format_ == "hdf5":
-            return WeightsFile(_layers_of(path, _read_hdf5(path)), by_modules=False)
-        if format_ == "npz":
-            return WeightsFile(_layers_of(path, _read_npz(path)), by_modules=False)
-        named = _read_safetensors(path) if format_ == "safetensors" else _read_pth(path)
-    except _Unreadable as error:
-        raise InputError(f"{path}: not a whole {format_} file ({error}); make it again") from None
-    if any("/" in name and name.rsplit("/", 1)[1].isdigit() for name in named):
+    if format_ == "caffemodel":
+        needed = not nets or any(net.weights for net in nets)
+        return WeightsFile(read_caffemodel(path, empty=not needed), by_modules=False)
+    # By layers: a file that Caffe wrote repeats what these share.
+    blobs = {x.name: [net.weights[k] for k in x.blobs.values()] for net in nets for x in net.layers}
+    values = sum(math.prod(shape) for shapes in blobs.values() for shape in shapes)
+    named = read_arrays(path, format_, values)
+    by_caffe = format_ in ("hdf5", "npz") or any(re.search(r"/\d+$", name) for name in named)
+    if by_caffe:
         return WeightsFile(_layers_of(path, named), by_modules=False)
     return WeightsFile(_layers_of_modules(path, named, nets), by_modules=True)
 
@@ -142,84 +146,6 @@ def format_of(path: PathLike) -> str:
             ".safetensors or .pth"
         )
     return format_
-
-
-class _Unreadable(Exception):
-    """What a library said about a file."""
-
-
-Arrays = dict[str, np.ndarray]
-"""The arrays of a file by their names in it."""
-
-
-def _checked(read: Callable[[Path], Arrays]) -> Callable[[Path], Arrays]:
-    """Turn whatever the libraries raise on a damaged file into _Unreadable."""
-
-    def checked(path: Path) -> Arrays:
-        try:
-            return {name: _float32(name, array) for name, array in read(path).items()}
-        except InputError:
-            raise
-        except ImportError as error:
-            raise InputError(
-                f"{path}: cannot be read without the Python package {error.name}; install it, for "
-                f"example with pip install {error.name}"
-            ) from None
-        except MemoryError:
-            raise _Unreadable("it claims more numbers than fit into memory") from None
-        except Exception as error:
-            raise _Unreadable(" ".join(str(error).split())[:200] or type(error).__name__) from None
-
-    return checked
-
-
-def _float32(name: str, array: np.ndarray) -> np.ndarray:
-    array = np.asarray(array)
-    if array.dtype.kind != "f":
-        raise _Unreadable(f"{name} holds {array.dtype} instead of floating-point numbers")
-    with np.errstate(over="ignore"):
-        return array.astype(np.float32, copy=False)
-
-
-@_checked
-def _read_npz(path: Path) -> Arrays:
-    with zipfile.ZipFile(path) as archive:
-        if sum(entry.file_size for entry in archive.infolist()) > 64 << 30:
-            raise _Unreadable("it unpacks to more than 64 GiB")
-    with np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
-
-
-@_checked
-def _read_hdf5(path: Path) -> Arrays:
-    import h5py
-
-    named = {}
-    with h5py.File(path, "r") as file:
-        if "data" not in file:
-            raise _Unreadable("it has no group data, as Caffe's have")
-        for layer, group in file["data"].items():
-            # Soft and external links could lead into other files; Caffe writes none.
-            for index in group:
-                if isinstance(group.get(index, getlink=True), h5py.HardLink):
-                    named[f"{layer}/{index}"] = group[index][()]
-    return named
-
-
-@_checked
-def _read_safetensors(path: Path) -> Arrays:
-    from safetensors.numpy import load_file
-
-    return load_file(path)
-
-
-@_checked
-def _read_pth(path: Path) -> Arrays:
-    import torch
-
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    content = content.get("state_dict", content)
-    return {name: tensor.detach().numpy() for name, tensor in content.items()}
 
 
 def _layers_of(path: Path, named: Arrays) -> list[StoredLayer]:
@@ -249,6 +175,8 @@ def _layers_of_modules(path: Path, named: Arrays, nets: Sequence[Net]) -> list[S
             f"{path}: a PyTorch file can be read only with its model; give a model whose nets can "
             "be converted"
         )
+    keys = frozenset(key for net in nets for key in net.weights)
+    named = without_wrappers(named, keys)
     stored: dict[str, StoredLayer] = {}
     for layer in (layer for net in nets for layer in net.layers):
         if not layer.blobs or not all(key in named for key in layer.blobs.values()):
@@ -266,7 +194,9 @@ def _layers_of_modules(path: Path, named: Arrays, nets: Sequence[Net]) -> list[S
             )
         blobs = [named[key] for key in layer.blobs.values()]
         stored[layer.name] = StoredLayer(layer.name, layer.type, blobs)
-    if not stored:
+    if not named and keys:
+        raise InputError(f"{path}: holds no tensors; give the weights of {nets[0].path}")
+    if not stored and keys:
         raise InputError(
             f"{path}: none of its tensors ({', '.join(list(named)[:3])}, …) belong to "
             f"{nets[0].path}; give the model that it was made from"

@@ -6,7 +6,6 @@ Each function returns the wanted blobs of each sample, as far as the net has the
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ import numpy as np
 
 from lglstm.caffe_files import Net
 from lglstm.caffe_files.caffemodel import StoredLayer
+from lglstm.common.scratch import scratch_folder
 from lglstm.convert.caffe_process import Blobs, run_caffe
 from lglstm.convert.read import format_of
 from lglstm.convert.samples import Sample
@@ -35,7 +35,8 @@ def run_weights_by_caffe(
 ) -> list[Blobs]:
     """Run the deploy net with the weights of any file; `stored` are the layers that it holds."""
     with _readable_by_caffe(weights, stored, nets) as path:
-        return run_caffe(nets["deploy"].path, path, [x.blobs for x in samples], wanted)
+        net = nets["deploy"]
+        return run_caffe(net.path, path, [x.blobs for x in samples], wanted, net.stages)
 
 
 @contextlib.contextmanager
@@ -46,8 +47,8 @@ def _readable_by_caffe(
     if format_of(weights) in ("caffemodel", "hdf5"):
         yield weights
         return
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "weights.caffemodel")
+    with scratch_folder() as folder:
+        path = folder / "weights.caffemodel"
         write_for_caffe(path, stored, nets)
         yield path
 

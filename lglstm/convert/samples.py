@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lglstm.caffe_files import Net
+from lglstm.caffe_files import Net, read_net
 from lglstm.common.errors import InputError
 from lglstm.common.files import atomic_path
 from lglstm.common.images import read_photo
 from lglstm.common.preprocessing import resize_photo, to_blob
 from lglstm.convert.caffe_process import Blobs
+from lglstm.convert.containers import check_npz
 from lglstm.convert.read import SourceModel
 
 
@@ -34,7 +36,7 @@ def make_samples(net: Net, photo: Path | None, any_size: bool, seed: int = 0) ->
     """What to compare on: noise and a real photo in one batch, and noise of another size.
 
     Two different images in a batch show whether they are kept apart. Nets that take no photo get
-    noise alone.
+    noise alone, and nets that are bound to their batch get such batches.
     """
     if len(net.inputs) != 1 or next(iter(net.inputs.values()))[1:2] != (3,):
         found = [_noise(net, "noise", seed), _noise(net, "more noise", seed + 1)]
@@ -46,11 +48,30 @@ def make_samples(net: Net, photo: Path | None, any_size: bool, seed: int = 0) ->
         images["photo"] = _stretched(picture, (height, width))
     else:
         images["more noise"] = rng.integers(0, 256, (height, width, 3), np.uint8)
-    found = [_photos(net, images)]
+    batch = 2 if batch_is_free(net) else next(iter(net.inputs.values()))[0]
+    for i in range(2, batch):
+        images[f"noise {i}"] = rng.integers(0, 256, (height, width, 3), np.uint8)
+    groups = [list(images.items())[i : i + batch] for i in range(0, len(images), batch)]
+    found = [_photos(net, dict(group)) for group in groups]
     if any_size:
         larger = rng.integers(0, 256, (height + 32, width + 64, 3), np.uint8)
         found.append(_photos(net, {"larger noise": larger}))
     return found
+
+
+def batch_is_free(net: Net) -> bool:
+    """Whether every blob holds the images of a batch one after another, however many they are."""
+    try:
+        other = read_net(net.path, batch_factor=3, stages=net.stages)
+    except InputError:
+        return False
+    return net.weights == other.weights and all(
+        changed == (3 * shape[0], *shape[1:])
+        and not (layer.type == "Slice" and layer.options["axis"] in (0, -len(shape)))
+        for layer, more in zip(net.layers, other.layers, strict=True)
+        for shape, changed in zip(layer.top_shapes, more.top_shapes, strict=True)
+        if shape
+    )
 
 
 def _noise(net: Net, name: str, seed: int, more: tuple[int, int] = (0, 0)) -> Sample:
@@ -85,6 +106,18 @@ def _stretched(photo: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.rint(resized).clip(0, 255).astype(np.uint8)
 
 
+def _most_values(net: Net) -> int:
+    """More numbers than the samples of a net and all of its blobs for them can have."""
+    shapes = [*net.inputs.values(), *(shape for x in net.layers for shape in x.top_shapes)]
+    larger = max(
+        math.prod(n + more for n, more in zip(shape[2:4], (32, 64), strict=True))
+        / math.prod(shape[2:4])
+        for shape in (*net.inputs.values(), (1, 1, 1, 1))
+        if len(shape) == 4
+    )
+    return int((2 + larger) * sum(map(math.prod, shapes)))
+
+
 @dataclass(frozen=True)
 class Reference:
     """Inputs, and what Caffe made of them: a proof for machines without Caffe.
@@ -114,9 +147,10 @@ class Reference:
             np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
 
     @classmethod
-    def load(cls, path: Path) -> Reference:
-        """Read what `save` wrote. Raises InputError for any other file."""
+    def load(cls, path: Path, net: Net) -> Reference:
+        """Read what `save` wrote for a net. Raises InputError for any other file."""
         try:
+            check_npz(path, _most_values(net))
             with np.load(path, allow_pickle=False) as file:
                 about: dict[str, Any] = json.loads(str(file["about"]))
                 names = about["names"]

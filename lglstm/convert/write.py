@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import io
 import json
 from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
@@ -11,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from google.protobuf.message import Message
 
-from lglstm.caffe_files import Net, weights_for, write_caffemodel
-from lglstm.caffe_files.caffemodel import StoredLayer
+from lglstm.caffe_files import Net, weights_for
+from lglstm.caffe_files.caffemodel import StoredLayer, write_layers
 from lglstm.caffe_files.layer_types import LAYER_TYPES
 from lglstm.caffe_files.schema import LayerParameter
 from lglstm.common.errors import InputError
@@ -40,7 +41,11 @@ REFERENCE_SUFFIXES = (".reference.npz", ".npz")
 
 
 def write_model(path: Path, model: SourceModel, options: ConvertOptions) -> None:
-    """Write the model to `path` as options.format. Raises InputError if it cannot be."""
+    """Write the model to `path` as options.format.
+
+    Raises InputError if it cannot be, and OSError on a full disk. Libraries that say something
+    else there, or crash (HDF5), write into memory, and the bytes are written here.
+    """
     if options.format == "onnx":
         _write_onnx(path, model, options)
     else:
@@ -108,7 +113,9 @@ def _write_pytorch(path: Path, model: SourceModel) -> None:
         import torch
 
         tensors = {key: torch.from_numpy(array.copy()) for key, array in weights.items()}
-        torch.save({"state_dict": tensors, "nets": nets, **model.metadata}, path)
+        file = io.BytesIO()
+        torch.save({"state_dict": tensors, "nets": nets, **model.metadata}, file)
+        path.write_bytes(file.getbuffer())
     else:
         _save_safetensors(path, weights, model.metadata | {"nets": nets})
 
@@ -125,14 +132,14 @@ def write_for_caffe(path: Path, stored: Sequence[StoredLayer], nets: Mapping[str
     layers = [
         (messages.get(x.name) or LayerParameter(name=x.name, type=x.type), x.blobs) for x in stored
     ]
-    write_caffemodel(path, nets["deploy"].name, layers)
+    write_layers(path, nets["deploy"].name, layers)
 
 
 def _write_hdf5(path: Path, model: SourceModel) -> None:
     """Caffe's own HDF5 weights."""
     import h5py
 
-    with h5py.File(path, "w") as file:
+    with h5py.File(path.name, "w", driver="core", backing_store=False) as file:
         data = file.create_group("data")
         for name, array in _caffe_names(model).items():
             layer, index = name.rsplit("/", 1)
@@ -142,6 +149,9 @@ def _write_hdf5(path: Path, model: SourceModel) -> None:
                     "HDF5; convert to npz or safetensors"
                 )
             data.require_group(layer).create_dataset(index, data=array)
+        file.flush()
+        image = file.id.get_file_image()
+    path.write_bytes(image)
 
 
 def _write_npz(path: Path, model: SourceModel) -> None:
@@ -166,6 +176,6 @@ def _caffe_names(model: SourceModel) -> dict[str, np.ndarray]:
 
 
 def _save_safetensors(path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
-    save_file({k: np.ascontiguousarray(array) for k, array in arrays.items()}, path, metadata)
+    path.write_bytes(save({k: np.ascontiguousarray(a) for k, a in arrays.items()}, metadata))

@@ -83,6 +83,10 @@ STOCK = {
     "pool ave ceil": pool("pool: AVE kernel_size: 3 stride: 2"),
     "pool ave pad ceil": pool("pool: AVE kernel_size: 4 stride: 3 pad: 1"),
     "pool global": pool("pool: AVE global_pooling: true"),
+    "pool mask": layer("Pooling", "p", "data", "top mask",
+        "pooling_param { kernel_size: 3 stride: 2 pad: 1 }"),
+    "pool global mask": layer("Pooling", "p", "data", "top mask",
+        "pooling_param { global_pooling: true }"),
     "inner product": layer("InnerProduct", "top", "data", "top",
         "inner_product_param { num_output: 5 }"),
     "inner product axis": layer("InnerProduct", "top", "data", "top",
@@ -92,11 +96,16 @@ STOCK = {
     "prelu": layer("PReLU", "top", "data", "top"),
     "elu": layer("ELU", "top", "data", "top", "elu_param { alpha: 0.5 }"),
     "batch norm": layer("BatchNorm", "top", "data", "top", "batch_norm_param { eps: 0.01 }"),
+    "batch norm of the batch": layer("BatchNorm", "top", "data", "top",
+        "batch_norm_param { eps: 0.01 use_global_stats: false }"),
     "scale": layer("Scale", "top", "data", "top", "scale_param { bias_term: true }"),
     "scale axes": layer("Scale", "top", "data", "top", "scale_param { axis: 2 num_axes: 2 }"),
     "scale two": pool("pool: AVE global_pooling: true") + layer("Reshape", "r", "top", "r",
         "reshape_param { shape { dim: 0 dim: -1 } }") + layer("Scale", "s", "data r", "s",
         "scale_param { axis: 0 }"),
+    "scale two bias": pool("pool: AVE global_pooling: true") + layer("Reshape", "r", "top", "r",
+        "reshape_param { shape { dim: 0 dim: -1 } }") + layer("Scale", "s", "data r", "s",
+        "scale_param { axis: 0 bias_term: true }"),
     "bias": layer("Bias", "top", "data", "top"),
     "eltwise sum": layer("TanH", "t", "data", "t") + layer("Eltwise", "top", "data t", "top",
         "eltwise_param { coeff: 0.5 coeff: -2 }"),
@@ -106,6 +115,8 @@ STOCK = {
         "eltwise_param { operation: MAX }"),
     "concat": layer("TanH", "t", "data", "t") + layer("Concat", "top", "data t", "top",
         "concat_param { axis: -3 }"),
+    "concat images": layer("TanH", "t", "data", "t") + layer("Concat", "top", "data t", "top",
+        "concat_param { axis: 0 }"),
     "slice": layer("Slice", "top", "data", "a b c",
         "slice_param { slice_point: 1 slice_point: 3 }"),
     "slice equal": layer("Slice", "top", "data", "a b", "slice_param { slice_dim: 1 }"),
@@ -125,6 +136,8 @@ STOCK = {
     "clip": layer("Clip", "top", "data", "top", "clip_param { min: -0.5 max: 0.25 }"),
     "reshape": layer("Reshape", "top", "data", "top",
         "reshape_param { shape { dim: 2 dim: 2 } axis: 1 num_axes: 1 }"),
+    "flatten images": layer("Flatten", "top", "data", "top", "flatten_param { axis: 0 }"),
+    "repeated name": layer("TanH", "top", "data", "t") + layer("Sigmoid", "top", "t", "top"),
     "flatten": layer("Flatten", "top", "data", "top"),
     "flatten axes": layer("Flatten", "top", "data", "top", "flatten_param { axis: 2 }"),
     "tile": layer("Tile", "top", "data", "top", "tile_param { axis: 2 tiles: 3 }"),
@@ -133,11 +146,26 @@ STOCK = {
 }  # fmt: skip
 
 
+BOUND = {
+    "slice images": layer("Slice", "top", "data", "a b", "slice_param { axis: 0 }"),
+    "slice images at": layer("Slice", "top", "data", "a b",
+        "slice_param { axis: 0 slice_point: 1 }"),
+    "reshape images": layer("Reshape", "top", "data", "top",
+        "reshape_param { shape { dim: 1 dim: -1 dim: 7 dim: 6 } }"),
+    "reshape all": layer("Reshape", "top", "data", "top",
+        "reshape_param { shape { dim: 2 dim: 3 dim: 56 } }"),
+    "inner product images": layer("InnerProduct", "top", "data", "top",
+        "inner_product_param { num_output: 5 axis: 0 }"),
+}  # fmt: skip
+"""Layers that bind a net to its batch."""
+
+
 @needs_caffe
-def test_stock_layers_equal_caffe(tmp_path):
+@pytest.mark.parametrize("parts", [STOCK, BOUND])
+def test_stock_layers_equal_caffe(tmp_path, parts):
     """Every stock layer that we convert, in one net with an input for each: one run of Caffe."""
     text = ""
-    for index, (name, part) in enumerate(STOCK.items()):
+    for index, (name, part) in enumerate(parts.items()):
         part = data(2, 4, 7, 6) + part
         for kind in ("name", "bottom", "top"):
             part = part.replace(f'{kind}: "', f'{kind}: "{index}_')
@@ -147,13 +175,13 @@ def test_stock_layers_equal_caffe(tmp_path):
     expected = caffe_outputs(net, tmp_path, inputs)
     made = run(to_onnx(net, weights), inputs)
     torch_made = _torch_outputs(net, weights, inputs)
-    assert {int(name.split("_")[0]) for name in expected} == set(range(len(STOCK)))
+    assert {int(name.split("_")[0]) for name in expected} == set(range(len(parts)))
     for name, value in expected.items():
         try:
             assert_close(made[name], value)
             assert_close(torch_made[name], value)
         except AssertionError as error:
-            raise AssertionError(list(STOCK)[int(name.split("_")[0])]) from error
+            raise AssertionError(list(parts)[int(name.split("_")[0])]) from error
 
 
 def _torch_outputs(net, weights, inputs, wanted=None):

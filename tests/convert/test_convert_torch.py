@@ -22,7 +22,7 @@ from convert_help import (
     needs_caffe,
     random_inputs,
 )
-from test_convert_onnx import STOCK
+from test_convert_onnx import BOUND, STOCK
 
 torch = pytest.importorskip("torch", reason="needs PyTorch: see docs/convert.md")
 
@@ -134,9 +134,9 @@ def same(one, other):
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-@pytest.mark.parametrize("name", STOCK)
+@pytest.mark.parametrize("name", STOCK | BOUND)
 def test_every_layer_can_be_pickled_and_copied(tmp_path, name):
-    net, weights = make_net(tmp_path, data(2, 4, 7, 6) + STOCK[name])
+    net, weights = make_net(tmp_path, data(2, 4, 7, 6) + (STOCK | BOUND)[name])
     module = Net(net.description()).load_weights(weights).eval()
     inputs = [torch.from_numpy(array) for array in random_inputs(net).values()]
     expected = run(module, inputs)

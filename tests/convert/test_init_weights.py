@@ -211,12 +211,93 @@ def test_other_nets_and_broken_files_are_refused(tmp_path):
     for name in ("c.npz", "c.safetensors", "c.pth"):
         (tmp_path / name).write_bytes(b"no weights at all")
         needs_torch = name.endswith(".pth") and not importlib.util.find_spec("torch")
-        refused(tmp_path / name, "need PyTorch" if needs_torch else "cannot be read")
+        refused(tmp_path / name, "the Python package torch" if needs_torch else "not a whole")
     refused(tmp_path / "missing.npz", "cannot be read .No such file or directory")
     refused(tmp_path / "vgg.h5", "ends in .caffemodel, .pth, .safetensors, .npz")
     weights = vgg16(np.random.default_rng(6))
     weights["conv1_2"][1][0] = np.nan
     refused(v1_caffemodel(weights, tmp_path / "nan.caffemodel"), "conv1_2 has values that are not")
+
+
+def as_npz(state, folder):
+    path = folder / "vgg.npz"
+    np.savez(path, **state)
+    return path
+
+
+def vgg_npz(folder, **changes):
+    """An npz of a small VGG-16, some of its arrays replaced or, by None, left out."""
+    weights = vgg16(np.random.default_rng(8), dense=False)
+    arrays = {
+        f"{name}_{k}": a for name, pair in weights.items() for k, a in zip("wb", pair, strict=True)
+    }
+    return as_npz({k: a for k, a in (arrays | changes).items() if a is not None}, folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"conv1_1_w": np.float32([1, 2, 3])}, "conv1_1 has weights 3 and biases 4, which are no"),
+        ({"conv1_1_b": np.float32([1, 2, 3])}, "conv1_1 has weights 4×3×3×3 and biases 3, which"),
+        ({"conv1_1_b": np.float32(1)}, "biases of one number, which are no convolution"),
+        ({"conv1_1_w": np.zeros((4, 4, 3, 3), np.float32)}, "4×4×3×3 and biases 4, which are no"),
+        ({"conv3_1_w": np.float32([1, 2, 3])}, "conv3_1 has weights 3 and biases 16, which do not"),
+        ({"conv3_1_b": np.zeros((2, 2), np.float32)}, "conv3_1 has weights .* and biases 2×2"),
+        ({"fc6_w": np.ones(9, np.float32), "fc6_b": np.ones(9, np.float32)}, "fc6 has weights 9"),
+        ({"conv2_1_w": np.array(["a", "b"])}, "conv2_1_w holds <U1 instead of floating-point"),
+        ({"conv2_1_w": np.zeros((2, 3), int)}, "conv2_1_w holds int64 instead of"),
+        ({"conv2_1_w": np.array([None])}, "conv2_1_w holds Python objects instead of"),
+        ({"conv2_1_b": None}, "has no conv2_1; give the weights of a VGG-16"),
+    ],
+)
+def test_other_arrays_are_refused(tmp_path, changes, words):
+    for correct_mean in (False, True):
+        with pytest.raises(InputError, match=words) as error:
+            initial_weights(vgg_npz(tmp_path, **changes), target_shapes(), correct_mean)
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("save", [as_npz, as_pth, as_safetensors])
+def test_truncated_and_empty_files_are_refused(tmp_path, save):
+    path = save(torchvision_state(vgg16(np.random.default_rng(9), dense=False)), tmp_path)
+    whole = path.read_bytes()
+    for length in (*range(0, 200, 7), len(whole) // 2, len(whole) - 5):
+        path.write_bytes(whole[:length])
+        refused(path, "not a whole")
+    refused(save({}, tmp_path), "no conv1_1|without arrays|holds an empty dict")
+
+
+def test_a_caffemodel_with_short_blobs_is_refused(tmp_path):
+    for shape in ((), (0,), (1,), (5,), (2, 2)):
+        weights = vgg16(np.random.default_rng(9), dense=False)
+        weights["conv1_1"] = (np.ones(shape, np.float32), weights["conv1_1"][1])
+        path = write_initial_weights_file(weights, tmp_path / "short.caffemodel")
+        for correct_mean in (False, True):
+            with pytest.raises(InputError, match="conv1_1 has weights .* no convolution"):
+                initial_weights(path, target_shapes(), correct_mean)
+
+
+def write_initial_weights_file(weights, path):
+    write_initial_weights(weights, path)
+    return path
+
+
+def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path):
+    state = {"conv1_1_w": np.zeros((8 << 20,), np.float32), "conv1_1_b": np.zeros(4, np.float32)}
+    np.savez_compressed(tmp_path / "bomb.npz", **state)
+    refused(tmp_path / "bomb.npz", "claim more numbers than they, or the .* weights of the net")
+
+
+@pytest.mark.parametrize("wrapper", ["state_dict", "model", "module.", "_orig_mod.module."])
+def test_checkpoints_of_training_scripts(tmp_path, wrapper):
+    torch = pytest.importorskip("torch")
+    weights = vgg16(np.random.default_rng(10))
+    plain = {k: torch.from_numpy(v) for k, v in torchvision_state(weights).items()}
+    content = {wrapper + k: v for k, v in plain.items()}
+    if not wrapper.endswith("."):
+        content = {wrapper: plain, "epoch": 3, "optimizer": {"state": {}, "param_groups": []}}
+    torch.save(content, tmp_path / "vgg.pth")
+    convert_and_check_rest(tmp_path / "vgg.pth", weights)
 
 
 def test_pickles_with_code_in_them_are_not_run(tmp_path):
@@ -228,7 +309,10 @@ def test_pickles_with_code_in_them_are_not_run(tmp_path):
             return (open, (str(tmp_path / "written_by_the_pickle"), "w"))
 
     (tmp_path / "harmful.pth").write_bytes(pickle.dumps({"features.0.weight": Harmful()}))
-    refused(tmp_path / "harmful.pth", "cannot be read as a plain state dict")
+    refused(
+        tmp_path / "harmful.pth",
+        "it is no pickle that torch.save writes",
+    )
     assert not (tmp_path / "written_by_the_pickle").exists()
 
 

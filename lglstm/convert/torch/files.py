@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -21,28 +23,73 @@ def load(path: str | os.PathLike[str], train: bool = False) -> Net:
     """Load a file that `lglstm convert … --to pytorch` made, .safetensors or .pth.
 
     Returns the deploy net in evaluation mode; with `train`, the net with its losses, in training
-    mode, if the model has one. Raises ValueError for another file.
+    mode, if the model has one. Raises ValueError for a damaged or another file, OSError where there
+    is none.
     """
     path = Path(path)
-    if path.suffix == ".safetensors":
-        weights, descriptions = _read_safetensors(path)
-    else:
-        # weights_only: tensors and plain data; nothing in the file is run.
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        if not isinstance(content, dict) or not {"state_dict", "nets"} <= content.keys():
-            raise _not_converted(path)
-        weights, descriptions = content["state_dict"], json.loads(content["nets"])
+    with open(path, "rb"):
+        pass  # what the system says about a path is clearer than what the libraries make of it
+    try:
+        weights, descriptions = _read(path)
+    except (ImportError, NotConverted):
+        raise
+    except Exception as error:  # whatever the libraries raise on a damaged file
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ValueError(f"{path}: is damaged, or no such file ({reason}); make it again") from None
     phase = "train" if train else "deploy"
     if phase not in descriptions:
         raise ValueError(
             f"{path}: holds no {phase} net, only {' and '.join(sorted(descriptions))}; convert it "
             "with a model that has one"
         )
-    return Net(descriptions[phase]).load_weights(weights).train(train)
+    return _built(path, descriptions[phase], weights).train(train)
 
 
-def _not_converted(path: Path) -> ValueError:
-    return ValueError(
+class NotConverted(ValueError):
+    """A file that holds something else than a converted net."""
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Weights by key, and the descriptions of the nets by phase."""
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    try:
+        # weights_only: tensors and plain data; nothing in the file is run.
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise _not_converted(path) from None  # a module, say
+    if not isinstance(content, dict) or not {"state_dict", "nets"} <= content.keys():
+        raise _not_converted(path)
+    return content["state_dict"], _descriptions(content["nets"])
+
+
+def _descriptions(text: str) -> dict[str, Any]:
+    descriptions = json.loads(text)
+    if not isinstance(descriptions, dict):
+        raise TypeError(f"its nets are a {type(descriptions).__name__}, not an object")
+    return descriptions
+
+
+def _built(path: Path, description: dict[str, Any], weights: dict[str, Tensor]) -> Net:
+    """The net with its weights. Raises ValueError unless they belong together.
+
+    The net is built without memory first: a damaged description can claim any size.
+    """
+    try:
+        with torch.device("meta"):
+            needed = {key: value.shape for key, value in Net(description).weights().items()}
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ValueError(f"{path}: its description of the net is damaged ({reason})") from None
+    for key, shape in needed.items():
+        if key not in weights or weights[key].shape != shape:
+            there = list(weights[key].shape) if key in weights else "not there"
+            raise ValueError(f"{path}: {key} is {there}, but its net needs {list(shape)}")
+    return Net(description).load_weights(weights)
+
+
+def _not_converted(path: Path) -> NotConverted:
+    return NotConverted(
         f"{path}: was not made by `lglstm convert … --to pytorch` or by save, which keep the net "
         "with its weights; give such a file"
     )
@@ -55,20 +102,31 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         metadata, keys = file.metadata() or {}, file.keys()
         if "nets" not in metadata:
             raise _not_converted(path)
-        return {key: file.get_tensor(key) for key in keys}, json.loads(metadata["nets"])
+        return {key: file.get_tensor(key) for key in keys}, _descriptions(metadata["nets"])
 
 
 def save(net: Net, path: str | os.PathLike[str]) -> None:
-    """Write a net's weights, .safetensors or .pth, for `load` and for `lglstm convert` to Caffe."""
+    """Write a net's weights, .safetensors or .pth, for `load` and for `lglstm convert` to Caffe.
+
+    Raises OSError where it cannot be written; a file that was there before stays as it was.
+    """
     path = Path(path)
     weights = {key: value.detach().cpu().contiguous() for key, value in net.weights().items()}
     nets = json.dumps({"train" if net.trains else "deploy": net.description})
     if path.suffix == ".safetensors":
-        from safetensors.torch import save_file
+        from safetensors.torch import save as serialized
 
-        save_file(weights, path, {"nets": nets})
+        content: bytes | memoryview = serialized(weights, {"nets": nets})
     else:
-        torch.save({"state_dict": weights, "nets": nets}, path)
+        file = io.BytesIO()
+        torch.save({"state_dict": weights, "nets": nets}, file)
+        content = file.getbuffer()
+    temporary = path.with_name(f".{path.name[:40]}.{os.getpid()}")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def load_caffemodel(

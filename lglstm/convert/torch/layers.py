@@ -43,20 +43,33 @@ class Function(nn.Module):
 class Pooling(nn.Module):
     """Caffe's pooling: sizes are rounded up, and an average counts the pad but nothing beyond.
 
-    kernel, stride, pad: height and width; a kernel of None is the whole map.
+    kernel, stride, pad: height and width; a kernel of None is the whole map. mask: whether to
+    return where in its map each maximum was found, too.
     """
 
     def __init__(
-        self, pool: str, kernel: list[int] | None, stride: list[int], pad: list[int], ceil: bool
+        self,
+        pool: str,
+        kernel: list[int] | None,
+        stride: list[int],
+        pad: list[int],
+        ceil: bool,
+        mask: bool,
     ):
         super().__init__()
         self.pool, self.kernel, self.stride, self.pad, self.ceil = pool, kernel, stride, pad, ceil
+        self.mask = mask
 
     def extra_repr(self) -> str:
         return f"{self.pool}, kernel={self.kernel}, stride={self.stride}, pad={self.pad}"
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tops:
         kernel = self.kernel or list(x.shape[-2:])
+        if self.mask:
+            top, where = F.max_pool2d(
+                x, kernel, self.stride, self.pad, ceil_mode=self.ceil, return_indices=True
+            )
+            return top, where.to(top.dtype)
         if self.pool == "MAX":
             return F.max_pool2d(x, kernel, self.stride, self.pad, ceil_mode=self.ceil)
         return F.avg_pool2d(x, kernel, self.stride, self.pad, self.ceil, count_include_pad=True)
@@ -86,22 +99,44 @@ class InnerProduct(nn.Module):
 
 
 class BatchNorm(nn.Module):
-    """Normalizes by stored statistics; these are sums, to be divided by `scale_factor`."""
+    """Normalizes by stored statistics; these are sums, to be divided by `scale_factor`.
+
+    In training mode, or always if `use_global_stats` is False and never if it is True, by the
+    batch's own, which in training mode join the stored ones.
+    """
 
     mean: Tensor
     variance: Tensor
     scale_factor: Tensor
 
-    def __init__(self, shapes: Shapes, eps: float):
+    def __init__(
+        self, shapes: Shapes, eps: float, use_global_stats: bool | None, moving_average: float
+    ):
         super().__init__()
-        self.eps = eps
+        self.eps, self.use_global_stats = eps, use_global_stats
+        self.moving_average = moving_average
         for name, shape in shapes.items():
             self.register_buffer(name, torch.zeros(shape))
 
     def forward(self, x: Tensor) -> Tensor:
-        factor = torch.where(self.scale_factor == 0, 0, 1 / self.scale_factor)
-        mean, variance = self.mean * factor, self.variance * factor
-        return F.batch_norm(x, mean, variance, eps=self.eps)
+        stored = not self.training if self.use_global_stats is None else self.use_global_stats
+        if stored:
+            factor = torch.where(self.scale_factor == 0, 0, 1 / self.scale_factor)
+            mean, variance = self.mean * factor, self.variance * factor
+            return F.batch_norm(x, mean, variance, eps=self.eps)
+        if self.training:
+            self._store(x.detach())
+        return F.batch_norm(x, None, None, training=True, eps=self.eps)
+
+    @torch.no_grad()
+    def _store(self, x: Tensor) -> None:
+        """Add the statistics of a batch to the sums, as Caffe does."""
+        axes = [axis for axis in range(x.dim()) if axis != 1]
+        count = x.numel() // self.mean.numel()
+        self.scale_factor.mul_(self.moving_average).add_(1)
+        self.mean.mul_(self.moving_average).add_(x.mean(axes))
+        unbiased = max(1, count) / max(1, count - 1)
+        self.variance.mul_(self.moving_average).add_(unbiased * x.var(axes, correction=0))
 
 
 class Scale(nn.Module):
@@ -315,12 +350,21 @@ def _lg_lstm(options: dict, shapes: Shapes) -> nn.Module:
 
 
 def _pooling(options: dict, shapes: Shapes) -> nn.Module:
-    return Pooling(*(options[name] for name in ("pool", "kernel", "stride", "pad", "ceil")))
+    names = ("pool", "kernel", "stride", "pad", "ceil")
+    mask = options.get("mask", False)  # older files lack it
+    return Pooling(**{name: options[name] for name in names}, mask=mask)
 
 
 def _relu(options: dict, shapes: Shapes) -> nn.Module:
     slope = options["negative_slope"]
     return nn.LeakyReLU(slope) if slope else nn.ReLU()
+
+
+def _batch_norm(options: dict, shapes: Shapes) -> nn.Module:
+    # Files of older versions lack the last two.
+    use_global_stats = options.get("use_global_stats")
+    moving_average = options.get("moving_average_fraction", 0.999)
+    return BatchNorm(shapes, options["eps"], use_global_stats, moving_average)
 
 
 def _lrn(options: dict, shapes: Shapes) -> nn.Module:
@@ -336,7 +380,7 @@ def _loss(options: dict, shapes: Shapes) -> nn.Module:
 
 LAYERS: dict[str, Callable[[dict, Shapes], nn.Module]] = {
     "AbsVal": _function(torch.abs),
-    "BatchNorm": lambda options, shapes: BatchNorm(shapes, options["eps"]),
+    "BatchNorm": _batch_norm,
     "Bias": lambda options, shapes: Bias(shapes, options["axis"]),
     "Clip": lambda options, shapes: nn.Hardtanh(options["min"], options["max"]),
     "Concat": _function(concat),
