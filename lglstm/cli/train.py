@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import click
@@ -46,8 +47,12 @@ def command(context: click.Context, **options: Any) -> None:
     it writes NAME.csv (every loss of every iteration), NAME.png (the loss curve) and NAME.log
     (Caffe's log). Ctrl-C takes a snapshot and stops; --resume continues as if nothing had happened.
     """
+    from lglstm.data_prep.check import nothing_to_learn_in
     from lglstm.training.plan import TrainOptions, make_plan
     from lglstm.training.supervise import run
 
     logging.basicConfig(format="warning: %(message)s")
-    context.exit(run(make_plan(TrainOptions(**options))))
+    plan = make_plan(TrainOptions(**options))
+    for sentence in nothing_to_learn_in(plan.nets(), Path(plan.folder)):
+        logging.warning(sentence)
+    context.exit(run(plan))
