@@ -1,7 +1,8 @@
 """What `lglstm data check` looks at: every file of a prepared set, read as training would read it.
 
 A set is sound when every list can be read, every photo has a label map of its size with known ids,
-no photo is in two lists (by name or by content), and no file is left out of the lists.
+no photo is in two lists (by name or by content), no file is left out of the lists, and the labels
+tell a net something: more than one class everywhere, every class in the training list.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import functools
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,17 @@ import numpy as np
 
 from lglstm.common.errors import InputError
 from lglstm.common.hashing import sha256_of
-from lglstm.common.images import read_pair
+from lglstm.common.images import read_label, read_pair
 from lglstm.common.labels import IGNORE, LabelSet, label_set
 from lglstm.common.parallel import stream
 from lglstm.common.sheets import SheetRow, write_sheet
 from lglstm.data_prep.prepare import SPLITS, SUMMARY
+from lglstm.layers import seg_options
 from lglstm.layers.seg_list import Example, read_list
 
 SAMPLES = 12
+
+TRAIN = SPLITS[0]
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,7 @@ def check(
     checked = _check_examples(examples, labels, workers, on_progress)
     problems += [result.error for result in checked.values() if result.error]
     problems += _twice(examples, checked) + _unlisted(root, examples)
+    problems += _unlearnable(lists, examples, checked, labels)
     return {
         "set": str(root),
         "label_set": labels.name,
@@ -162,6 +167,20 @@ def _unlisted(root: Path, examples: dict[str, list[Example]]) -> list[str]:
     return problems
 
 
+def _unlearnable(
+    lists: dict[str, Path],
+    examples: dict[str, list[Example]],
+    checked: dict[Example, ExampleCheck],
+    labels: LabelSet,
+) -> list[str]:
+    problems = []
+    for split, listed in examples.items():
+        pixels = _total(checked[example].pixels for example in listed)
+        sentence = nothing_to_learn(pixels, labels.names, training=split == TRAIN)
+        problems += [f"{lists[split]}: {sentence}"] if sentence else []
+    return problems
+
+
 def _describe(path: Path, examples: list[Example]) -> dict[str, Any]:
     return {"examples": len(examples), "sha256": sha256_of(path)}
 
@@ -187,3 +206,101 @@ def _per_class(
 
 def _total(counts: Iterable[np.ndarray]) -> np.ndarray:
     return sum(counts, np.zeros(256, np.int64))
+
+
+# ---------------------------------------------------------------- is there anything to learn?
+
+
+def nothing_to_learn(
+    pixels: np.ndarray, names: Sequence[str], *, ignore: int = IGNORE, training: bool = True
+) -> str | None:
+    """Say why a net cannot learn what it is meant to from some label maps, and what they look like.
+
+    pixels: (256,), how many pixels of the label maps have each id. names: the classes by id.
+    training: every class must be there; without, only more than one, as for a test list.
+    None when nothing is wrong, or when there are no pixels at all.
+    """
+    known = [k for k in range(len(names)) if pixels[k] and k != ignore]
+    if not pixels.any():
+        return None
+    ids = f"1 to {len(names) - 1}"
+    if not known:
+        return (
+            f"every pixel of its label maps is {ignore}, which means unknown, so there is nothing "
+            f"to learn or to measure; write the id of its class ({ids}) for each part, and 0 for "
+            "the background"
+        )
+    if len(known) == 1 and pixels[ignore]:
+        return (
+            f"its label maps have only {known[0]} and {ignore}, and {ignore} means unknown, so "
+            f"there is nothing to learn or to measure; they look like masks that mark the object "
+            f"by {ignore}: write the id of its class ({ids}) instead"
+        )
+    if len(known) == 1:
+        return (
+            f"every pixel of its label maps is {known[0]} ('{names[known[0]]}'), so there is "
+            "nothing to learn or to measure; check that they are the label maps of these photos"
+        )
+    missing = [f"'{name}' ({k})" for k, name in enumerate(names) if k not in known and k != ignore]
+    if not training or not missing:
+        return None
+    more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+    looks = "they look like masks of one object: " if known == [0, 1] else ""
+    return (
+        f"no pixel of its label maps is {', '.join(missing[:3])}{more}, so that cannot be learned; "
+        f"{looks}add examples, or choose the label set and the number of classes that the label "
+        "maps have"
+    )
+
+
+def nothing_to_learn_in(nets: Iterable[Any], folder: Path) -> Iterator[str]:
+    """Yield a sentence for each list of the SegData layers in `nets` that teaches nothing.
+
+    nets: NetParameter messages. folder: where paths in them start. Label maps are read only until
+    all classes were seen, which in sound sets are few. Lists and files that cannot be read are
+    passed over: the layer itself names them.
+    """
+    seen = set()
+    for net in nets:
+        for layer in net.layer:
+            if layer.python_param.layer == "SegData":
+                try:
+                    options = seg_options.parse(layer.python_param.param_str)
+                except InputError:
+                    continue
+                if (key := (options.list, options.root, options.train)) not in seen:
+                    seen.add(key)
+                    if sentence := _nothing_in_list(options, folder):
+                        yield f"{options.list}: {sentence}"
+
+
+def _nothing_in_list(options: seg_options.SegDataOptions, folder: Path) -> str | None:
+    root = folder / options.root if options.root is not None else None
+    try:
+        examples = read_list(folder / options.list, root)
+    except InputError:
+        return None
+    names = _class_names(folder / options.list, options.num_classes)
+    wanted = set(range(options.num_classes)) - {options.ignore_label}
+    enough = len(wanted) if options.train else min(2, len(wanted))
+    pixels = np.zeros(256, np.int64)
+    for example in examples:
+        try:
+            label = read_label(example.label, options.num_classes, options.ignore_label)
+        except InputError:
+            continue
+        pixels += np.bincount(label.ravel(), minlength=256)
+        if sum(pixels[k] > 0 for k in wanted) >= enough:
+            return None
+    return nothing_to_learn(pixels, names, ignore=options.ignore_label, training=options.train)
+
+
+def _class_names(list_path: Path, num_classes: int) -> Sequence[str]:
+    """The names of the classes, if the list belongs to a prepared set; else their ids."""
+    try:
+        labels = label_set_of(list_path.parent)
+    except InputError:
+        labels = None
+    if labels is not None and labels.num_classes == num_classes:
+        return labels.names
+    return [f"class {k}" for k in range(num_classes)]

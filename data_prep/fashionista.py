@@ -25,7 +25,7 @@ import numpy as np
 from PIL import Image
 
 from lglstm.common.errors import InputError
-from lglstm.common.images import MAX_PIXELS
+from lglstm.common.images import left_orientation, upright
 from lglstm.common.labels import IGNORE, label_set
 from lglstm.data_prep.matfiles import count_structs, field, load_mat, stream_structs, structs
 from lglstm.data_prep.prepare import Converted, DataSet, LabeledImage, Task
@@ -76,6 +76,10 @@ radius in lengths of the torso. The hand reaches beyond its point and the foot b
 what is bare at the hip itself is nearly always a hand that rests there."""
 
 
+LARGEST_PHOTO = 16 * 600 * 400
+"""Pixels; all photos of the set have 600 × 400. A small file can claim a picture that fills the
+memory."""
+
 FARTHEST = 1e6
 """A pose point farther out than this (pixels) is damage."""
 
@@ -125,7 +129,8 @@ def data_set(source: str | os.PathLike[str], labels: int = 18) -> DataSet:
 def convert(payload: tuple[str, int, dict[str, Any], bool]) -> Converted:
     """Turn one element of `truths` into its photo, unchanged, and its label map."""
     photo = _annotated_photo(*payload)
-    width, height = _decode(photo.image, "JPEG", "image", photo.where).size
+    picture = _decode(photo.image, "JPEG", "image", photo.where)
+    width, height = picture.size
     superpixels = _superpixels(photo)
     if superpixels.shape != (height, width):
         raise InputError(
@@ -133,7 +138,9 @@ def convert(payload: tuple[str, int, dict[str, Any], bool]) -> Converted:
             f"{superpixels.shape[1]} × {superpixels.shape[0]} pixels; fetch the file again"
         )
     label = labels_56(photo, superpixels) if photo.keep_56 else labels_18(photo, superpixels)
-    return Converted([LabeledImage(photo.name, photo.image, label)])
+    # The photo keeps its EXIF data, by which readers will turn it; super-pixels know nothing of it.
+    turned = np.asarray(upright(Image.fromarray(label), left_orientation(picture)))
+    return Converted([LabeledImage(photo.name, photo.image, turned)])
 
 
 def labels_56(photo: AnnotatedPhoto, superpixels: np.ndarray) -> np.ndarray:
@@ -287,11 +294,13 @@ def _decode(data: bytes, kind: str, what: str, where: str) -> Image.Image:
     """Decode a picture whole; a damaged or enormous one raises InputError."""
     try:
         picture = Image.open(io.BytesIO(data), formats=(kind,))
-        if picture.width * picture.height <= MAX_PIXELS:
+        if picture.width * picture.height <= LARGEST_PHOTO:
             picture.load()
             return picture
     except Exception as error:  # Pillow's decoders raise many kinds on damaged bytes
         raise InputError(
             f"{where}: '{what}' is not a valid {kind} ({error}); fetch the file again"
         ) from error
-    raise InputError(f"{where}: '{what}' has more than {MAX_PIXELS:,} pixels; fetch the file again")
+    raise InputError(
+        f"{where}: '{what}' has more than {LARGEST_PHOTO:,} pixels; fetch the file again"
+    )

@@ -90,6 +90,8 @@ def _told(summary: dict[str, Any], dest: Path) -> str:
     lines += [f"  {note}" for note in summary["notes"]]
     if summary["skipped"]:
         lines.append(f"  {summary['skipped']} bad inputs left out, see {dest / 'skipped.txt'}")
+    if empty := [split for split, count in summary["examples"].items() if not count]:
+        lines.append(f"  nothing to learn: no example for {', '.join(empty)}; check the source")
     return "\n".join([*lines, f"next: lglstm data check {dest}"])
 
 

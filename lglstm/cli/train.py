@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import click
@@ -47,11 +48,14 @@ def command(context: click.Context, **options: Any) -> None:
     (Caffe's log). Ctrl-C takes a snapshot and stops; --resume continues as if nothing had happened.
     """
     from lglstm.common.steady_streams import outlive_readers
+    from lglstm.data_prep.check import nothing_to_learn_in
     from lglstm.training.plan import TrainOptions, locked_plan
     from lglstm.training.supervise import run
 
     outlive_readers()
     logging.basicConfig(format="warning: %(message)s")
     with locked_plan(TrainOptions(**options)) as plan:
+        for sentence in nothing_to_learn_in(plan.nets(), Path(plan.folder)):
+            logging.warning(sentence)
         status = run(plan)
     context.exit(status)

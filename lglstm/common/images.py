@@ -59,15 +59,13 @@ def read_photo(path: PathLike) -> np.ndarray:
     with _opened(path, PHOTO_FORMATS) as image:
         if image.mode == "F":
             raise InputError(f"{path}: has floating-point pixels; save it with 8 bits per channel")
-        turn = _UPRIGHT.get(_orientation(image))
-        rgb = _to_rgb(image)
-        if turn is not None:
-            rgb = rgb.transpose(turn)
+        image.load()
+        rgb = upright(_to_rgb(image), left_orientation(image))
         return cv2.cvtColor(np.asarray(rgb), cv2.COLOR_RGB2BGR)
 
 
 def read_label(path: PathLike, num_classes: int | None = None, ignore: int = IGNORE) -> np.ndarray:
-    """Return (H, W) uint8 of ids from a palette or gray PNG.
+    """Return (H, W) uint8 of ids from a palette or gray PNG, upright as its photo.
 
     With `num_classes`, ids other than 0 … num_classes - 1 and `ignore` are refused. Raises
     InputError for those, for pictures in color and for unusable files.
@@ -79,7 +77,9 @@ def read_label(path: PathLike, num_classes: int | None = None, ignore: int = IGN
                 "single-channel PNG, palette or gray, whose pixel values are the ids"
             )
         step = _GRAY_STEPS.get(_raw_mode(image), 1)
-        ids = np.asarray(image) // step if step > 1 else np.asarray(image)
+        image.load()
+        ids = np.asarray(upright(image, left_orientation(image)))
+        ids = ids // step if step > 1 else ids
     limit = 256 if num_classes is None else num_classes
     _check_ids(path, ids, limit, ignore)
     return ids.astype(np.uint8)
@@ -179,12 +179,22 @@ def _raw_mode(image: Image.Image) -> str:
     return tiles[0][3]
 
 
-def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 … 8. Damaged EXIF data beside a sound picture counts as none."""
+def left_orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 … 8, in which the pixels of a picture still are.
+
+    Ask after loading it: Pillow turns a TIFF while it loads it, and the EXIF data of a PNG may come
+    after its pixels. Damaged EXIF data beside a sound picture counts as none.
+    """
     try:
         return image.getexif().get(_EXIF_ORIENTATION, 1)
     except Exception:
         return 1
+
+
+def upright(image: Image.Image, orientation: int) -> Image.Image:
+    """Turn pixels that are in an EXIF orientation upright."""
+    turn = _UPRIGHT.get(orientation)
+    return image if turn is None else image.transpose(turn)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -240,4 +250,6 @@ def _sizes_differ(
 def _turned(path: PathLike) -> bool:
     """Whether the photo's EXIF orientation swaps its sides."""
     with _opened(path, PHOTO_FORMATS) as image:
-        return _orientation(image) >= 5
+        before = left_orientation(image)
+        image.load()
+        return max(before, left_orientation(image)) >= 5

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image
 
 from lglstm.common.errors import InputError
 from lglstm.common.images import read_label, read_pair, read_photo, write_label
@@ -80,14 +80,77 @@ def test_jpeg(tmp_path, mode):
     assert np.abs(read_photo(path).astype(int) - expected).mean() < 2
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_applied(tmp_path, orientation):
+UPRIGHT = np.array(
+    [[[250, 10, 20], [10, 240, 30], [20, 30, 230]], [[90, 80, 10], [0] * 3, [128] * 3]]
+)
+"""2 × 3 pixels, all different, so that no turn or flip of them is another."""
+
+STORED = {
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: np.swapaxes(a, 0, 1),
+    6: lambda a: np.rot90(a),
+    7: lambda a: np.swapaxes(a[::-1, ::-1], 0, 1),
+    8: lambda a: np.rot90(a, -1),
+}
+"""How a camera stores an upright picture, by the orientation that it then writes."""
+
+
+def with_orientation(path: Path, upright: np.ndarray, orientation: int, **how) -> Path:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    path = save(tmp_path / "a.png", RGB, exif=exif)
-    with Image.open(path) as image:
-        upright = np.asarray(ImageOps.exif_transpose(image))
+    return save(path, np.ascontiguousarray(STORED[orientation](upright)), exif=exif, **how)
+
+
+def exif_at_the_end(path: Path) -> Path:
+    """Move the eXIf chunk of a PNG behind the pixels, where it may be as well."""
+    data = path.read_bytes()
+    start = data.index(b"eXIf") - 4
+    end = start + 12 + int.from_bytes(data[start : start + 4])
+    path.write_bytes(data[:start] + data[end:-12] + data[start:end] + data[-12:])
+    return path
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        ("a.png", {}),
+        ("a.tif", {}),
+        ("lzw.tif", {"compression": "tiff_lzw"}),
+        ("deflate.tif", {"compression": "tiff_deflate"}),
+        ("a.webp", {"lossless": True}),
+    ],
+)
+def test_every_orientation_is_applied_once(tmp_path, name, how, orientation):
+    upright = UPRIGHT.astype(np.uint8)
+    path = with_orientation(tmp_path / name, upright, orientation, **how)
     np.testing.assert_array_equal(read_photo(path), upright[:, :, ::-1])
+    if name == "a.png":
+        np.testing.assert_array_equal(read_photo(exif_at_the_end(path)), upright[:, :, ::-1])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_orientation_of_a_jpeg_is_applied(tmp_path, orientation):
+    upright = UPRIGHT.repeat(16, 0).repeat(16, 1).astype(np.uint8)
+    path = with_orientation(tmp_path / "a.jpg", upright, orientation, quality=98, subsampling=0)
+    assert np.abs(read_photo(path).astype(int) - upright[:, :, ::-1]).mean() < 2
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("name", ["photo.jpg", "photo.png", "photo.tif"])
+def test_photo_and_label_map_are_turned_alike(tmp_path, name, orientation):
+    """Each may tell its orientation; pixel by pixel they belong together when both are upright."""
+    upright = UPRIGHT.repeat(16, 0).repeat(16, 1).astype(np.uint8)
+    ids = np.arange(6, dtype=np.uint8).reshape(2, 3).repeat(16, 0).repeat(16, 1)
+    photo_path = with_orientation(tmp_path / name, upright, orientation)
+    turned = with_orientation(tmp_path / "turned.png", ids, orientation)
+    for label_path in (save(tmp_path / "upright.png", ids), turned, exif_at_the_end(turned)):
+        photo, label = read_pair(photo_path, label_path)
+        np.testing.assert_array_equal(label, ids)
+        assert np.abs(photo.astype(int) - upright[:, :, ::-1]).mean() < 8
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4])

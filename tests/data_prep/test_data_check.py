@@ -3,6 +3,8 @@
 import hashlib
 import json
 import shutil
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,11 +13,14 @@ from data_help import SHAPE, horse, photo_bytes, save_label, voc
 from PIL import Image
 
 from lglstm.cli.main import main
+from lglstm.common.images import read_label
 from lglstm.common.labels import label_set
+from lglstm.data_prep import check as check_module
 from lglstm.data_prep import show
-from lglstm.data_prep.check import check
+from lglstm.data_prep.check import check, nothing_to_learn_in
 from lglstm.data_prep.horse_cow import HorseCowOptions, data_set
 from lglstm.data_prep.prepare import prepare
+from lglstm.layers.seg_list import read_list
 
 
 def lglstm(*arguments):
@@ -95,9 +100,45 @@ def lead_outside(data):
     (data / "train.txt").write_text("../../etc/passwd labels/a_1.png\n")
 
 
+def relabel(data, change, lists=("train", "test")):
+    """Change all label maps of some lists."""
+    for name in lists:
+        for example in read_list(data / f"{name}.txt"):
+            save_label(Path(example.label), change(np.asarray(Image.open(example.label))))
+
+
+def mask_with_255(data):
+    relabel(data, lambda label: np.where(label > 0, 255, 0))
+
+
+def ignore_all(data):
+    relabel(data, lambda label: np.full_like(label, 255), ["train"])
+
+
+def mask_with_1(data):
+    relabel(data, lambda label: np.where(label > 0, 1, 0))
+
+
+def have_background_alone(data):
+    relabel(data, np.zeros_like, ["test"])
+
+
+def lose_a_class(data):
+    relabel(data, lambda label: np.where(label == 4, 2, label), ["train"])
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
+        (mask_with_255, "train.txt: its label maps have only 0 and 255, and 255 means unknown"),
+        (mask_with_255, "test.txt: its label maps have only 0 and 255, and 255 means unknown"),
+        (ignore_all, "train.txt: every pixel of its label maps is 255, which means unknown"),
+        (
+            mask_with_1,
+            "'body' (2), 'leg' (3), 'tail' (4), so that cannot be learned; they look like",
+        ),
+        (have_background_alone, "test.txt: every pixel of its label maps is 0 ('background')"),
+        (lose_a_class, "train.txt: no pixel of its label maps is 'tail' (4), so that cannot be"),
         (spoil_size, "is 5 × 5 pixels, its photo"),
         (spoil_ids, "outside the 5 classes"),
         (spoil_photo, "cut short"),
@@ -112,6 +153,58 @@ def lead_outside(data):
 def test_every_fault_is_found(data, spoil, message):
     spoil(data)
     assert any(message in problem for problem in problems(data)), problems(data)
+
+
+def test_a_class_may_be_missing_in_the_test_list(data):
+    relabel(data, lambda label: np.where(label == 4, 2, label), ["test"])
+    assert problems(data) == []
+
+
+@pytest.mark.parametrize("value", [255, 0])
+def test_masks_of_0_and_255_are_found_behind_every_reader(tmp_path, value):
+    """`data atr` and `data horse-cow` take them, since 255 is an id; `data check` fails."""
+    mask = np.full(SHAPE, value, np.uint8)
+    mask[10:50, 10:80] = 255
+    for k in range(8):
+        (tmp_path / "raw/JPEGImages").mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"raw/JPEGImages/{k}.jpg").write_bytes(photo_bytes(SHAPE, seed=k))
+        for folder in ("SegmentationClassAug", "Annotations_Part"):
+            save_label(tmp_path / f"raw/{folder}/{k}.png", mask)
+    for command in ("atr", "horse-cow"):
+        result = lglstm(command, tmp_path / "raw", tmp_path / command, "--workers", 1)
+        assert result.exit_code == 0, result.output
+        result = lglstm("check", tmp_path / command, "--workers", 1)
+        assert result.exit_code == 1
+        assert "nothing to learn" in result.output and result.output.endswith("not ok\n")
+
+
+def net_of(**options):
+    settings = {"list": "set/train.txt", "batch_size": 1, "input_size": [9, 9], "num_classes": 5}
+    layer = SimpleNamespace(layer="SegData", param_str=json.dumps(settings | options))
+    return [SimpleNamespace(layer=[SimpleNamespace(python_param=layer)])]
+
+
+def test_training_hears_of_it_before_it_begins(data):
+    def said(**options):
+        return list(nothing_to_learn_in(net_of(**{"train": True, **options}), data.parent))
+
+    assert said() == [] == said(list="no/such/list") == said(num_classes=0)
+    lose_a_class(data)
+    assert ["'tail' (4)" in sentence for sentence in said()] == [True]
+    assert said(train=False) == []
+    mask_with_255(data)
+    (sentence,) = said()
+    assert sentence.startswith("set/train.txt: its label maps have only 0 and 255")
+    assert said(train=False) == [sentence]
+
+
+def test_training_looks_no_further_than_it_must(data, monkeypatch):
+    read = []
+    monkeypatch.setattr(
+        check_module, "read_label", lambda *given: read.append(given) or read_label(*given)
+    )
+    assert list(nothing_to_learn_in(net_of(train=True), data.parent)) == []
+    assert len(read) == 1
 
 
 def test_the_command_prints_a_table_or_json_and_fails_on_problems(data, tmp_path):

@@ -149,7 +149,27 @@ def test_both_kinds_of_file_give_the_split_and_the_photos_unchanged(tmp_path, sa
     assert (read_pair(image, label)[1] == ATR.id_of("upper-clothes")).sum() == 10 * 18
 
 
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_labels_follow_a_photo_that_tells_its_orientation(tmp_path, orientation):
+    """The super-pixels are those of the pixels as stored; readers turn the photo upright."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = np.zeros((*SHAPE, 3), np.uint8)
+    stored[10:20, 8:40] = 255
+    buffer = io.BytesIO()
+    Image.fromarray(stored).save(buffer, "JPEG", exif=exif, quality=95)
+    image = np.frombuffer(buffer.getvalue(), np.uint8)
+    source = mat(tmp_path / "f.mat", [sample([("coat", 10, 8, 20, 40)], image=image)])
+    prepare(data_set(source), tmp_path / "set", workers=1)
+    photo, label = read_pair(*(tmp_path / "set" / name for name in fashionista_files(1)))
+    np.testing.assert_array_equal(photo[:, :, 0] > 128, label == ATR.id_of("upper-clothes"))
+
+
 BROKEN = {
+    "huge": (
+        {"image": np.frombuffer(photo_bytes((2000, 2000), mode="L"), np.uint8)},
+        "photo 1: 'image' has more than 3,840,000 pixels",
+    ),
     "photo": ({"image": np.arange(200, dtype=np.uint8)}, "photo 1: 'image' is not a valid JPEG"),
     "cut": (
         {"image": np.frombuffer(photo_bytes(SHAPE)[:-400], np.uint8)},

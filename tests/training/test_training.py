@@ -110,6 +110,24 @@ def test_photos_go_on_at_the_same_place(folder):
     assert same_weights(folder / "runs" / name, folder / "through" / name)
 
 
+def test_masks_that_teach_nothing_are_named_before_the_first_iteration(folder):
+    pixels = np.zeros((12, 16, 3), np.uint8)
+    Image.fromarray(pixels).save("photo.png")
+    Image.fromarray(np.where(np.eye(12, 16), 255, 0).astype(np.uint8)).save("mask.png")
+    (folder / "list.txt").write_text("photo.png mask.png")
+    options = {
+        "list": "list.txt", "batch_size": 2, "input_size": [8, 12], "label_stride": 4,
+        "num_classes": 3, "train": True, "workers": 0,
+    }  # fmt: skip
+    solver = (folder / "solver.prototxt").read_text().replace("test_iter: 2 test_interval: 20", "")
+    (folder / "solver.prototxt").write_text(solver)
+    text = PHOTO_NET.replace("OPTIONS", json.dumps(options))
+    text = text.replace('top: "loss" }', 'top: "loss" loss_param { ignore_label: 255 } }')
+    (folder / "net.prototxt").write_text(text)
+    _, err = train("--iterations", "1", folder=folder)
+    assert err.startswith("warning: list.txt: its label maps have only 0 and 255")
+
+
 def wait_until_quiet(folder: Path) -> int:
     """The rows of a killed run, after its worker has ended too."""
     before = -1
