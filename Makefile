@@ -7,7 +7,7 @@ PYTHON := .venv/bin/python
 WORKERS ?= $(shell n=$$(nproc); echo $$((n < 4 ? n : 4)))
 PYTEST = $(PYTHON) -m pytest -q -n $(WORKERS) --dist worksteal
 
-.PHONY: help setup dev demo test test-fast test-caffe lint lock clean
+.PHONY: help setup dev demo test test-fast test-caffe test-hard lint lock clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,10 @@ test-fast: dev ## Run the Python tests that take less than ten seconds each
 
 test-caffe: setup ## Build and run Caffe's whole test suite, ours included (minutes)
 	@$(PYTHON) scripts/setup_caffe.py test-all
+
+# HARD="--kills 200 --inputs 1000000 --seed 2" says how much of it; about an hour on two cores.
+test-hard: dev ## Damaged files for every reader, random kills, full disks (docs: CONTRIBUTING.md)
+	@$(PYTHON) tests/hard/run.py $(HARD)
 
 lint: dev ## Check style, types and common mistakes with ruff and mypy
 	@$(PYTHON) -m ruff check -q .

@@ -123,9 +123,9 @@ def disturb(kill: Kill, calm: Calm, inputs: Path, folder: Path) -> list[str]:
     if again.status and "--resume" in kill.scenario.again(place):
         again = _resumed(again, kill, place, mark)
     if again.status:
-        problems.append(f"the next run failed ({again.status}): {_last(again)}")
-    problems += _differences(results(place, kill.scenario), calm)
-    problems += [f"process {pid} stayed after the next run" for pid in _remaining(mark)]
+        problems.append(f"the next run failed ({again.status}): {last(again)}")
+    problems += differences(results(place, kill.scenario), calm)
+    problems += [f"process {pid} stayed after the next run" for pid in remaining(mark)]
     if not problems:
         shutil.rmtree(place.parent)
     return problems
@@ -146,11 +146,11 @@ def _killed(kill: Kill, place: Path, mark: str) -> Run:
 
 
 def _after_kill(kill: Kill, killed: Run, mark: str) -> list[str]:
-    problems = [f"process {pid} stayed behind" for pid in _remaining(mark)]
+    problems = [f"process {pid} stayed behind" for pid in remaining(mark)]
     if killed.status == 999:
         problems.append("it did not end")
     if "Traceback (most recent" in killed.printed and not _was_starting(killed.printed):
-        problems.append(f"it ended with a traceback: {_last(killed)}")
+        problems.append(f"it ended with a traceback: {last(killed)}")
     return problems
 
 
@@ -168,7 +168,7 @@ def _resumed(failed: Run, kill: Kill, place: Path, mark: str) -> Run:
     return failed
 
 
-def _remaining(mark: str) -> list[int]:
+def remaining(mark: str) -> list[int]:
     """Processes of a run that do not end within the time of grace; they are killed."""
     until = time.monotonic() + GRACE
     while (found := left_behind(mark)) and time.monotonic() < until:
@@ -181,7 +181,7 @@ def _remaining(mark: str) -> list[int]:
     return found
 
 
-def _differences(found: dict[str, bytes], calm: Calm) -> list[str]:
+def differences(found: dict[str, bytes], calm: Calm) -> list[str]:
     missing, more = sorted(calm.names - found.keys()), sorted(found.keys() - calm.names)
     other = [name for name, data in calm.contents.items() if found.get(name, data) != data]
     problems = []
@@ -194,6 +194,6 @@ def _differences(found: dict[str, bytes], calm: Calm) -> list[str]:
     return problems
 
 
-def _last(run_: Run) -> str:
+def last(run_: Run) -> str:
     lines = [line for line in run_.printed.splitlines() if line.strip()]
     return " / ".join(lines[-3:])[:400]

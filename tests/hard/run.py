@@ -23,7 +23,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--only", action="append", default=[], help="readers, scenarios or places")
     parser.add_argument("--save", type=Path, help="folder for harmful files; default: the corpus")
-    parser.add_argument("--no-places", action="store_true", help="leave out disks and two runs")
+    parser.add_argument("--places", type=int, default=60, help="full disks, odd inputs, two runs")
     options = parser.parse_args()
     shared = Path("/dev/shm")
     root = shared if os.access(shared, os.W_OK) else Path(tempfile.gettempdir())
@@ -34,7 +34,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="lglstm-hard-") as folder:
         if options.kills:
             failures += report_kills(options, Path(folder))
-        if not options.no_places:
+        if options.places:
             failures += report_places(options, Path(folder))
     return 1 if failures else 0
 
@@ -66,7 +66,7 @@ def report_kills(options: argparse.Namespace, folder: Path) -> int:
 def report_places(options: argparse.Namespace, folder: Path) -> int:
     from places import try_places
 
-    return try_places(folder, options.only, say)
+    return try_places(options.places, options.seed, folder, options.only, say)
 
 
 def say(text: str) -> None:
