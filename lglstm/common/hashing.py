@@ -28,10 +28,12 @@ def unchanged(path: str | os.PathLike[str]) -> Iterator[str]:
     """Yield the SHA-256 of the file that the block reads.
 
     Raises InputError when the file was written to meanwhile, so that the hash may not be that of
-    what was read. A file that cannot be read is left to the block to complain of.
+    what was read. A file that cannot be read is left to the block to complain of, and so is a pipe,
+    from which nothing may ever come.
     """
     try:
-        before, digest = _state(path), sha256_of(path)
+        before = _state(path) if os.path.isfile(path) else None
+        digest = sha256_of(path) if before else ""
     except OSError:
         before, digest = None, ""
     yield digest

@@ -21,6 +21,7 @@ import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -152,19 +153,21 @@ def inputs(reader: Reader, seed: str, count: int) -> Iterator[bytes]:
         yield rng.choice(ways)(start, list(reader.seeds), rng)
 
 
-def _work(readers: dict[str, Reader], folder: Path, jobs: Any, results: Any, slot: Any) -> None:
-    """Take chunks of work until there are no more."""
+def _work(readers: dict[str, Reader], folder: Path, connection: Connection) -> None:
+    """Take chunks of work until the other end is closed."""
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     os.dup2(sys.stderr.fileno(), 1)
     os.dup2(sys.stderr.fileno(), 2)
     signal.signal(signal.SIGPROF, on_alarm)
     limit_memory()
-    while (job := jobs.get()) is not None:
-        name, seed, count = job
+    while True:
+        try:
+            name, seed, count = connection.recv()
+        except EOFError:
+            return
         reader = readers[name]
         home = folder / name.replace(" ", "_")
         home.mkdir(parents=True, exist_ok=True)
-        slot.value = json_name(job)
         read, faults = 0, []
         for content in inputs(reader, seed, count):
             path = home / reader.filename
@@ -174,70 +177,68 @@ def _work(readers: dict[str, Reader], folder: Path, jobs: Any, results: Any, slo
             if fault is not None:
                 faults.append(Fault(name, *fault, content))
         shutil.rmtree(home)
-        slot.value = b""
-        results.put((name, count, read, faults))
+        connection.send((read, faults))
 
 
-def json_name(job: tuple[str, str, int]) -> bytes:
-    return job[0].encode()
+class Worker:
+    """A process that is replaced when it dies. Its pipe is its own: a shared lock may die with it."""
 
-
-class Pool:
-    """Worker processes that are replaced when they die."""
-
-    def __init__(self, readers: dict[str, Reader], folder: Path, count: int) -> None:
-        self.context = mp.get_context("fork")
+    def __init__(self, readers: dict[str, Reader], folder: Path) -> None:
         self.readers, self.folder = readers, folder
-        self.jobs: Any = self.context.Queue(2 * count)
-        self.results: Any = self.context.Queue()
-        self.slots = [self.context.Array("c", 80) for _ in range(count)]
-        self.ages = [(0.0, 0.0)] * count
-        self.workers = [self._start(k) for k in range(count)]
+        self.job: tuple[str, str, int] | None = None
+        self._start()
 
-    def _start(self, k: int) -> Any:
-        home = self.folder / f"worker{k}"
-        shutil.rmtree(home, ignore_errors=True)
-        self.slots[k].value = b""
-        arguments = (self.readers, home, self.jobs, self.results, self.slots[k])
-        worker = self.context.Process(target=_work, args=arguments, daemon=True)
-        worker.start()
-        self.ages[k] = (0.0, time.monotonic())
-        return worker
+    def _start(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        context = mp.get_context("fork")
+        self.connection, other = context.Pipe()
+        self.process = context.Process(
+            target=_work, args=(self.readers, self.folder, other), daemon=True
+        )
+        self.process.start()
+        other.close()
+        self._used, self._since = 0.0, time.monotonic()
 
-    def crashed(self) -> Iterator[Fault]:
-        """The files whose readers ended their process or wait for ever; such workers are replaced.
+    def give(self, job: tuple[str, str, int]) -> None:
+        self.job = job
+        self._since = time.monotonic()
+        with contextlib.suppress(OSError):  # it has just died, which `take` will find
+            self.connection.send(job)
 
-        What such a worker had done of its chunk is not counted.
-        """
-        for k, worker in enumerate(self.workers):
-            name = self.slots[k].value.decode()
-            if worker.is_alive() and not self._is_stuck(k, worker):
-                continue
-            worker.kill()
-            worker.join()
-            if name:
-                reader = self.readers[name]
-                path = self.folder / f"worker{k}" / name.replace(" ", "_") / reader.filename
-                content = path.read_bytes() if path.exists() else b""
-                yield Fault(name, "crash", f"exit {worker.exitcode}", "", content)
-            self.workers[k] = self._start(k)
+    def take(self) -> tuple[int, int, list[Fault]]:
+        """Of the job: files tried, files read, faults. Of a crash, only the file that made it."""
+        assert self.job is not None
+        try:
+            tried, (read, faults) = self.job[2], self.connection.recv()
+        except (EOFError, OSError):
+            tried, read, faults = 1, 0, [self._replace()]
+        self.job = None
+        return tried, read, faults
 
-    def _is_stuck(self, k: int, worker: Any) -> bool:
-        """Whether a worker took no processor time for long, or cannot hear its alarm."""
-        if not self.slots[k].value:
-            self.ages[k] = (0.0, time.monotonic())
-            return False
+    def is_stuck(self) -> bool:
+        """Whether it took no processor time for long, and so cannot hear its alarm."""
         with contextlib.suppress(OSError):
-            stat = Path(f"/proc/{worker.pid}/stat").read_text().rsplit(")", 1)[1].split()
+            stat = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
             used = (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
-            if used > self.ages[k][0]:
-                self.ages[k] = (used, time.monotonic())
-        return time.monotonic() - self.ages[k][1] > STUCK
+            if used > self._used:
+                self._used, self._since = used, time.monotonic()
+        return time.monotonic() - self._since > STUCK
 
     def stop(self) -> None:
-        for worker in self.workers:
-            worker.kill()
-            worker.join()
+        self.process.kill()
+        self.process.join()
+        self.connection.close()
+
+    def _replace(self) -> Fault:
+        """Start anew; return the crash."""
+        assert self.job is not None
+        name = self.job[0]
+        self.stop()
+        path = self.folder / name.replace(" ", "_") / self.readers[name].filename
+        content = path.read_bytes() if path.exists() else b""
+        fault = Fault(name, "crash", f"exit {self.process.exitcode}", "", content)
+        self._start()
+        return fault
 
 
 def fuzz(
@@ -249,31 +250,34 @@ def fuzz(
     tally = Tally()
     rest = {name: count // len(chosen) + (k < count % len(chosen)) for k, name in enumerate(chosen)}
     jobs = _jobs(rest, seed)
-    pool = Pool(readers, folder, workers)
-    told, open_jobs, job = time.monotonic(), 0, next(jobs, None)
+    pool = [Worker(readers, folder / f"worker{k}") for k in range(workers)]
+    told = time.monotonic()
     try:
-        while job is not None or open_jobs > 0:
-            while job is not None and open_jobs < 2 * workers:
-                pool.jobs.put(job)
-                open_jobs, job = open_jobs + 1, next(jobs, None)
-            with contextlib.suppress(Exception):
-                name, tried, read, faults = pool.results.get(timeout=1)
-                open_jobs -= 1
+        while True:
+            for worker in pool:
+                if worker.job is None and (job := next(jobs, None)) is not None:
+                    worker.give(job)
+            busy = {worker.connection: worker for worker in pool if worker.job is not None}
+            if not busy:
+                return tally
+            for connection in wait(list(busy), timeout=1):
+                worker = busy[connection]
+                assert worker.job is not None
+                name = worker.job[0]
+                tried, read, faults = worker.take()
                 tally.tried[name] += tried
                 tally.read[name] += read
                 for fault in faults:
                     tally.add(fault)
-                continue
-            for fault in pool.crashed():
-                open_jobs -= 1
-                tally.tried[fault.reader] += 1
-                tally.add(fault)
+            for worker in busy.values():
+                if worker.job is not None and worker.is_stuck():
+                    worker.process.kill()  # `take` finds it dead
             if time.monotonic() - told > 60:
                 told = time.monotonic()
                 tell(f"{tally.tried.total():,} inputs tried, {len(tally.faults)} kinds of faults")
     finally:
-        pool.stop()
-    return tally
+        for worker in pool:
+            worker.stop()
 
 
 def _jobs(rest: dict[str, int], seed: int) -> Iterator[tuple[str, str, int]]:
