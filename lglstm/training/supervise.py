@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -63,6 +64,11 @@ class CaffeLog:
                 print(f"warning: {self.file.name}: {error.strerror}", file=sys.stderr)
             self.writable = False
 
+    def close(self) -> None:
+        """Close the file; what it could not take has been told."""
+        with contextlib.suppress(OSError):
+            self.file.close()
+
     def _sort(self, line: str) -> None:
         if match := _GLOG.match(line):
             level, place, text = match.groups()
@@ -101,14 +107,16 @@ def run(plan: TrainingPlan) -> int:
         file = plan.log.open("a" if plan.resume else "w", encoding="utf-8")
     except OSError as error:
         raise InputError(f"{plan.log}: cannot be written ({error.strerror}); check it") from error
-    with file:
-        log = CaffeLog(file, plan.verbose)
+    log = CaffeLog(file, plan.verbose)
+    try:
         workers = [_start(part, log) for part in _parts(plan)]
         stop = _forward_signals(workers)
         try:
             status = _wait(workers)
         finally:
             stop.restore()
+    finally:
+        log.close()
     return _explain(status, log, plan, stop)
 
 

@@ -181,7 +181,7 @@ def _work(readers: dict[str, Reader], folder: Path, connection: Connection) -> N
 
 
 class Worker:
-    """A process that is replaced when it dies. Its pipe is its own: a shared lock may die with it."""
+    """A process that is replaced when it dies; it shares no lock, which might die with it."""
 
     def __init__(self, readers: dict[str, Reader], folder: Path) -> None:
         self.readers, self.folder = readers, folder
