@@ -22,6 +22,7 @@ import numpy as np
 
 from lglstm.common.errors import InputError
 from lglstm.data_prep import mat5
+from lglstm.data_prep.limits import OBJECT_BYTES, Budget, TooMuch
 
 
 def load_mat(path: str | os.PathLike[str], *variables: str) -> dict[str, Any]:
@@ -30,7 +31,8 @@ def load_mat(path: str | os.PathLike[str], *variables: str) -> dict[str, Any]:
         if _is_hdf5(path):
             with h5py.File(path, "r") as file:
                 names = [n for n in (variables or file.keys()) if n in file and n[0] != "#"]
-                found = {name: _plain_hdf5(file[name], file) for name in names}
+                reader = _Hdf5(file, Budget())
+                found = {name: reader.plain(reader.member(file, name)) for name in names}
         else:
             found = _load_v5(path, variables)
     return {name: field(found, name, path) for name in variables} if variables else found
@@ -71,22 +73,27 @@ def count_structs(path: str | os.PathLike[str], variable: str) -> int:
     with _reading(path):
         if _is_hdf5(path):
             with h5py.File(path, "r") as file:
-                return len(_hdf5_elements(file, variable, path))
+                return len(_Hdf5(file, Budget()).elements(variable, path))
         with open(path, "rb") as file:
-            return _find_struct(file, variable, path).count
+            return _find_struct(file, variable, path, Budget()).count
 
 
 def stream_structs(path: str | os.PathLike[str], variable: str) -> Iterator[dict[str, Any]]:
     """Yield the elements of a struct array one by one, each as a dict."""
+    budget = Budget()
     with _reading(path):
         if _is_hdf5(path):
             with h5py.File(path, "r") as file:
-                for element in _hdf5_elements(file, variable, path):
-                    yield {name: _plain_hdf5(value, file) for name, value in element.items()}
+                reader = _Hdf5(file, budget)
+                for element in reader.elements(variable, path):
+                    budget.refill()
+                    yield {name: reader.plain(value) for name, value in element.items()}
             return
         with open(path, "rb") as file:
-            array = _find_struct(file, variable, path)
-            yield from mat5.structs(array)
+            array = _find_struct(file, variable, path, budget)
+            for found in mat5.structs(array):
+                budget.refill()
+                yield found
             mat5.finish(array)
 
 
@@ -103,6 +110,10 @@ def _reading(path: str | os.PathLike[str]) -> Iterator[None]:
         raise InputError(f"{path}: is a folder, not a MATLAB file") from error
     except PermissionError as error:
         raise InputError(f"{path}: may not be read; check its permissions") from error
+    except TooMuch as error:
+        raise InputError(
+            f"{path}: claims to hold more than any file of these data sets; fetch it again"
+        ) from error
     except Exception as error:  # the readers raise all kinds of exceptions on damaged files
         raise InputError(
             f"{path}: is damaged, or not a MATLAB file of version 5 to 7.3; fetch it again, or "
@@ -125,7 +136,7 @@ def _is_hdf5(path: str | os.PathLike[str]) -> bool:
 def _load_v5(path: str | os.PathLike[str], wanted: tuple[str, ...]) -> dict[str, Any]:
     found = {}
     with open(path, "rb") as file:
-        for variable in mat5.variables(file):
+        for variable in mat5.variables(file, Budget()):
             if not wanted or variable.name in wanted:
                 found[variable.name] = mat5.values(variable)
                 mat5.finish(variable)
@@ -133,11 +144,11 @@ def _load_v5(path: str | os.PathLike[str], wanted: tuple[str, ...]) -> dict[str,
 
 
 def _find_struct(
-    file: io.BufferedReader, variable: str, path: str | os.PathLike[str]
+    file: io.BufferedReader, variable: str, path: str | os.PathLike[str], budget: Budget
 ) -> mat5.Variable:
     """Find a struct array by name among the top-level variables."""
     found = []
-    for head in mat5.variables(file):
+    for head in mat5.variables(file, budget):
         if head.name == variable and head.kind == mat5.STRUCT:
             return head
         found.append(head.name)
@@ -150,34 +161,68 @@ def _find_struct(
 # ---------------------------------------------------------------- version 7.3
 
 
-def _plain_hdf5(value: Any, file: h5py.File, depth: int = 0) -> Any:
-    """Turn an HDF5 object as MATLAB writes it into the plain values of this module."""
-    if depth > 20:
-        raise ValueError("nested too deeply")
-    if isinstance(value, h5py.Reference):
-        return _plain_hdf5(file[value], file, depth + 1)
-    if isinstance(value, h5py.Group):
-        elements = _group_elements(value, file)
-        return [{n: _plain_hdf5(v, file, depth + 1) for n, v in e.items()} for e in elements]
-    matlab_class = value.attrs.get("MATLAB_class", b"")
-    if value.attrs.get("MATLAB_empty", 0):
-        return "" if matlab_class == b"char" else np.empty((0, 0))
-    if value.size * value.dtype.itemsize > mat5.LARGEST:
-        raise ValueError("an array of impossible size")
-    content = value[()]
-    if value.dtype == h5py.ref_dtype:
-        return [_plain_hdf5(reference, file, depth + 1) for reference in content.reshape(-1)]
-    if matlab_class == b"char":
-        return "".join(map(chr, np.asarray(content).reshape(-1)))
-    return np.atleast_2d(content).T
+class _Hdf5:
+    """Reads what MATLAB writes into an HDF5 file, and nothing that lies in another file."""
 
+    def __init__(self, file: h5py.File, budget: Budget) -> None:
+        self.file, self.budget = file, budget
 
-def _group_elements(group: h5py.Group, file: h5py.File) -> list[dict[str, Any]]:
-    """Return the elements of a struct: MATLAB stores an array of them as references per field."""
-    if group and all(_holds_elements(value) for value in group.values()):
-        columns = {name: value[()].reshape(-1) for name, value in group.items()}
-        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    return [dict(group.items())]
+    def elements(self, variable: str, path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+        """The elements of a struct array, not yet read."""
+        there = [name for name in self.file if name[0] != "#"]
+        group = self.member(self.file, variable) if variable in there else None
+        if not isinstance(group, h5py.Group):
+            names = ", ".join(there) or "nothing"
+            raise InputError(f"{path}: has no struct '{variable}' (found: {names})")
+        return self._structs(group)
+
+    def member(self, group: h5py.Group, name: str) -> Any:
+        """An object of a group, if it is stored there."""
+        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            raise ValueError(f"{name} leads elsewhere")
+        value = group[name]
+        if isinstance(value, h5py.Dataset) and (value.is_virtual or value.external):
+            raise ValueError(f"{name} lies in another file")
+        return value
+
+    def plain(self, value: Any, depth: int = 0) -> Any:
+        """Turn an object into the plain values of this module."""
+        if depth > 20:
+            raise ValueError("nested too deeply")
+        self.budget.take(OBJECT_BYTES)
+        if isinstance(value, h5py.Reference):
+            return self.plain(self._target(value), depth + 1)
+        if isinstance(value, h5py.Group):
+            elements = self._structs(value)
+            return [{n: self.plain(v, depth + 1) for n, v in e.items()} for e in elements]
+        matlab_class = value.attrs.get("MATLAB_class", b"")
+        if value.attrs.get("MATLAB_empty", 0):
+            return "" if matlab_class == b"char" else np.empty((0, 0))
+        content = self._content(value)
+        if value.dtype == h5py.ref_dtype:
+            return [self.plain(reference, depth + 1) for reference in content.reshape(-1)]
+        if matlab_class == b"char":
+            return "".join(map(chr, np.asarray(content).reshape(-1)))
+        return np.atleast_2d(content).T
+
+    def _target(self, reference: h5py.Reference) -> Any:
+        value = self.file[reference]
+        if isinstance(value, h5py.Dataset) and (value.is_virtual or value.external):
+            raise ValueError("a reference leads into another file")
+        return value
+
+    def _content(self, dataset: h5py.Dataset) -> Any:
+        self.budget.take(dataset.size * dataset.dtype.itemsize)
+        return dataset[()]
+
+    def _structs(self, group: h5py.Group) -> list[dict[str, Any]]:
+        """The elements of a struct: MATLAB stores an array of them as references per field."""
+        fields = {name: self.member(group, name) for name in group}
+        if fields and all(_holds_elements(value) for value in fields.values()):
+            columns = {name: self._content(value).reshape(-1) for name, value in fields.items()}
+            rows = zip(*columns.values(), strict=True)
+            return [dict(zip(columns, row, strict=True)) for row in rows]
+        return [fields]
 
 
 def _holds_elements(value: Any) -> bool:
@@ -186,12 +231,3 @@ def _holds_elements(value: Any) -> bool:
         and value.dtype == h5py.ref_dtype
         and "MATLAB_class" not in value.attrs
     )
-
-
-def _hdf5_elements(
-    file: h5py.File, variable: str, path: str | os.PathLike[str]
-) -> list[dict[str, Any]]:
-    if not isinstance(file.get(variable), h5py.Group):
-        names = ", ".join(name for name in file if name[0] != "#")
-        raise InputError(f"{path}: has no struct '{variable}' (found: {names or 'nothing'})")
-    return _group_elements(file[variable], file)
