@@ -5,7 +5,8 @@
 
 in MATLAB's order of elements. Nothing is unpickled or executed, and whatever is wrong with a file
 ends as one InputError that names it. `stream_structs` reads a struct array one element at a time,
-so that a file of any size needs the memory of one element.
+so that a file of any size needs the memory of one element. Whoever knows what the data set can hold
+says it by `limits`: nothing beyond is read.
 """
 
 from __future__ import annotations
@@ -21,18 +22,22 @@ import h5py
 import numpy as np
 
 from lglstm.common.errors import InputError
-from lglstm.data_prep import mat5
+from lglstm.data_prep import mat5, mat73
+from lglstm.data_prep.limits import LIMITS, Budget, Limits, TooMuch
 
 
-def load_mat(path: str | os.PathLike[str], *variables: str) -> dict[str, Any]:
+def load_mat(
+    path: str | os.PathLike[str], *variables: str, limits: Limits = LIMITS
+) -> dict[str, Any]:
     """Return the variables of a file by name: all, or those asked for, which must be there."""
+    budget = Budget(limits)
     with _reading(path):
         if _is_hdf5(path):
             with h5py.File(path, "r") as file:
-                names = [n for n in (variables or file.keys()) if n in file and n[0] != "#"]
-                found = {name: _plain_hdf5(file[name], file) for name in names}
+                wanted = [n for n in mat73.names(file) if not variables or n in variables]
+                found = {name: mat73.variable(file, name, budget) for name in wanted}
         else:
-            found = _load_v5(path, variables)
+            found = _load_v5(path, variables, budget)
     return {name: field(found, name, path) for name in variables} if variables else found
 
 
@@ -73,20 +78,26 @@ def count_structs(path: str | os.PathLike[str], variable: str) -> int:
             with h5py.File(path, "r") as file:
                 return len(_hdf5_elements(file, variable, path))
         with open(path, "rb") as file:
-            return _find_struct(file, variable, path).count
+            return _find_struct(file, variable, path, Budget(LIMITS)).count
 
 
-def stream_structs(path: str | os.PathLike[str], variable: str) -> Iterator[dict[str, Any]]:
-    """Yield the elements of a struct array one by one, each as a dict."""
+def stream_structs(
+    path: str | os.PathLike[str], variable: str, limits: Limits = LIMITS
+) -> Iterator[dict[str, Any]]:
+    """Yield the elements of a struct array one by one, each as a dict; `limits` are for one."""
+    budget = Budget(limits)
     with _reading(path):
         if _is_hdf5(path):
             with h5py.File(path, "r") as file:
                 for element in _hdf5_elements(file, variable, path):
-                    yield {name: _plain_hdf5(value, file) for name, value in element.items()}
+                    yield {n: mat73.value(v, file, budget) for n, v in element.items()}
+                    budget.renew()
             return
         with open(path, "rb") as file:
-            array = _find_struct(file, variable, path)
-            yield from mat5.structs(array)
+            array = _find_struct(file, variable, path, budget)
+            for element in mat5.structs(array):
+                yield element
+                budget.renew()
             mat5.finish(array)
 
 
@@ -97,6 +108,11 @@ def _reading(path: str | os.PathLike[str]) -> Iterator[None]:
         yield
     except (InputError, GeneratorExit):
         raise
+    except TooMuch as error:
+        raise InputError(
+            f"{path}: claims to hold more than a file of this data set can; fetch it again, or "
+            "check that it is the right file"
+        ) from error
     except FileNotFoundError as error:
         raise InputError(f"{path}: does not exist; check the path") from error
     except IsADirectoryError as error:
@@ -122,10 +138,12 @@ def _is_hdf5(path: str | os.PathLike[str]) -> bool:
 # ---------------------------------------------------------------- version 5 to 7
 
 
-def _load_v5(path: str | os.PathLike[str], wanted: tuple[str, ...]) -> dict[str, Any]:
+def _load_v5(
+    path: str | os.PathLike[str], wanted: tuple[str, ...], budget: Budget
+) -> dict[str, Any]:
     found = {}
     with open(path, "rb") as file:
-        for variable in mat5.variables(file):
+        for variable in mat5.variables(file, budget):
             if not wanted or variable.name in wanted:
                 found[variable.name] = mat5.values(variable)
                 mat5.finish(variable)
@@ -133,11 +151,11 @@ def _load_v5(path: str | os.PathLike[str], wanted: tuple[str, ...]) -> dict[str,
 
 
 def _find_struct(
-    file: io.BufferedReader, variable: str, path: str | os.PathLike[str]
+    file: io.BufferedReader, variable: str, path: str | os.PathLike[str], budget: Budget
 ) -> mat5.Variable:
     """Find a struct array by name among the top-level variables."""
     found = []
-    for head in mat5.variables(file):
+    for head in mat5.variables(file, budget):
         if head.name == variable and head.kind == mat5.STRUCT:
             return head
         found.append(head.name)
@@ -150,48 +168,11 @@ def _find_struct(
 # ---------------------------------------------------------------- version 7.3
 
 
-def _plain_hdf5(value: Any, file: h5py.File, depth: int = 0) -> Any:
-    """Turn an HDF5 object as MATLAB writes it into the plain values of this module."""
-    if depth > 20:
-        raise ValueError("nested too deeply")
-    if isinstance(value, h5py.Reference):
-        return _plain_hdf5(file[value], file, depth + 1)
-    if isinstance(value, h5py.Group):
-        elements = _group_elements(value, file)
-        return [{n: _plain_hdf5(v, file, depth + 1) for n, v in e.items()} for e in elements]
-    matlab_class = value.attrs.get("MATLAB_class", b"")
-    if value.attrs.get("MATLAB_empty", 0):
-        return "" if matlab_class == b"char" else np.empty((0, 0))
-    if value.size * value.dtype.itemsize > mat5.LARGEST:
-        raise ValueError("an array of impossible size")
-    content = value[()]
-    if value.dtype == h5py.ref_dtype:
-        return [_plain_hdf5(reference, file, depth + 1) for reference in content.reshape(-1)]
-    if matlab_class == b"char":
-        return "".join(map(chr, np.asarray(content).reshape(-1)))
-    return np.atleast_2d(content).T
-
-
-def _group_elements(group: h5py.Group, file: h5py.File) -> list[dict[str, Any]]:
-    """Return the elements of a struct: MATLAB stores an array of them as references per field."""
-    if group and all(_holds_elements(value) for value in group.values()):
-        columns = {name: value[()].reshape(-1) for name, value in group.items()}
-        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    return [dict(group.items())]
-
-
-def _holds_elements(value: Any) -> bool:
-    return (
-        isinstance(value, h5py.Dataset)
-        and value.dtype == h5py.ref_dtype
-        and "MATLAB_class" not in value.attrs
-    )
-
-
 def _hdf5_elements(
     file: h5py.File, variable: str, path: str | os.PathLike[str]
 ) -> list[dict[str, Any]]:
-    if not isinstance(file.get(variable), h5py.Group):
-        names = ", ".join(name for name in file if name[0] != "#")
+    found = mat73.elements(file, variable, Budget(LIMITS))
+    if found is None:
+        names = ", ".join(mat73.names(file))
         raise InputError(f"{path}: has no struct '{variable}' (found: {names or 'nothing'})")
-    return _group_elements(file[variable], file)
+    return found
