@@ -24,6 +24,7 @@ from lglstm.common.images import read_label, read_pair
 from lglstm.common.labels import IGNORE, LabelSet, label_set
 from lglstm.common.parallel import stream
 from lglstm.common.sheets import SheetRow, write_sheet
+from lglstm.common.text_files import read_text
 from lglstm.data_prep.prepare import SPLITS, SUMMARY
 from lglstm.layers import seg_options
 from lglstm.layers.seg_list import Example, read_list
@@ -79,7 +80,7 @@ def label_set_of(root: Path) -> LabelSet:
     """Return the label set that a prepared set's dataset.json names."""
     path = root / SUMMARY
     try:
-        name = json.loads(path.read_text(encoding="utf-8"))["label_set"]
+        name = json.loads(read_text(path))["label_set"]
     except FileNotFoundError as error:
         raise InputError(
             f"{root}: has no {SUMMARY}; prepare the set to its end, or name its --label-set"

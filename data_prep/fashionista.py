@@ -27,6 +27,7 @@ from PIL import Image
 from lglstm.common.errors import InputError
 from lglstm.common.images import left_orientation, upright
 from lglstm.common.labels import IGNORE, label_set
+from lglstm.data_prep.limits import Limits
 from lglstm.data_prep.matfiles import count_structs, field, load_mat, stream_structs, structs
 from lglstm.data_prep.prepare import Converted, DataSet, LabeledImage, Task
 
@@ -80,6 +81,11 @@ LARGEST_PHOTO = 16 * 600 * 400
 """Pixels; all photos of the set have 600 × 400. A small file can claim a picture that fills the
 memory."""
 
+LARGEST_RECORD = Limits(value=4 * 600 * 400, total=40 * 600 * 400)
+"""Bytes of an array and of all of one photo's; photos and maps are stored as JPEG and PNG files."""
+
+MOST_PHOTOS = 16 * sum(PUBLISHED.values())
+
 FARTHEST = 1e6
 """A pose point farther out than this (pixels) is damage."""
 
@@ -105,13 +111,19 @@ def data_set(source: str | os.PathLike[str], labels: int = 18) -> DataSet:
     count = count_structs(source, "truths")
     if not count:
         raise InputError(f"{source}: 'truths' is empty; fetch the file again")
-    test = set(_numbers(load_mat(source, "test_index")["test_index"], "test_index", source))
+    if count > MOST_PHOTOS:
+        raise InputError(
+            f"{source}: claims to have {count:,} photos instead of {sum(PUBLISHED.values())}; "
+            "fetch the file again"
+        )
+    indices = load_mat(source, "test_index", limits=LARGEST_RECORD)["test_index"]
+    test = set(_numbers(indices, "test_index", source))
     if not test <= set(range(1, count + 1)):
         raise InputError(f"{source}: 'test_index' names photos beyond the last of its {count}")
     splits = {_name(k): "test" if k in test else "train" for k in range(1, count + 1)}
 
     def tasks() -> Iterator[Task]:
-        for k, record in enumerate(stream_structs(source, "truths"), start=1):
+        for k, record in enumerate(stream_structs(source, "truths", LARGEST_RECORD), start=1):
             yield Task(_name(k), (str(source), k, record, labels == 56))
 
     return DataSet(

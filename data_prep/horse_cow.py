@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 
 from lglstm.common.errors import InputError
-from lglstm.common.images import read_label, read_photo
+from lglstm.common.images import photo_size, read_label, read_photo
 from lglstm.common.labels import IGNORE, label_set
+from lglstm.data_prep.limits import LIMITS, Limits
 from lglstm.data_prep.matfiles import field, load_mat, structs, text
 from lglstm.data_prep.prepare import Converted, DataSet, LabeledImage, Task
 from lglstm.data_prep.sources import (
@@ -47,6 +48,13 @@ PARTS = {
 
 PAINTING_ORDER = (BODY, LEG, TAIL, HEAD)
 """PASCAL-Part's masks may overlap; a later class covers an earlier one."""
+
+
+LARGEST_VOC = (500, 500)
+"""Height and width that no photo of PASCAL VOC exceeds."""
+
+MOST_MASKS = 1500
+"""More than any photo has: up to 56 objects of up to 25 parts."""
 
 
 @dataclass(frozen=True)
@@ -171,12 +179,22 @@ def _label_maps(annotation: Annotation, counts: Counter[str]) -> Iterator[tuple[
         label = read_label(path, label_set(annotation.options.animal).num_classes)
         yield annotation.name, LabelMaps(label, label)
         return
-    content = load_mat(path)
+    content = load_mat(path, limits=_limits(annotation))
     if "anno" not in content:
         label = _merged(content, path, label_set(annotation.options.animal).num_classes)
         yield annotation.name, LabelMaps(label, label)
         return
     yield from _animals(annotation, structs(content["anno"], "anno", path), counts)
+
+
+def _limits(annotation: Annotation) -> Limits:
+    """What can be in an annotation: up to MOST_MASKS masks as large as the photo."""
+    try:
+        height, width = photo_size(find_photo(annotation.photos, annotation.name))
+    except InputError:  # whoever needs the photo will say what is wrong with it
+        height, width = LARGEST_VOC
+    mask = height * width * np.dtype(np.float64).itemsize
+    return Limits(min(mask, LIMITS.value), min(mask * MOST_MASKS, LIMITS.total))
 
 
 def _animals(

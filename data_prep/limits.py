@@ -35,15 +35,19 @@ class TooMuch(ValueError):
 class Budget:
     """Counts what is read, before memory is spent on it."""
 
-    def __init__(self, limits: Limits = LIMITS) -> None:
-        self.limits, self.left = limits, limits.total
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.renew()
 
-    def refill(self) -> None:
-        """Begin anew, when what was read before has been let go."""
+    def renew(self) -> None:
+        """Begin anew: what was read so far is out of memory."""
         self.left = self.limits.total
 
-    def take(self, size: int) -> None:
-        """Count `size` bytes of one value; raise TooMuch if it, or all together, is too large."""
+    def take(self, size: int, largest: int | None = None) -> None:
+        """Count `size` bytes of one value; raise TooMuch if it, or all together, is too large.
+
+        largest: the limit for this value, by default that of an array.
+        """
         self.left -= size
-        if size > self.limits.value or self.left < 0:
+        if size > (self.limits.value if largest is None else largest) or self.left < 0:
             raise TooMuch

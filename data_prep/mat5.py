@@ -23,6 +23,7 @@ from lglstm.data_prep.limits import OBJECT_BYTES, TEXT_BYTES, Budget
 
 DEEPEST = 16
 MOST_VARIABLES = 10_000
+INFLATED_AT_ONCE = 1 << 20
 HEADER = 128
 MATRIX, COMPRESSED = 14, 15
 STORAGE = {
@@ -137,7 +138,7 @@ def _array(elements: Elements, depth: int) -> Any:
     """Read one array within another."""
     if depth > DEEPEST:
         raise ValueError("nested too deeply")
-    elements.budget.take(OBJECT_BYTES)
+    elements.budget.take(OBJECT_BYTES, OBJECT_BYTES)
     kind, size = elements.next_tag()
     if kind != MATRIX:
         raise ValueError("no array where one must be")
@@ -243,8 +244,8 @@ class _Inflated:
                 self.left -= len(waiting)
             if not waiting:
                 break
-            inflated = self.inflate.decompress(waiting, 1 << 20)
-            self.budget.take(len(inflated))
+            inflated = self.inflate.decompress(waiting, INFLATED_AT_ONCE)
+            self.budget.take(len(inflated), INFLATED_AT_ONCE)
             self.buffer += inflated
         data = memoryview(self.buffer)[:size].tobytes()
         del self.buffer[:size]

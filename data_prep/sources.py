@@ -6,9 +6,10 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from lglstm.common.errors import InputError
+from lglstm.common.text_files import read_text
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 SEARCH_DEPTH = 3
@@ -65,22 +66,26 @@ def find_photo(folder: PathLike, stem: str) -> Path:
 
 
 def read_names(path: PathLike) -> list[str]:
-    """Return the names in a list file, one per line, without suffix.
+    """Return the names in a list file, one per line, without folder and suffix.
 
     PASCAL VOC's lists per class are understood too: there a second column of -1 leaves a name out.
+    So are DeepLab's: /JPEGImages/a.jpg /SegmentationClassAug/a.png.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = read_text(path).splitlines()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise InputError(f"{path}: cannot be read as a list of names ({reason})") from error
     words = [line.split() for line in lines if line.strip()]
-    names = [
-        word[0].removesuffix(".jpg").removesuffix(".png") for word in words if word[1:2] != ["-1"]
-    ]
+    names = [_stem(word[0]) for word in words if word[1:2] != ["-1"]]
     if not names:
         raise InputError(f"{path}: names nothing; it needs one name per line")
     return names
+
+
+def _stem(path: str) -> str:
+    name = PurePosixPath(path).name
+    return name.removesuffix(".jpg").removesuffix(".png")
 
 
 def read_splits(

@@ -7,6 +7,7 @@ from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from lglstm.common.errors import InputError
+from lglstm.common.text_files import read_text
 
 
 class Example(NamedTuple):
@@ -23,8 +24,9 @@ def read_list(
     """Return the examples of a list in its order; every file is known to exist.
 
     A line holds two paths apart by white space, or by a tab if they contain spaces; empty lines
-    are skipped. `root` is the folder they start from, by default the list's own. A path that would
-    leave it is refused; links inside it may point anywhere.
+    are skipped. `root` is the folder they start from, by default the list's own; so does a path
+    with a leading slash, as in DeepLab's lists. A path that would leave the folder is refused;
+    links inside it may point anywhere.
     Raises InputError that names the list, the line, the fault and the remedy.
     """
     root = Path(root) if root is not None else Path(path).parent
@@ -41,7 +43,7 @@ def read_list(
 
 def _text(path: str | os.PathLike[str]) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return read_text(path)
     except FileNotFoundError as error:
         raise InputError(
             f"{path}: no such list (looked for in {Path.cwd()}); prepare the data set first, and "
@@ -50,7 +52,9 @@ def _text(path: str | os.PathLike[str]) -> str:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); name a list file") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is not UTF-8 text; name a list file") from error
+        raise InputError(
+            f"{path}: is not UTF-8 text; name a list file, or save this one as UTF-8"
+        ) from error
 
 
 def _example(path: str | os.PathLike[str], number: int, line: str, root: Path) -> Example:
@@ -61,13 +65,27 @@ def _example(path: str | os.PathLike[str], number: int, line: str, root: Path) -
             f"{path}, line {number}: has {len(names)} entries instead of `image label`; separate "
             "the two paths by a space, or by a tab if they contain spaces"
         )
-    for name in names:
-        if PurePath(name).is_absolute() or ".." in PurePath(name).parts or "\0" in name:
-            raise InputError(
-                f"{path}, line {number}: {name} leads outside the folder {root}; write the path "
-                "relative to that folder, or set root"
-            )
-    return Example(os.path.join(root, names[0]), os.path.join(root, names[1]), number)
+    try:
+        photo, label = (_below(root, name) for name in names)
+    except ValueError as error:
+        raise InputError(f"{path}, line {number}: {error}") from error
+    return Example(photo, label, number)
+
+
+def _below(root: Path, name: str) -> str:
+    """The path that a list means by `name`; ValueError if that is not below `root`."""
+    if ".." in PurePath(name).parts or "\0" in name:
+        raise ValueError(
+            f"{name} leads outside the folder {root}; write the path relative to that folder, or "
+            "set root"
+        )
+    below = os.path.join(root, name.lstrip("/"))
+    if name.startswith("/") and not os.path.isfile(below):
+        raise ValueError(
+            f"{name} leads outside the folder {root}, and is not in that folder either; put the "
+            f"list into the folder that has {name.lstrip('/')}, or set root to it"
+        )
+    return below
 
 
 def _check_existence(path: str | os.PathLike[str], examples: list[Example]) -> None:

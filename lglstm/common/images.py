@@ -64,6 +64,12 @@ def read_photo(path: PathLike) -> np.ndarray:
         return cv2.cvtColor(np.asarray(rgb), cv2.COLOR_RGB2BGR)
 
 
+def photo_size(path: PathLike) -> tuple[int, int]:
+    """Return height and width of a photo without reading its pixels; InputError as `read_photo`."""
+    with _opened(path, PHOTO_FORMATS) as image:
+        return image.height, image.width
+
+
 def read_label(path: PathLike, num_classes: int | None = None, ignore: int = IGNORE) -> np.ndarray:
     """Return (H, W) uint8 of ids from a palette or gray PNG, upright as its photo.
 

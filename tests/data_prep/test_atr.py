@@ -73,6 +73,11 @@ def test_lists_decide_when_given(tmp_path):
         "2500_2": "train",
         "fash_1": "test",
     }
+    lists["train"].write_text("2500_10\r\n2500_2\r\n", "utf-8-sig")
+    lists["test"].write_text("/JPEGImages/fash_1.jpg /SegmentationClassAug/fash_1.png\n", "utf-16")
+    assert data_set(source, lists=lists).splits == dict(
+        zip(["2500_10", "2500_2", "fash_1"], ["train", "train", "test"], strict=True)
+    )
     lists["test"].write_text("nobody_1\n")
     with pytest.raises(
         InputError, match="1 of 1 names are not in .*SegmentationClassAug.*nobody_1"

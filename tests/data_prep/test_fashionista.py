@@ -149,6 +149,12 @@ def test_both_kinds_of_file_give_the_split_and_the_photos_unchanged(tmp_path, sa
     assert (read_pair(image, label)[1] == ATR.id_of("upper-clothes")).sum() == 10 * 18
 
 
+def black_photo(height, width):
+    buffer = io.BytesIO()
+    Image.new("L", (width, height)).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
 @pytest.mark.parametrize("orientation", [1, 3, 6])
 def test_labels_follow_a_photo_that_tells_its_orientation(tmp_path, orientation):
     """The super-pixels are those of the pixels as stored; readers turn the photo upright."""
@@ -167,7 +173,7 @@ def test_labels_follow_a_photo_that_tells_its_orientation(tmp_path, orientation)
 
 BROKEN = {
     "huge": (
-        {"image": np.frombuffer(photo_bytes((2000, 2000), mode="L"), np.uint8)},
+        {"image": np.frombuffer(black_photo(2000, 2000), np.uint8)},
         "photo 1: 'image' has more than 3,840,000 pixels",
     ),
     "photo": ({"image": np.arange(200, dtype=np.uint8)}, "photo 1: 'image' is not a valid JPEG"),
@@ -217,6 +223,9 @@ def test_other_files_are_refused(tmp_path):
         data_set(path)
     with pytest.raises(InputError, match="names photos beyond the last of its 1"):
         data_set(mat(path, [sample([])], test=(7,)))
+    save_mat5(path, {"truths": [{"a": 1.0}] * 10_961})
+    with pytest.raises(InputError, match="claims to have 10,961 photos instead of 685"):
+        data_set(path)
     with pytest.raises(InputError, match="20 labels: choose 18 .* or 56"):
         data_set(path, 20)
 

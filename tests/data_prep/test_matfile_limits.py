@@ -14,7 +14,10 @@ from lglstm.common.errors import InputError
 from lglstm.data_prep.limits import LIMITS
 from lglstm.data_prep.matfiles import load_mat, stream_structs
 
-TOO_MUCH = "claims to hold more than any file of these data sets; fetch it again"
+TOO_MUCH = (
+    "claims to hold more than a file of this data set can; fetch it again, or check that it is the "
+    "right file"
+)
 UINT8, MATRIX, COMPRESSED, INT32, INT8, UINT32 = 9, 14, 15, 5, 1, 6
 
 

@@ -151,6 +151,26 @@ def test_lists(tmp_path, list_file):
     assert Path(read_list(other, blanks)[0].photo) == blanks / "a b.jpg"
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_lists_with_a_byte_order_mark(list_file, encoding):
+    other = list_file.with_name("windows.txt")
+    other.write_text(list_file.read_text().replace("\n", "\r\n"), encoding)
+    assert read_list(other) == read_list(list_file)
+
+
+def test_lists_whose_paths_begin_with_a_slash(tmp_path, list_file):
+    """DeepLab's: the folder of the data set is put in front of them."""
+    slashes = tmp_path / "list.txt"
+    lines = [f"/{line}\n".replace(" ", " /") for line in list_file.read_text().splitlines()]
+    slashes.write_text("".join(lines))
+    assert read_list(slashes, list_file.parent) == read_list(list_file)
+    with pytest.raises(InputError, match=r"the folder that has images/0\.png, or set root"):
+        read_list(slashes, tmp_path / "elsewhere")
+    slashes.write_text("/../images/0.png /labels/0.png")
+    with pytest.raises(InputError, match="leads outside the folder"):
+        read_list(slashes, list_file.parent)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
