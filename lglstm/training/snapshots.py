@@ -8,6 +8,7 @@ later, the fingerprints in the run's record tell.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -168,7 +169,8 @@ def why_unwritable(path: Path) -> str:
                 file.write(bytes(1 << 16))
                 os.fsync(file.fileno())
             finally:
-                file.truncate(before or 0)
+                with contextlib.suppress(OSError):
+                    file.truncate(before or 0)
     except OSError as error:
         return f"{error.strerror}; {free}"
     finally:
