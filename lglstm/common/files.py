@@ -12,6 +12,7 @@ import fcntl
 import os
 import re
 import stat
+import struct
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -104,10 +105,10 @@ def sweep(folder: PathLike) -> None:
         return
     for path in found:
         with contextlib.suppress(OSError):
-            handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:
                 if stat.S_ISREG(os.fstat(handle).st_mode):
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    _lock(handle)
                     os.unlink(path)
             finally:
                 os.close(handle)
@@ -138,7 +139,19 @@ def _make_temporary(destination: Path) -> tuple[int, Path]:
     while True:
         handle, name = tempfile.mkstemp(prefix=_PREFIX, suffix=suffix, dir=destination.parent)
         with contextlib.suppress(OSError):  # without locks on this file system nothing is swept
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            _lock(handle)
         if os.path.exists(name):
             return handle, Path(name)
         os.close(handle)  # swept in the moment before it was locked
+
+
+def _lock(handle: int) -> None:
+    """Lock a file until the handle is closed; raise OSError if another has it, or has no locks.
+
+    Not by flock, which HDF5 asks for on the same file, nor by POSIX's locks, which end when any
+    handle of this process on the file is closed.
+    """
+    if not hasattr(fcntl, "F_OFD_SETLK"):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    whole = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+    fcntl.fcntl(handle, fcntl.F_OFD_SETLK, whole)
