@@ -17,6 +17,7 @@ What they compute, and the shapes of bottoms and tops: `lglstm.layers.equations`
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from typing import Any
 
 from lglstm.common.errors import InputError
 from lglstm.common.lg_lstm_shapes import DIRECTIONS, LGLSTMShapes
-from lglstm.common.rules import TRUTH, Rule, check, one_of, parse_object, whole
+from lglstm.common.rules import TRUTH, Rule, check, one_of, parse_object, shown, whole
 from lglstm.layers.equations import (
     Array,
     Forward,
@@ -52,9 +53,9 @@ _FILLER = Rule(
 )
 
 RULES: dict[str, Rule] = {
-    "num_output": whole(1),
+    "num_output": Rule(whole(1, 65_536).allows, "a whole number, at least 1, at most 65,536"),
     "neighbors": one_of(*sorted(DIRECTIONS)),
-    "global_grid": whole(0),
+    "global_grid": Rule(whole(0, 1_024).allows, "a whole number, at least 0, at most 1,024"),
     "share_spatial": TRUTH,
     "bias_term": TRUTH,
     "weight_filler": _FILLER,
@@ -143,9 +144,10 @@ class _LGLSTMLayer(PythonLayer):
     def add_blob(self, shape: tuple[int, ...], filler: dict[str, Any]) -> None:
         try:
             values = filled(shape, filler)
-        except json_format.ParseError as error:
+        except (json_format.ParseError, OverflowError, RecursionError) as error:
             raise InputError(
-                f"{self.label}: {filler} is not a filler of Caffe ({error})"
+                f"{self.label}: {shown(filler)} is not a filler of Caffe; it must be one such as "
+                f"{json.dumps(WEIGHT_FILLER)}"
             ) from error
         self.blobs.add_blob(*shape)
         self.blobs[len(self.blobs) - 1].data[...] = values

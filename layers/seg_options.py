@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,8 +25,12 @@ from lglstm.common.rules import (
     is_number,
     list_of,
     parse_object,
+    shown,
     whole,
 )
+
+LARGEST_BLOB = 2**31 - 1
+"""Numbers in one of Caffe's blobs, which it counts with an int."""
 
 Range = tuple[float, float]
 
@@ -121,7 +126,15 @@ def _is_swaps(value: Any) -> bool:
     return len(set(ids)) == len(ids)
 
 
-_PATH = Rule(lambda value: type(value) is str and value != "", "a path in quotes")
+def _is_path(value: Any) -> bool:
+    """Whether a file may have this name: neither NUL nor half a character of UTF-16 is in it."""
+    try:
+        return type(value) is str and value != "" and b"\0" not in os.fsencode(value)
+    except UnicodeEncodeError:
+        return False
+
+
+_PATH = Rule(_is_path, "a path in quotes")
 
 RULES: dict[str, Rule] = {
     "list": _PATH,
@@ -166,7 +179,8 @@ def parse(text: str) -> SegDataOptions:
     Raises InputError that names the layer by its list, the key, what was given and what is allowed.
     """
     given = parse_object("SegData layer", text, EXAMPLE)
-    where = f"SegData layer of {given.get('list', 'no list')}"
+    name = given.get("list", "no list")
+    where = f"SegData layer of {name if _is_path(name) else shown(name)}"
     check(where, given, RULES, REQUIRED)
     options = _build(given)
     _check_together(where, options)
@@ -187,6 +201,11 @@ def _frozen(value: Any) -> Any:
 
 def _check_together(where: str, options: SegDataOptions) -> None:
     """Refuse keys that are fine alone but contradict each other."""
+    if math.prod(options.data_shape) > LARGEST_BLOB:
+        raise InputError(
+            f"{where}: batch_size and input_size ask for {math.prod(options.data_shape):,} numbers "
+            f"at a time; Caffe allows {LARGEST_BLOB:,}, so make one of them smaller"
+        )
     beyond = [
         id_ for pair in options.augmentation.mirror_swaps for id_ in pair
         if id_ >= options.num_classes

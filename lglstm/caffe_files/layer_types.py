@@ -561,7 +561,7 @@ def _python_options(layer: LayerParameter) -> dict:
     defaults = message_class("LGLSTMParameter")()
     try:
         given = json.loads(layer.python_param.param_str or "{}")
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise LayerError(f"its param_str is not JSON ({error})") from None
     known = {*_LG_LSTM_KEYS, "weight_filler", "bias_filler"}
     if not isinstance(given, dict) or not given.keys() <= known:

@@ -119,8 +119,14 @@ def prepare_data() -> None:
 def train_and_measure(name: str, seed: int, console: Console) -> TrainedNet:
     """Train one net and measure it on the held-out images."""
     folder = OUT / f"{name}-seed{seed}"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise InputError(
+            f"{error.filename}: cannot be made anew ({error.strerror}); run the demo where you may "
+            "write"
+        ) from error
     solver, iterations = seeded_solver(name, seed, folder)
     weights = folder / f"{name}_iter_{iterations}.caffemodel"
     log = folder / "train.log"

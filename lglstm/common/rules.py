@@ -16,6 +16,8 @@ from typing import Any
 from lglstm.common.errors import InputError
 from lglstm.common.suggest import nearest
 
+LONGEST_SHOWN = 120
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -86,6 +88,19 @@ def is_list(value: object, test: Callable[[Any], bool], length: int | None = Non
     )
 
 
+def shown(value: object) -> str:
+    """A value from JSON as a message shows it: on one line, cut where it becomes long."""
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except (ValueError, RecursionError):  # a number, or nested lists, that only a parser can make
+        return "too large to be shown"
+    return _cut(text)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
+
+
 def parse_object(where: str, text: str, example: str) -> dict[str, Any]:
     """Return the JSON object in a layer's `param_str`; empty text is an object without keys.
 
@@ -98,7 +113,7 @@ def parse_object(where: str, text: str, example: str) -> dict[str, Any]:
         if len(given) < len(pairs):
             keys = [key for key, _ in pairs]
             twice = next(key for key in keys if keys.count(key) > 1)
-            raise InputError(f"{where}: param_str gives {twice} twice; give every key once")
+            raise InputError(f"{where}: param_str gives {_cut(twice)} twice; give every key once")
         return given
 
     try:
@@ -111,7 +126,7 @@ def parse_object(where: str, text: str, example: str) -> dict[str, Any]:
         ) from error
     if not isinstance(given, dict):
         raise InputError(
-            f"{where}: param_str is {text}; it must be a JSON object such as {example}"
+            f"{where}: param_str is {_cut(text)}; it must be a JSON object such as {example}"
         )
     return given
 
@@ -125,10 +140,9 @@ def check(
     """
     for key, value in given.items():
         if key not in rules:
-            raise InputError(f"{where}: unknown key {key}; {nearest(key, rules)}")
+            raise InputError(f"{where}: unknown key {_cut(key)}; {nearest(key, rules)}")
         if not rules[key].allows(value):
-            shown = json.dumps(value, ensure_ascii=False)
-            raise InputError(f"{where}: {key} is {shown}; it must be {rules[key].words}")
+            raise InputError(f"{where}: {key} is {shown(value)}; it must be {rules[key].words}")
     for key in required:
         if key not in given:
             raise InputError(f"{where}: {key} is missing; it must be {rules[key].words}")

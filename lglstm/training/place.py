@@ -14,6 +14,7 @@ from lglstm.caffe_files.schema import field_numbers
 from lglstm.common.errors import InputError
 from lglstm.common.hashing import sha256_of
 from lglstm.common.pycaffe import Message
+from lglstm.common.rules import shown
 
 # Layers without bottoms that have no place in any data.
 PLACELESS = {"DummyData", "Input", "Parameter"}
@@ -125,7 +126,12 @@ def _options(text: str) -> dict[str, Any]:
         options = None
     if not isinstance(options, dict):
         return {"param_str": text}
-    return {key: options[key] for key in KEYS if key in options}
+    return {key: _simple(options[key]) for key in KEYS if key in options}
+
+
+def _simple(value: object) -> object:
+    """A value that can be compared; the layer itself refuses others."""
+    return shown(value) if isinstance(value, list | dict) else value
 
 
 def _list_files(layer: Message) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import signal
@@ -19,6 +18,7 @@ import caffe
 
 from lglstm.common import child
 from lglstm.common.errors import InputError
+from lglstm.common.steady_streams import SteadyStream
 from lglstm.training import snapshots
 from lglstm.training.plan import TrainingPlan
 from lglstm.training.stop import SIGNALS
@@ -39,8 +39,8 @@ class CaffeLog:
     `writing` is the file of a snapshot that Caffe began last.
     """
 
-    def __init__(self, file: IO[str], verbose: bool):
-        self.file, self.verbose = file, verbose
+    def __init__(self, path: Path, file: SteadyStream, verbose: bool):
+        self.path, self.file, self.verbose = path, file, verbose
         self.writable = True
         self.fatal = ""
         self.writing = ""
@@ -56,18 +56,11 @@ class CaffeLog:
 
     def _keep(self, line: str) -> None:
         """Write to the file; a full disk must not stop the reading, on which Caffe waits."""
-        try:
-            self.file.write(line)
-            self.file.flush()
-        except OSError as error:
-            if self.writable:
-                print(f"warning: {self.file.name}: {error.strerror}", file=sys.stderr)
+        self.file.write(line)
+        reason = self.file.loss()
+        if reason and self.writable:
+            print(f"warning: {self.path}: {reason}", file=sys.stderr)
             self.writable = False
-
-    def close(self) -> None:
-        """Close the file; what it could not take has been told."""
-        with contextlib.suppress(OSError):
-            self.file.close()
 
     def _sort(self, line: str) -> None:
         if match := _GLOG.match(line):
@@ -104,19 +97,18 @@ def run(plan: TrainingPlan) -> int:
     0 finished, 1 failed or diverged, 128 + n stopped by signal n after a snapshot.
     """
     try:
-        file = plan.log.open("a" if plan.resume else "w", encoding="utf-8")
+        start = os.O_APPEND if plan.resume else os.O_TRUNC
+        file = os.open(plan.log, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | start, 0o666)
     except OSError as error:
         raise InputError(f"{plan.log}: cannot be written ({error.strerror}); check it") from error
-    log = CaffeLog(file, plan.verbose)
-    try:
+    with SteadyStream(file, encoding="utf-8") as steady:
+        log = CaffeLog(plan.log, steady, plan.verbose)
         workers = [_start(part, log) for part in _parts(plan)]
         stop = _forward_signals(workers)
         try:
             status = _wait(workers)
         finally:
             stop.restore()
-    finally:
-        log.close()
     return _explain(status, log, plan, stop)
 
 

@@ -13,6 +13,8 @@ import pytest
 
 caffe = pytest.importorskip("caffe", reason="needs Caffe: make setup")
 
+from process_help import descendants, is_running, wait_until  # noqa: E402
+
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = Path(sys.executable).with_name("lglstm")
 
@@ -58,6 +60,34 @@ def test_demo_trains_measures_and_shows_and_repeats_itself(tmp_path):
     assert len((root / "data/demo/test.txt").read_text().splitlines()) == 100
     again = demo(root, "--seed", "5", "--json")
     assert json.loads(again.stdout)[0]["iou"] == result["iou"], "same seed, same result"
+
+
+@pytest.mark.slow
+def test_demo_killed_outright_leaves_no_training(tmp_path):
+    root = small_root(tmp_path)
+    for path in root.glob("models/demo/solver.prototxt"):
+        path.write_text(path.read_text().replace("max_iter: 20", "max_iter: 100000"))
+    process = subprocess.Popen([PROGRAM, "demo"], cwd=root, stdout=subprocess.DEVNULL)
+    log = root / "runs/demo/demo-seed1/train.log"
+    wait_until(lambda: log.exists() and "Iteration 5 " in log.read_text(), "no training")
+    started = descendants(process.pid)
+    assert len(started) > 1  # caffe, and those that decode for it
+    process.kill()
+    process.wait()
+    wait_until(lambda: not any(map(is_running, started)), "the training goes on")
+
+
+def test_demo_where_one_may_not_write(tmp_path):
+    drop = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if not os.geteuid() else []
+    if drop and subprocess.run([*drop, "true"]).returncode:
+        pytest.skip("root may write anywhere, and cannot give that up here")
+    root = small_root(tmp_path)
+    (root / "data/demo").mkdir(parents=True)
+    (root / "data/demo/dataset.json").touch()  # taken for a prepared set
+    (root / "runs").mkdir(mode=0o555)
+    run = subprocess.run([*drop, PROGRAM, "demo"], cwd=root, capture_output=True, text=True)
+    assert run.returncode == 1 and "Traceback" not in run.stderr
+    assert "runs/demo" in run.stderr and "Permission denied" in run.stderr
 
 
 def test_demo_says_where_it_must_be_run(tmp_path):

@@ -78,3 +78,26 @@ def test_objects_are_read_from_json_and_nothing_else():
         with pytest.raises(InputError) as error:
             parse_object("here", text, "{}")
         assert str(error.value).startswith(message)
+
+
+def test_values_that_only_a_parser_can_make():
+    """They are refused in a short sentence, whatever their size and depth."""
+    rules = {"size": whole(1, 9), "part": number(0), "range": interval(0, 1), "sides": SIDES}
+    deep = "[" * 900 + "]" * 900
+    for text in (
+        '{"size": 1' + "0" * 400 + "}",
+        '{"part": 1' + "0" * 400 + "}",
+        '{"part": 1' + "0" * 4400 + "}",
+        '{"range": [0, 1' + "0" * 400 + "]}",
+        '{"sides": ' + deep + "}",
+        '{"size": ' + "[" * 100_000 + "}",
+        '{"' + "a" * 10_000 + '": 1}',
+        '{"' + "a" * 10_000 + '": 1, "' + "a" * 10_000 + '": 1}',
+        '{"part": "' + "a" * 10_000 + '"}',
+        "[" + "1," * 10_000 + "1]",
+        '{"part": NaN}',
+        '{"part": -Infinity}',
+    ):
+        with pytest.raises(InputError) as error:
+            check("here", parse_object("here", text, "{}"), rules)
+        assert str(error.value).startswith("here: ") and len(str(error.value)) < 400

@@ -85,6 +85,9 @@ def test_cpp_layer_says_what_is_wrong(tmp_path, name):
         ('{"weight_filler": "xavier"}', "it must be a filler such as"),
         ('{"share_spatial": 1}', "it must be true or false"),
         ('{"global_grid": -1}', "it must be a whole number, at least 0"),
+        ('{"num_output": 1' + "0" * 400 + "}", "it must be a whole number, at least 1"),
+        ('{"global_grid": 1' + "0" * 5000 + "}", "param_str is not JSON"),
+        ('{"neighbors": ' + "[" * 900 + "]" * 900 + "}", "it must be 2, 4 or 8"),
     ],
 )
 def test_param_str_is_checked(text, message):
@@ -125,10 +128,13 @@ def test_python_layer_says_what_is_wrong_inside_the_caffe_program(tmp_path):
     assert "error: LGLSTM layer (Python): the bottom memory has shape" in run.stderr
 
 
-def test_unknown_filler_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    "filler", [{"sort": "uniform"}, {"type": 5}, {"min": 1e39}, {"min": 10**400}, {"type": [[]]}]
+)
+def test_unknown_filler_is_refused(tmp_path, filler):
     path = tmp_path / "net.prototxt"
     text = input_layer("bottom0", (2, 3, 5, 4))
-    options = GOOD | {"weight_filler": {"sort": "uniform"}}
+    options = GOOD | {"weight_filler": filler}
     path.write_text(text + layer_text("LGLSTMTransition", options, 1, 3, "python"))
     with pytest.raises(InputError, match="is not a filler of Caffe"):
         caffe.Net(str(path), caffe.TEST)

@@ -115,6 +115,17 @@ def test_changes_are_off_by_default_and_stated_for_horse_and_cow(list_file):
         ({"rank": 1}, "rank and world_size belong together"),
         ({"rank": 2, "world_size": 2}, "rank is 2; it must be below world_size, 2"),
         ({"list": 5}, "list is 5; it must be a path in quotes"),
+        ({"list": "a\0b"}, r'list is "a.u0000b"; it must be a path in quotes'),
+        ({"list": "\ud800"}, r"it must be a path in quotes"),
+        ({"root": "a\0b"}, r"root is .* it must be a path in quotes"),
+        ({"list": json.loads("[" * 900 + "]" * 900)}, "list is .* it must be a path in quotes"),
+        ({"seed": 10**400}, "seed is 1000.*…; it must be a whole number from 0"),
+        ({"scale": [1, 10**400]}, "scale is .*; it must be .low, high."),
+        ({"mean": [1, 2, 10**400]}, "mean is .*; it must be .blue, green, red."),
+        (
+            {"batch_size": 65_536, "input_size": [16_384, 16_384]},
+            "ask for 52,776,558,133,248 numbers at a time; Caffe allows 2,147,483,647",
+        ),
     ],
 )
 def test_bad_options_name_the_layer_and_what_is_allowed(given, message):

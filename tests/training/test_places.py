@@ -30,14 +30,14 @@ def run(*arguments: str, folder: Path, **settings) -> str:
 
 
 def test_a_snapshot_that_does_not_fit(folder):
-    def limit() -> None:  # less than the weights of the net
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1500, resource.RLIM_INFINITY))
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1200, resource.RLIM_INFINITY))
 
     said = run("--set", "snapshot=2", folder=folder, preexec_fn=limit)
     path = folder / "runs/tiny_iter_2.caffemodel"
     assert f"{path}: the snapshot cannot be written (File too large; " in said
     assert "MB are free there); the one before is none yet; free some space" in said
-    assert not path.exists() and rows(folder)
+    assert not path.exists() and len(rows(folder)) == 1
 
 
 def test_why_a_file_cannot_be_written_is_found_without_a_trace(tmp_path):
@@ -65,7 +65,7 @@ def small_disk(folder):
 
 def test_a_full_disk_is_named_and_loses_nothing(folder, small_disk):
     said = run("--set", "snapshot=1", folder=folder)
-    assert "No space left on device" in said and "space" in said
+    assert "No space left on device" in said and "space" in said.partition(")")[2]
     assert "tiny_iter_" in said  # which snapshot there is
     good = snapshots.newest_good("runs/tiny")
     assert snapshots.iteration(good) >= 5
@@ -102,16 +102,14 @@ def test_a_folder_without_permission(folder, unprivileged, mode, arguments):
     finally:
         runs.chmod(0o755)
     assert "Traceback" not in done.stderr
-    if mode == 0o333 and done.returncode == 0:
-        return  # it could not look for an earlier run, and wrote its own
     assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith("error: ")
     assert str(runs) in done.stderr
 
 
-@pytest.mark.parametrize(
-    "name", ["tiny.csv", "tiny.run.json", "tiny.log", "tiny_iter_1.caffemodel"]
-)
-def test_files_without_permission(folder, unprivileged, name):
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [".csv", ".run.json", ".log", "_iter_1.caffemodel"])
+def test_files_without_permission(folder, unprivileged, kind):
+    name = f"tiny{kind}"
     train("--set", "max_iter=1", folder=folder)
     (folder / "runs" / name).chmod(0)
     done = subprocess.run(

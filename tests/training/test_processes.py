@@ -10,12 +10,12 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
 pytest.importorskip("caffe")
 
+from process_help import descendants, is_running, wait_until
 from training_help import (
     COMMAND,
     PATIENCE,
@@ -36,28 +36,6 @@ process = subprocess.Popen(child.bound_command(*sys.argv[1:]), env=child.environ
 print(process.pid, flush=True)
 time.sleep(600)
 """
-
-
-def descendants(of: int) -> set[int]:
-    """The processes that a process has started, and those that they have."""
-    children = Path(f"/proc/{of}/task/{of}/children")
-    found = set(map(int, children.read_text().split())) if children.exists() else set()
-    return found.union(*map(descendants, found))
-
-
-def is_running(process: int) -> bool:
-    try:
-        status = Path(f"/proc/{process}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return status.rpartition(")")[2].split()[0] not in "ZX"
-
-
-def wait_until(condition, what: str) -> None:
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end, what
-        time.sleep(0.005)
 
 
 @pytest.mark.parametrize("delay", [0, 0.02])
