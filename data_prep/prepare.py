@@ -17,7 +17,6 @@ import functools
 import hashlib
 import json
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -39,6 +38,9 @@ JOURNAL = "prepared.jsonl"
 SUMMARY = "dataset.json"
 SKIPPED = "skipped.txt"
 SPLITS = ("train", "val", "test")
+
+LONGEST_NAME = 255 - len(".png")
+"""Bytes of a name to which a suffix is added; file systems allow 255."""
 
 
 @dataclass(frozen=True)
@@ -173,8 +175,12 @@ def run_task(
     cv2.setNumThreads(1)  # the processes are the parallelism
     try:
         converted = convert(task.payload)
+        for example in converted.examples:
+            _check_name(example.name)
     except InputError as error:
         return JournalEntry(task.name, error=str(error))
+    except MemoryError:
+        return _crashed(task)
     except OSError as error:
         return JournalEntry(task.name, error=f"{error.filename}: cannot be read ({error.strerror})")
     files = [_write_example(root, example, labels) for example in converted.examples]
@@ -189,12 +195,22 @@ def _crashed(task: Task) -> JournalEntry:
     return JournalEntry(task.name, error=error)
 
 
+def _check_name(name: str) -> None:
+    """Refuse names that lead elsewhere, are hidden, or could not stand in a list."""
+    if not name or name[0] in ". " or "/" in name or not name.isprintable():
+        raise InputError(
+            f"'{name}' cannot name a file of a data set; use printable characters in UTF-8, no "
+            "'/', and neither '.' nor a space at the start"
+        )
+    if len(os.fsencode(name)) > LONGEST_NAME:
+        raise InputError(
+            f"'{name}' cannot name a file of a data set: it has more than {LONGEST_NAME} bytes; "
+            "shorten it"
+        )
+
+
 def _write_example(root: Path, example: LabeledImage, labels: LabelSet) -> tuple[str, str]:
     """Write image and label; return their paths relative to `root`."""
-    if not re.fullmatch(r"[\w-][\w.-]*", example.name, re.ASCII):
-        raise InputError(
-            f"'{example.name}' cannot name a file; use letters, digits, '_', '-' and '.'"
-        )
     if isinstance(example.image, bytes):
         image, data = f"images/{example.name}.jpg", example.image
     else:
@@ -216,11 +232,11 @@ class _Journal:
     def __init__(self, root: Path, data_set: DataSet) -> None:
         self.path = root / JOURNAL
         self.root = root
-        names = "".join(f"{name} {split}\n" for name, split in data_set.splits.items())
+        lines = "".join(f"{name} {split}\n" for name, split in data_set.splits.items())
         head = {
             "set": data_set.name,
             "settings": dict(data_set.settings),
-            "tasks": hashlib.sha256(names.encode()).hexdigest(),
+            "tasks": hashlib.sha256(os.fsencode(lines)).hexdigest(),
         }
         self.head = json.loads(json.dumps(head))  # as it reads back: tuples are lists
 
@@ -306,6 +322,11 @@ def _not_written(path: Path, error: OSError) -> InputError:
     )
 
 
+def _line(image: str, label: str) -> str:
+    """The line of a list: apart by a space, or by a tab if the names have spaces."""
+    return f"{image}\t{label}\n" if " " in image else f"{image} {label}\n"
+
+
 def _write_summary(
     data_set: DataSet, root: Path, done: Mapping[str, JournalEntry]
 ) -> dict[str, Any]:
@@ -317,14 +338,14 @@ def _write_summary(
     for name, split in data_set.splits.items():
         entry = done[name]
         counts.update(entry.counts)
-        lists[split] += [f"{image} {label}\n" for image, label in entry.files]
+        lists[split] += [_line(image, label) for image, label in entry.files]
         if entry.error:
             skipped.append(f"{name}\t{entry.error}\n")
     for split, lines in lists.items():
         write_text(root / f"{split}.txt", "".join(lines))
     (root / SKIPPED).unlink(missing_ok=True)
     if skipped:
-        write_text(root / SKIPPED, "".join(skipped))
+        write_text(root / SKIPPED, "".join(skipped), errors="backslashreplace")
     summary = {
         "set": data_set.name,
         "label_set": data_set.labels.name,

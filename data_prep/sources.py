@@ -115,4 +115,4 @@ def read_splits(
 
 def name_hash(name: str) -> float:
     """Return a number in 0 … 1 that depends on the name alone: what our own splits go by."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) / 2**64
+    return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8]) / 2**64

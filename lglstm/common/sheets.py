@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from lglstm.common.errors import InputError
 from lglstm.common.files import atomic_path
 from lglstm.common.labels import IGNORE, LabelSet
 
@@ -86,6 +88,10 @@ def contact_sheet(
     return sheet
 
 
+WIDEST = 8
+"""Heights of a sheet's row that a picture may be wide; a panorama becomes lower instead."""
+
+
 def write_sheet(
     path: str | os.PathLike[str],
     rows: Sequence[SheetRow],
@@ -94,6 +100,9 @@ def write_sheet(
     **layout: Any,
 ) -> None:
     """Draw `contact_sheet` and write it to `path` (.png or .jpg), whole or not at all."""
+    kind = Image.registered_extensions().get(Path(path).suffix.lower())
+    if kind not in Image.SAVE:
+        raise InputError(f"{path}: is not the name of a picture; let it end in .png or .jpg")
     sheet = contact_sheet(rows, headings, labels, **layout)
     with atomic_path(path) as temporary:
         sheet.save(temporary, quality=90, optimize=True)
@@ -109,7 +118,8 @@ def _tile(picture: np.ndarray, labels: LabelSet, height: int) -> Image.Image:
     is_label = picture.ndim == 2
     rgb = color_labels(picture, labels) if is_label else picture[:, :, ::-1]
     image = Image.fromarray(np.ascontiguousarray(rgb))
-    width = max(1, round(image.width * height / image.height))
+    scale = min(height / image.height, WIDEST * height / image.width)
+    width, height = (max(1, round(side * scale)) for side in image.size)
     method = Image.Resampling.NEAREST if is_label else Image.Resampling.LANCZOS
     return image.resize((width, height), method)
 

@@ -58,3 +58,17 @@ def test_a_sheet_shows_photos_and_labels_in_their_colors(tmp_path):
     write_sheet(path, rows, ("image", "truth"), labels, title="three examples")
     assert Image.open(path).mode == "RGB"
     assert [p.name for p in path.parent.iterdir()] == ["sheet.png"]
+
+
+def test_a_panorama_becomes_lower_instead_of_a_sheet_of_gigabytes():
+    labels = label_set("horse")
+    wide = SheetRow([np.zeros((1, 30_000, 3), np.uint8), np.zeros((1, 30_000), np.uint8)])
+    sheet = contact_sheet([wide], ("image", "truth"), labels, height=100)
+    assert sheet.width < 2 * 8 * 100 + 100
+
+
+def test_a_sheet_that_is_no_picture_is_refused(tmp_path):
+    rows = [SheetRow([np.zeros((4, 5, 3), np.uint8)])]
+    with pytest.raises(InputError, match=r"sheet\.xyz: is not the name of a picture"):
+        write_sheet(tmp_path / "sheet.xyz", rows, ("image",), label_set("horse"))
+    assert not list(tmp_path.iterdir())

@@ -18,6 +18,7 @@ from lglstm.common.images import read_label
 from lglstm.common.labels import label_set
 from lglstm.common.parallel import stream
 from lglstm.data_prep.prepare import Converted, DataSet, LabeledImage, Task, prepare
+from lglstm.layers.seg_list import read_list
 
 SHAPE = (7, 9)
 
@@ -216,6 +217,35 @@ def test_two_runs_into_one_folder_exclude_each_other(tmp_path):
 
     prepare(data_set(tmp_path / "notes"), tmp_path / "set", workers=1, on_progress=run_again)
     assert_whole(tmp_path / "set", range(8))
+
+
+def named(name: str) -> DataSet:
+    """A set of one example with this name."""
+    example = LabeledImage(name, np.zeros((*SHAPE, 3), np.uint8), np.full(SHAPE, 1, np.uint8))
+    return DataSet(
+        name="odd",
+        labels=label_set("horse"),
+        splits={name: "train"},
+        tasks=lambda: [Task(name, None)],
+        convert=lambda _: Converted([example]),
+    )
+
+
+@pytest.mark.parametrize("name", ["café", "馬 (1)", "-a", "n" * 251, "x[y]", "a  b", "50%"])
+def test_photos_may_have_any_name_that_fits_into_a_list(tmp_path, name):
+    prepare(named(name), tmp_path, workers=1)
+    (example,) = read_list(tmp_path / "train.txt")
+    assert example.photo == str(tmp_path / f"images/{name}.png")
+    assert (read_label(example.label) == 1).all()
+
+
+@pytest.mark.parametrize("name", ["n" * 252, "é" * 126, "caf\udce9", "a\tb", "a\u2028b"])
+def test_other_names_are_bad_inputs_that_can_be_left_out(tmp_path, name):
+    with pytest.raises(InputError, match="cannot name a file of a data set"):
+        prepare(named(name), tmp_path / "set", workers=1)
+    summary = prepare(named(name), tmp_path / "set", workers=1, skip_bad=True)
+    assert summary["skipped"] == 1
+    assert "cannot name a file" in (tmp_path / "set/skipped.txt").read_text()
 
 
 def test_names_that_lead_elsewhere_are_refused(tmp_path):
