@@ -11,8 +11,6 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from lglstm.common import run_module, search_path
@@ -54,19 +52,6 @@ def environment(**changes: str) -> dict[str, str]:
     """The environment for a child: this one's with `changes`, without the user's module folders."""
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     return inherited | changes
-
-
-@contextmanager
-def as_environment() -> Iterator[None]:
-    """While the block runs, a library starts children that look in none of the user's folders."""
-    before = dict(os.environ)
-    os.environ.pop("PYTHONPATH", None)
-    os.environ["PYTHONSAFEPATH"] = "1"  # as -P, which only `module_command` can give
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 def interpreter() -> str:
