@@ -63,6 +63,7 @@ def small_disk(folder):
     subprocess.run(["umount", str(folder / "runs")], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_named_and_loses_nothing(folder, small_disk):
     said = run("--set", "snapshot=1", folder=folder)
     assert "No space left on device" in said and "space" in said.partition(")")[2]

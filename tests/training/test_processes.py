@@ -85,6 +85,7 @@ def test_a_parent_that_is_another_one_ends_the_process():
     assert child.bound_command("x")[-1] == "x"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verbose", [False, True])
 def test_training_goes_on_without_anyone_who_reads(folder, verbose):
     """As under `2>&1 | head -1`: both streams end in a pipe whose reader has gone."""
@@ -101,6 +102,7 @@ def test_training_goes_on_without_anyone_who_reads(folder, verbose):
     assert len(rows(folder)) == 61 and (folder / "runs/tiny_iter_60.solverstate").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-"])
 def test_training_with_closed_streams(folder, closed):
     line = f'exec "$@" {closed}'
@@ -133,6 +135,7 @@ def test_closing_the_terminal_takes_a_snapshot(folder):
     assert (folder / f"runs/tiny_iter_{last + 1}.solverstate").exists()
 
 
+@pytest.mark.slow
 def test_a_summary_that_cannot_be_printed_is_an_error(folder):
     with open("/dev/full", "w") as full:
         run = subprocess.run(

@@ -210,6 +210,7 @@ def test_other_settings_than_the_run_was_started_with(trained):
     assert resumed(more, "random_seed=8").resume
 
 
+@pytest.mark.slow
 def test_two_trainings_on_one_prefix(folder):
     write_net(folder, sleep=1)
     first = start(folder=folder)

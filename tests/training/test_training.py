@@ -137,6 +137,7 @@ def wait_until_quiet(folder: Path) -> int:
     return count
 
 
+@pytest.mark.slow
 def test_same_losses_and_weights_as_caffe_train(folder):
     """Without dropout nothing is random but the initial weights: then the two do not differ."""
     write_net(folder, shuffle="false", dropout=1e-9)
@@ -176,6 +177,7 @@ def test_same_losses_and_weights_as_caffe_train(folder):
     assert log.read(folder / "runs/tiny.log").tests == theirs.tests
 
 
+@pytest.mark.slow
 def test_nan_in_the_data_stops_the_run_and_names_the_layer(folder):
     net = (folder / "net.prototxt").read_text()
     source = net[net.index("layer {") : net.index('layer { name: "slow"')]
@@ -197,6 +199,7 @@ def test_nan_in_the_data_stops_the_run_and_names_the_layer(folder):
     assert not list((folder / "runs").glob("*_iter_30.*"))
 
 
+@pytest.mark.slow
 def test_snapshot_of_infinite_weights_is_not_kept(folder):
     arguments = ("--set", "base_lr=3e38", "--set", "snapshot=1")
     _, err = train(*arguments, folder=folder, status=1)
@@ -238,6 +241,7 @@ def test_first_not_finite_in_net_order(tmp_path, layer, poison, expected):
     assert health.first_not_finite(net) == expected
 
 
+@pytest.mark.slow
 def test_a_failed_check_of_caffe_is_shown(folder):
     text = (folder / "net.prototxt").read_text()
     (folder / "net.prototxt").write_text(text.replace("kernel_size: 1", "kernel_size: 9"))
@@ -474,6 +478,7 @@ def test_files_that_cannot_be_plotted(tmp_path, name, text, message):
         draw([run], tmp_path / "curve.gif")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("iterations", "since", "kept"), [("70", "1", None), ("30", "1", None), ("1", None, 1)]
 )
