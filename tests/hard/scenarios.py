@@ -71,7 +71,7 @@ SCENARIOS = (
     ),
     Scenario("init-weights", ("init-weights", "nets/vgg.prototxt", "--from", "vgg.npz",
                               "--output", "made/init.caffemodel")),
-    Scenario("generate", ("models", "generate", "demo", "--set", "num_output=8", "--name", "own")),
+    Scenario("generate", ("models", "generate", "demo", "--set", "hidden=8", "--name", "own")),
 )  # fmt: skip
 
 SOLVER = """train_net: "nets/train.prototxt"
