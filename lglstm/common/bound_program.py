@@ -12,6 +12,8 @@ from lglstm.common.child import end_with_parent
 def main(parent: str, *command: str) -> None:
     """Run `command`, whose program is a path, in place of this process."""
     end_with_parent(int(parent))
+    # Given back to this process for modules of its own; the program starts as `environment()` says.
+    os.environ.pop("PYTHONPATH", None)
     os.execv(command[0], command)
 
 
