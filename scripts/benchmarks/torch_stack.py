@@ -35,6 +35,9 @@ def tiled(local: Tensor, grid: Tensor) -> Tensor:
 class LiteralLGLSTM(LGLSTM):
     """LGLSTM on the tiled H, which is given in place of `local`."""
 
+    def _check(self, local: Tensor, memory: Tensor, grid: Tensor | None) -> None:
+        """Nothing: `local` holds the global hidden cells as well, at every position."""
+
     def _gates(self, inputs: Tensor, *grid: Tensor) -> Tensor:
         weight = torch.cat([self.spatial.flatten(0, 1), self.depth])
         gates = F.conv2d(inputs, weight[:, :, None, None])
