@@ -23,13 +23,13 @@ from lglstm.evaluation.evaluation_json import StoredEvaluation
 from lglstm.evaluation.evaluator import confusion_matrices
 from lglstm.evaluation.image_list import read_image_list
 from lglstm.evaluation.label_maps import find_label_maps
-from lglstm.evaluation.metrics import Metrics
+from lglstm.evaluation.metrics import Metrics, measure
 
 CONFIDENCE = 95  # percent
 
 
 @dataclass(frozen=True)
-class Difference:
+class MetricDifference:
     """How much better the second net is in one metric, in percentage points.
 
     metric: a key such as "mean_iou" or "iou.head". baseline, other: the metric over all images,
@@ -53,14 +53,14 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PairedComparison:
     """The differences of `other` against `baseline`, two evaluations of the same images."""
 
     baseline: StoredEvaluation
     other: StoredEvaluation
     images: int
     samples: int
-    differences: tuple[Difference, ...]
+    differences: tuple[MetricDifference, ...]
 
     def as_dict(self) -> dict[str, object]:
         return {
@@ -81,7 +81,7 @@ def compare(
     samples: int = 10_000,
     seed: int = 1,
     report: Report = no_report,
-) -> list[Comparison]:
+) -> list[PairedComparison]:
     """Compare evaluations with the first of them.
 
     folders: what `lglstm evaluate` wrote, each with its evaluation.json; the label maps are looked
@@ -104,7 +104,7 @@ def compare(
         matrices.append(np.stack(list(confusion_matrices(images, maps, labels))))
         report(done, len(stored))
     return [
-        Comparison(
+        PairedComparison(
             stored[0],
             other,
             len(images),
@@ -117,7 +117,7 @@ def compare(
 
 def bootstrap(
     baseline: np.ndarray, other: np.ndarray, names: tuple[str, ...], samples: int, seed: int
-) -> tuple[Difference, ...]:
+) -> tuple[MetricDifference, ...]:
     """Resample images and measure both nets on each resample.
 
     baseline, other: confusion matrices by image, (images, C, C). Metrics that are undefined for
@@ -133,33 +133,14 @@ def bootstrap(
         values = [Metrics(matrix, names).value(key) for matrix in whole]
         if None in values:
             continue
-        a, b = _values(key, resampled, names)
-        gain = 100 * (b - a)
+        of_baseline, of_other = measure(key, resampled, names)
+        gain = 100 * (of_other - of_baseline)
         gain = gain[~np.isnan(gain)]
         low, high = np.percentile(gain, [50 - CONFIDENCE / 2, 50 + CONFIDENCE / 2])
         better = float((gain > 0).mean())
         first, second = (100 * value for value in values if value is not None)
-        results.append(Difference(key, first, second, float(low), float(high), better))
+        results.append(MetricDifference(key, first, second, float(low), float(high), better))
     return tuple(results)
-
-
-def _values(key: str, matrices: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
-    """One metric of many confusion matrices (nets, samples, C, C) → (nets, samples), NaN allowed.
-
-    The formulas of evaluation/metrics.py for all resamples at once; a test holds them together.
-    """
-    hits = np.diagonal(matrices, axis1=-2, axis2=-1)
-    total = matrices.sum(axis=(-2, -1))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        if key == "pixel_accuracy":
-            return hits.sum(axis=-1) / total
-        if key == "foreground_iou":
-            foreground = matrices[..., 1:, 1:].sum(axis=(-2, -1))
-            return foreground / (total - matrices[..., 0, 0])
-        ious = hits / (matrices.sum(axis=-1) + matrices.sum(axis=-2) - hits)
-    if key == "mean_iou":
-        return np.nanmean(ious, axis=-1)
-    return ious[..., names.index(key.removeprefix("iou."))]
 
 
 def _label_maps(evaluation: StoredEvaluation) -> Path:

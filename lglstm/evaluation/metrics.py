@@ -11,11 +11,13 @@ which the paper follows). Three questions are settled here and nowhere else:
 - **Averages** are plain means over all classes, background included, undefined ones dropped. The
   average F-1 is the mean of the classes' F-1, not 2PR/(P + R) of the averages.
 
-All ratios are in [0, 1]; percent is a matter of printing.
+The functions also take stacks of matrices, (…, C, C), and give a metric of each. All ratios are in
+[0, 1]; percent is a matter of printing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,46 +70,76 @@ def confusion_matrix(
     return pairs.reshape(num_classes, num_classes)
 
 
-def pixel_accuracy(matrix: np.ndarray) -> float:
+def pixel_accuracy(matrix: np.ndarray) -> np.ndarray:
     """Share of pixels that got their true class ("Pix.Acc", "Acc.")."""
-    return float(_ratio(np.trace(matrix), matrix.sum()))
+    return _ratio(_hits(matrix).sum(axis=-1), matrix.sum(axis=(-2, -1)))
 
 
-def foreground_accuracy(matrix: np.ndarray) -> float:
+def foreground_accuracy(matrix: np.ndarray) -> np.ndarray:
     """Share of the true foreground pixels that got their true class ("F.g. acc.")."""
-    return float(_ratio(np.trace(matrix[1:, 1:]), matrix[1:].sum()))
+    return _ratio(_hits(matrix)[..., 1:].sum(axis=-1), matrix[..., 1:, :].sum(axis=(-2, -1)))
 
 
 def iou(matrix: np.ndarray) -> np.ndarray:
-    """Intersection over union per class: TP / (truth + predicted - TP), (C,)."""
-    hits = np.diag(matrix)
-    return _ratio(hits, matrix.sum(axis=1) + matrix.sum(axis=0) - hits)
+    """Intersection over union per class: TP / (truth + predicted - TP), (…, C)."""
+    hits = _hits(matrix)
+    return _ratio(hits, matrix.sum(axis=-1) + matrix.sum(axis=-2) - hits)
 
 
-def foreground_iou(matrix: np.ndarray) -> float:
+def foreground_iou(matrix: np.ndarray) -> np.ndarray:
     """IoU of "any part" against background: the paper's "Fg", not part of its mean IoU."""
-    return float(_ratio(matrix[1:, 1:].sum(), matrix.sum() - matrix[0, 0]))
+    foreground = matrix[..., 1:, 1:].sum(axis=(-2, -1))
+    return _ratio(foreground, matrix.sum(axis=(-2, -1)) - matrix[..., 0, 0])
 
 
 def precision(matrix: np.ndarray) -> np.ndarray:
-    """TP / predicted per class, (C,)."""
-    return _ratio(np.diag(matrix), matrix.sum(axis=0))
+    """TP / predicted per class, (…, C)."""
+    return _ratio(_hits(matrix), matrix.sum(axis=-2))
 
 
 def recall(matrix: np.ndarray) -> np.ndarray:
-    """TP / truth per class, (C,)."""
-    return _ratio(np.diag(matrix), matrix.sum(axis=1))
+    """TP / truth per class, (…, C)."""
+    return _ratio(_hits(matrix), matrix.sum(axis=-1))
 
 
 def f1(matrix: np.ndarray) -> np.ndarray:
-    """2 TP / (predicted + truth) per class, (C,)."""
-    return _ratio(2 * np.diag(matrix), matrix.sum(axis=0) + matrix.sum(axis=1))
+    """2 TP / (predicted + truth) per class, (…, C)."""
+    return _ratio(2 * _hits(matrix), matrix.sum(axis=-2) + matrix.sum(axis=-1))
 
 
-def mean(values: np.ndarray) -> float:
-    """Plain mean of the defined values; NaN when none is defined."""
-    defined = values[~np.isnan(values)]
-    return float(defined.mean()) if defined.size else float("nan")
+def mean(values: np.ndarray) -> np.ndarray:
+    """Plain mean of the defined values along the last axis; NaN where none is defined."""
+    defined = ~np.isnan(values)
+    return _ratio(np.where(defined, values, 0).sum(axis=-1), defined.sum(axis=-1))
+
+
+def measure(key: str, matrix: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
+    """One metric by its key: "mean_iou", or "iou.head" for a class; NaN where it is undefined.
+
+    matrix: one or more confusion matrices, (…, C, C), of the classes `names`. Returns (…).
+    Raises KeyError for a metric or class that there is not.
+    """
+    metric, _, name = key.partition(".")
+    if name:
+        return _PER_CLASS[metric](matrix)[..., {n: k for k, n in enumerate(names)}[name]]
+    return _AVERAGES[metric](matrix)
+
+
+_PER_CLASS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "iou": iou,
+    "precision": precision,
+    "recall": recall,
+    "f1": f1,
+}
+_AVERAGES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "pixel_accuracy": pixel_accuracy,
+    "foreground_accuracy": foreground_accuracy,
+    "mean_iou": lambda matrix: mean(iou(matrix)),
+    "foreground_iou": foreground_iou,
+    "average_precision": lambda matrix: mean(precision(matrix)),
+    "average_recall": lambda matrix: mean(recall(matrix)),
+    "average_f1": lambda matrix: mean(f1(matrix)),
+}
 
 
 @dataclass(frozen=True)
@@ -127,23 +159,14 @@ class Metrics:
     @property
     def averages(self) -> dict[str, float]:
         """Metric → number, keys and order of AVERAGES."""
-        return {
-            "pixel_accuracy": pixel_accuracy(self.matrix),
-            "foreground_accuracy": foreground_accuracy(self.matrix),
-            "mean_iou": mean(iou(self.matrix)),
-            "foreground_iou": foreground_iou(self.matrix),
-            "average_precision": mean(precision(self.matrix)),
-            "average_recall": mean(recall(self.matrix)),
-            "average_f1": mean(f1(self.matrix)),
-        }
+        return {key: float(_AVERAGES[key](self.matrix)) for key in AVERAGES}
 
     @property
     def per_class(self) -> dict[str, dict[str, float]]:
         """Metric → class name → number, keys and order of PER_CLASS."""
-        functions = {"iou": iou, "precision": precision, "recall": recall, "f1": f1}
         return {
-            key: dict(zip(self.names, map(float, function(self.matrix)), strict=True))
-            for key, function in functions.items()
+            key: dict(zip(self.names, map(float, _PER_CLASS[key](self.matrix)), strict=True))
+            for key in PER_CLASS
         }
 
     def value(self, key: str) -> float | None:
@@ -151,9 +174,7 @@ class Metrics:
 
         Raises KeyError for a metric or class that there is not.
         """
-        metric, _, name = key.partition(".")
-        number = self.per_class[metric][name] if name else self.averages[metric]
-        return None if np.isnan(number) else number
+        return _null_if_nan(float(measure(key, self.matrix, self.names)))
 
     def as_dict(self) -> dict[str, object]:
         """Everything for JSON, undefined numbers as null."""
@@ -167,6 +188,11 @@ class Metrics:
             "classes": list(self.names),
             "confusion_matrix": self.matrix.tolist(),
         }
+
+
+def _hits(matrix: np.ndarray) -> np.ndarray:
+    """The true positives of each class, (…, C)."""
+    return np.diagonal(matrix, axis1=-2, axis2=-1)
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from lglstm.evaluation.paper import Cell, PaperRow, PaperTable
 
 if TYPE_CHECKING:
     from lglstm.evaluation.collection import ParsedPhoto
-    from lglstm.evaluation.compare import Comparison
+    from lglstm.evaluation.compare import PairedComparison
 
 MISSING = "–"
 OURS, DIFFERENCE = "  ours", "  difference"
@@ -36,7 +36,7 @@ def comparison_table(cells: Sequence[Cell], row: str | None, images: int) -> Tab
     return table
 
 
-def difference_table(comparison: Comparison) -> Table:
+def difference_table(comparison: PairedComparison) -> Table:
     """Both values, difference and interval of every metric, in percent."""
     names = [str(e.path.parent) for e in (comparison.baseline, comparison.other)]
     table = _plain(f"{names[1]} against {names[0]}, {comparison.images} images")
