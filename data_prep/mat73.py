@@ -15,6 +15,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from lglstm.common import hdf5
 from lglstm.data_prep.limits import TEXT_BYTES, Budget, TooMuch
 
 DEEPEST = 20
@@ -100,7 +101,7 @@ def _holds_elements(content: Any) -> bool:
 
 def _member(group: h5py.Group, name: str) -> Any:
     """A member that lies in this very file."""
-    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+    if not hdf5.is_own(group, name):
         raise ValueError("a link, which could lead into other files")
     return group[name]
 
@@ -117,7 +118,7 @@ def _attribute(content: h5py.Dataset, name: str) -> Any:
 
 def _numbers(dataset: Any, budget: Budget) -> np.ndarray:
     """The numbers or references of a dataset that has them in itself, and no more than it says."""
-    if not isinstance(dataset, h5py.Dataset) or dataset.external or dataset.is_virtual:
+    if not isinstance(dataset, h5py.Dataset) or not hdf5.holds_its_numbers(dataset):
         raise ValueError("numbers that lie in other files")
     is_reference = h5py.check_ref_dtype(dataset.dtype) is h5py.Reference
     if dataset.dtype.kind not in "buif" and not is_reference:

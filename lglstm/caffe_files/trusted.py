@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable
 
 from lglstm.caffe_files.layer_types import IGNORED, LAYER_TYPES, PYTHON_LAYERS
-from lglstm.caffe_files.schema import LayerParameter
+from lglstm.caffe_files.schema import LayerParameter, NetParameter
 from lglstm.common.errors import InputError
 
 _TEST = 1
@@ -26,6 +26,15 @@ MultinomialLogisticLoss Parameter RNN Reduction SPP SigmoidCrossEntropyLoss Swis
 
 COMPUTING = {*LAYER_TYPES, *IGNORED, *_ONLY_CAFFE_HAS.split()} - _BRINGS_FILES
 """Types of layers that touch nothing but their blobs."""
+
+
+def require_layers(net: NetParameter, path: str | os.PathLike[str]) -> None:
+    """Raise InputError for a net of before 2014: Caffe runs its `layers`, which nobody checks."""
+    if net.layers:
+        raise InputError(
+            f"{path}: has `layers`, the form before 2014; write it anew with Caffe's "
+            "upgrade_net_proto_text"
+        )
 
 
 def check_layers(

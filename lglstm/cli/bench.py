@@ -273,8 +273,7 @@ def check_model(folder: Path) -> None:
 
     for name in ("train.prototxt", "deploy.prototxt"):
         net = read_message(folder / name, NetParameter())
-        if net.layers:
-            raise InputError(f"{folder / name}: has `layers`, the form before 2014; generate it")
+        trusted.require_layers(net, folder / name)
         trusted.check_layers(net.layer, folder / name, training=True)
     solver = read_message(folder / "solver.prototxt", SolverParameter())
     inline = [field.name for field, _ in solver.ListFields() if field.name.endswith("net_param")]

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from lglstm.cli.options import list_options
+
 EXAMPLES = """\b
 Examples:
   lglstm compare runs/evaluation/horse_vgg16/horse_vgg16_iter_8820 \\
@@ -18,13 +20,7 @@ Examples:
 @click.command(epilog=EXAMPLES)
 @click.argument("baseline", type=Path)
 @click.argument("others", type=Path, nargs=-1, required=True)
-@click.option(
-    "--list", "list_path", metavar="FILE", type=Path,
-    help="Lines of `photo label` (default: the list of the first evaluation).",
-)  # fmt: skip
-@click.option(
-    "--root", metavar="DIR", type=Path, help="Where the list's paths start (default: its folder)."
-)
+@list_options("the list of the first evaluation")
 @click.option(
     "--samples", type=click.IntRange(100, 1_000_000), default=10_000, show_default=True,
     help="How often the images are drawn anew.",

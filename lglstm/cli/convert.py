@@ -169,7 +169,7 @@ def _print(report: dict[str, Any]) -> None:
         allowed = f"allowed: {report['tolerance']:g}"
         console.print(f"compared with {report['reference']}; {allowed}", soft_wrap=True)
     if report.get("second_reader"):
-        console.print(report["second_reader"], soft_wrap=True, markup=False)
+        console.print(report["second_reader"], soft_wrap=True)
     if report.get("exact_blobs"):
         console.print(f"{report['exact_blobs']} blobs read back, equal bit for bit")
     if not report["options"]["verify"]:

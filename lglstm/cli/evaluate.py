@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lglstm.cli.options import device_options, labels_option, output_option, trust_option, warn
+from lglstm.cli.options import (
+    device_options,
+    labels_option,
+    list_options,
+    output_option,
+    trust_option,
+    warn,
+)
 
 if TYPE_CHECKING:
     from lglstm.evaluation.evaluate import EvaluationFiles
@@ -27,13 +34,7 @@ Examples:
 @click.command(epilog=EXAMPLES)
 @click.argument("model", required=False)
 @click.option("--weights", metavar="FILE", type=Path, help="Trained weights (.caffemodel).")
-@click.option(
-    "--list", "list_path", metavar="FILE", type=Path,
-    help="Lines of `photo label` (default: the model's test list).",
-)  # fmt: skip
-@click.option(
-    "--root", metavar="DIR", type=Path, help="Where the list's paths start (default: its folder)."
-)
+@list_options("the model's test list")
 @click.option(
     "--predictions", metavar="DIR", type=Path,
     help="Score these label maps, <photo>.png each, instead of running a net.",

@@ -29,6 +29,23 @@ labels_option = click.option(
 )
 
 
+def list_options(default: str) -> Callable[[Function], Function]:
+    """--list and --root: the images to score, by default those that `default` names."""
+    image_list = click.option(
+        "--list", "list_path", metavar="FILE", type=Path,
+        help=f"Lines of `photo label` (default: {default}).",
+    )  # fmt: skip
+    root = click.option(
+        "--root", metavar="DIR", type=Path,
+        help="Where the list's paths start (default: its folder).",
+    )  # fmt: skip
+
+    def add(function: Function) -> Function:
+        return image_list(root(function))
+
+    return add
+
+
 trust_option = click.option(
     "--trust-net", is_flag=True,
     help="Also run layers of the net that may read or write files or run code.",

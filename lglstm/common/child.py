@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 from lglstm.common import run_module, search_path
+from lglstm.common.checkout import setup_advice
 from lglstm.common.errors import InputError
 
 PR_SET_PDEATHSIG = 1
@@ -66,4 +67,4 @@ def interpreter() -> str:
             return str(folder / name)
     if sys.executable:
         return sys.executable
-    raise InputError(f"no Python program in {folder}; set workers: 0 in the data layer")
+    raise InputError(f"{folder}: holds no Python program, which this needs; {setup_advice()}")

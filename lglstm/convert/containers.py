@@ -32,7 +32,7 @@ class Unreadable(Exception):
     """What a library said about a file."""
 
 
-class Budget:
+class Allowance:
     """How many bytes of numbers a file may claim.
 
     That is what the wanted `values` take in double precision, or four times the file's own size:
@@ -57,13 +57,13 @@ class Budget:
 def read_arrays(path: str | os.PathLike[str], format_: str, values: int) -> Arrays:
     """Read an npz, hdf5, safetensors or pth file.
 
-    values: how many numbers the net has, for `Budget`. Raises InputError for a file that is
+    values: how many numbers the net has, for `Allowance`. Raises InputError for a file that is
     damaged, of another format, holds something else than arrays of floats, or claims too much.
     """
     path = Path(path)
     wire.require_readable(path)
     try:
-        arrays = READERS[format_](path, Budget(path, values))
+        arrays = READERS[format_](path, Allowance(path, values))
         return {name: _float32(name, array) for name, array in arrays.items()}
     except InputError:
         raise
@@ -95,29 +95,29 @@ def _require_floats(name: str, dtype: np.dtype) -> None:
 
 def check_npz(path: Path, values: int) -> None:
     """Raise Unreadable for an archive that claims more than these values, in any type of number."""
-    for _ in _check_entries(path, Budget(path, values)):
+    for _ in _check_entries(path, Allowance(path, values)):
         pass
 
 
-def _check_entries(path: Path, budget: Budget) -> Iterator[tuple[str, np.dtype]]:
+def _check_entries(path: Path, allowance: Allowance) -> Iterator[tuple[str, np.dtype]]:
     """Name and type of each array."""
     with zipfile.ZipFile(path) as archive:
         for entry in archive.infolist():
-            yield _entry(archive, entry, budget)
+            yield _entry(archive, entry, allowance)
 
 
-def _read_npz(path: Path, budget: Budget) -> Arrays:
-    for name, dtype in _check_entries(path, budget):
+def _read_npz(path: Path, allowance: Allowance) -> Arrays:
+    for name, dtype in _check_entries(path, allowance):
         _require_floats(name, dtype)
     with np.load(path, allow_pickle=False) as file:
         return {name: file[name] for name in file.files}
 
 
 def _entry(
-    archive: zipfile.ZipFile, entry: zipfile.ZipInfo, budget: Budget
+    archive: zipfile.ZipFile, entry: zipfile.ZipInfo, allowance: Allowance
 ) -> tuple[str, np.dtype]:
     """Name and type of an array; Unreadable unless it has the size that it claims."""
-    budget.take(entry.file_size)
+    allowance.take(entry.file_size)
     with archive.open(entry) as file:
         name = entry.filename.removesuffix(".npy")
         version = np.lib.format.read_magic(file)
@@ -142,7 +142,7 @@ def _count(shape: tuple[int, ...]) -> int:
 # --- HDF5 -----------------------------------------------------------------------------------------
 
 
-def _read_hdf5(path: Path, budget: Budget) -> Arrays:
+def _read_hdf5(path: Path, allowance: Allowance) -> Arrays:
     """Caffe's datasets, data/<layer>/<index>."""
     import h5py
 
@@ -151,11 +151,11 @@ def _read_hdf5(path: Path, budget: Budget) -> Arrays:
             raise Unreadable("it has no group data, as Caffe's have")
         group = _own(file, "data", h5py.Group)
         return {
-            f"{layer}/{index}": dataset[()] for layer, index, dataset in _datasets(group, budget)
+            f"{layer}/{index}": dataset[()] for layer, index, dataset in _datasets(group, allowance)
         }
 
 
-def _datasets(data: h5py.Group, budget: Budget) -> Iterator[tuple[str, str, h5py.Dataset]]:
+def _datasets(data: h5py.Group, allowance: Allowance) -> Iterator[tuple[str, str, h5py.Dataset]]:
     import h5py
 
     for layer in data:
@@ -163,7 +163,7 @@ def _datasets(data: h5py.Group, budget: Budget) -> Iterator[tuple[str, str, h5py
         for index in group:
             dataset = _own(group, index, h5py.Dataset)
             _require_floats(dataset.name, dataset.dtype)
-            budget.take(_count(dataset.shape or ()) * dataset.dtype.itemsize)
+            allowance.take(_count(dataset.shape or ()) * dataset.dtype.itemsize)
             yield layer, index, dataset
 
 
@@ -171,13 +171,15 @@ def _own(group: h5py.Group, name: str, kind: type) -> Any:
     """A member that lies in this file; Unreadable for one that only leads somewhere else."""
     import h5py
 
+    from lglstm.common import hdf5
+
     where = f"{group.name}/{name}".replace("//", "/")
-    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+    if not hdf5.is_own(group, name):
         raise Unreadable(f"{where} is a link, which could lead into other files; Caffe writes none")
     member = group[name]
     if not isinstance(member, kind):
         raise Unreadable(f"{where} is not a {kind.__name__.lower()}, as in Caffe's files")
-    if isinstance(member, h5py.Dataset) and (member.external or member.is_virtual):
+    if isinstance(member, h5py.Dataset) and not hdf5.holds_its_numbers(member):
         raise Unreadable(f"{where} takes its numbers from other files; Caffe writes none such")
     return member
 
@@ -185,7 +187,7 @@ def _own(group: h5py.Group, name: str, kind: type) -> Any:
 # --- safetensors ----------------------------------------------------------------------------------
 
 
-def _read_safetensors(path: Path, budget: Budget) -> Arrays:
+def _read_safetensors(path: Path, allowance: Allowance) -> Arrays:
     """The numbers lie in the file as they are, so it cannot claim more than it holds."""
     from safetensors import deserialize, safe_open
     from safetensors.numpy import load_file
@@ -223,21 +225,21 @@ _WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "net", "networ
 _SAVE = "where it was made, save torch.save(net.state_dict(), FILE)"
 
 
-def _read_pth(path: Path, budget: Budget) -> Arrays:
+def _read_pth(path: Path, allowance: Allowance) -> Arrays:
     import torch
 
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             for entry in archive.infolist():
-                budget.take(entry.file_size)
-        budget = Budget(path, budget.values)  # the tensors are what has just been counted
+                allowance.take(entry.file_size)
+        allowance = Allowance(path, allowance.values)  # the tensors are what has just been counted
     tensors = _without_counters(_state_dict(path, _content(path)))
     for name, tensor in tensors.items():
         if not tensor.dtype.is_floating_point:
             raise Unreadable(f"{name} holds {tensor.dtype} instead of floating-point numbers")
         if tensor.layout != torch.strided or tensor.device.type == "meta":
             raise Unreadable(f"{name} does not hold its numbers one by one; save it as dense")
-        budget.take(4 * tensor.numel())
+        allowance.take(4 * tensor.numel())
     return {name: tensor.detach().float().numpy() for name, tensor in tensors.items()}
 
 
@@ -308,7 +310,7 @@ def without_wrappers(named: Arrays, wanted: frozenset[str]) -> Arrays:
     return {re.sub(r"(?:(?<=^)|(?<=\.))(?:module|_orig_mod)\.", "", k): a for k, a in named.items()}
 
 
-READERS: dict[str, Callable[[Path, Budget], Arrays]] = {
+READERS: dict[str, Callable[[Path, Allowance], Arrays]] = {
     "hdf5": _read_hdf5,
     "npz": _read_npz,
     "pth": _read_pth,

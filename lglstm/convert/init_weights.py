@@ -97,7 +97,7 @@ def initial_weights(
 def read_source(source: Path, correct_mean: bool = False, values: int = 0) -> Weights:
     """Read the VGG-16 layers of a file, for BGR images minus our mean.
 
-    values: how many numbers the net has, for `containers.Budget`.
+    values: how many numbers the net has, for `containers.Allowance`.
     """
     if source.suffix not in READERS:
         raise InputError(f"{source}: give a file that ends in {', '.join(READERS)}")

@@ -27,12 +27,7 @@ def check_deploy(net: NetParameter, path: str | Path, trust_net: bool = False) -
     """
     import caffe
 
-    if net.layers:
-        # Caffe would run these in place of `layer`, which alone is checked.
-        raise InputError(
-            f"{path}: has `layers`, the form before 2014; write it anew with Caffe's "
-            "upgrade_net_proto_text"
-        )
+    trusted.require_layers(net, path)
     known = set(caffe.layer_type_list())
     missing = sorted({layer.type for layer in net.layer} - known)
     if missing:

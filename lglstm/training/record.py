@@ -6,7 +6,6 @@ elsewhere in its data; without the second, a damaged byte among the weights coul
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lglstm.common.files import write_text
-from lglstm.common.hashing import sha256_of
+from lglstm.common.hashing import sha256_of, sha256_of_json
 
 KINDS = ("caffemodel", "solverstate")
 
@@ -48,14 +47,14 @@ class RunRecord:
 
     def save(self, path: Path) -> None:
         content = {"settings": self.settings, "snapshots": self.snapshots}
-        write_text(path, json.dumps(content | {"sha256": _digest(content)}, indent=1) + "\n")
+        write_text(path, json.dumps(content | {"sha256": sha256_of_json(content)}, indent=1) + "\n")
 
 
 def read(path: Path, warn: bool = True) -> RunRecord:
     """The record at `path`; an empty one, with a warning if that is wanted, when it is damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if content.pop("sha256") == _digest(content):
+        if content.pop("sha256") == sha256_of_json(content):
             return RunRecord(**content)
     except FileNotFoundError:
         return RunRecord()
@@ -66,7 +65,3 @@ def read(path: Path, warn: bool = True) -> RunRecord:
             "%s: is damaged; whether the snapshots are whole is judged by their form alone", path
         )
     return RunRecord()
-
-
-def _digest(content: object) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

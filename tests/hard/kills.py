@@ -9,15 +9,15 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from scenarios import (
-    SCENARIOS,
     Run,
     Scenario,
+    chosen,
     finish,
+    got_over,
     left_behind,
     make_inputs,
     results,
@@ -28,8 +28,6 @@ from scenarios import (
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 GRACE = 15
 """Seconds in which the processes of a killed command must have ended, on a busy machine."""
-
-AT_ONCE = 2
 
 
 @dataclass(frozen=True)
@@ -60,39 +58,36 @@ def kill_at_random(
     count: int, seed: int, folder: Path, only: Sequence[str], tell: Callable[[str], None]
 ) -> int:
     """Kill `count` commands, of all scenarios in turn; return how many did not get over it."""
-    chosen = [s for s in SCENARIOS if not only or any(part in s.name for part in only)]
-    if not chosen:
+    scenarios = chosen(only)
+    if not scenarios:
         return 0
     inputs = folder / "inputs"
     make_inputs(inputs)
     calm = {}
-    for scenario in chosen:
+    for scenario in scenarios:
         calm[scenario.name] = undisturbed(scenario, inputs, folder)
         tell(f"  {scenario.name}: {calm[scenario.name].seconds:.1f} s undisturbed")
     rng = random.Random(seed)
-    kills = [_kill(rng, number, chosen[number % len(chosen)], calm) for number in range(count)]
+    kills = [
+        _kill(rng, number, scenarios[number % len(scenarios)], calm) for number in range(count)
+    ]
+
+    def attempt(kill: Kill) -> list[str]:
+        return disturb(kill, calm[kill.scenario.name], inputs, folder)
+
     survived: Counter[str] = Counter()
-    faults = 0
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        todo = [
-            pool.submit(disturb, kill, calm[kill.scenario.name], inputs, folder) for kill in kills
-        ]
-        for kill, future in zip(kills, todo, strict=True):
-            problems = future.result()
-            survived[kill.scenario.name] += not problems
-            faults += bool(problems)
-            for problem in problems:
-                tell(f"FAULT {kill}: {problem}")
+    for kill, sound in zip(kills, got_over(kills, attempt, tell), strict=True):
+        survived[kill.scenario.name] += sound
     per_command = ", ".join(f"{name} {number}" for name, number in survived.items())
     tell(f"{survived.total()} of {count} kills survived ({per_command})")
-    return faults
+    return count - survived.total()
 
 
 def _kill(rng: random.Random, number: int, scenario: Scenario, calm: dict[str, Calm]) -> Kill:
     longest = calm[scenario.name].seconds
     at = rng.uniform(0, 1.05 * longest) if rng.random() < 0.8 else rng.uniform(0, min(1, longest))
-    chosen = rng.choice(SIGNALS)
-    return Kill(number, scenario, at, chosen, chosen == signal.SIGINT and rng.random() < 0.5)
+    sent = rng.choice(SIGNALS)
+    return Kill(number, scenario, at, sent, sent == signal.SIGINT and rng.random() < 0.5)
 
 
 def undisturbed(scenario: Scenario, inputs: Path, folder: Path) -> Calm:

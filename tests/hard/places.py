@@ -12,19 +12,19 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from kills import AT_ONCE, Calm, differences, last, remaining, undisturbed
+from kills import Calm, differences, last, remaining, undisturbed
 from scenarios import (
     LGLSTM,
-    SCENARIOS,
     Run,
     Scenario,
+    chosen,
     environment,
     finish,
+    got_over,
     make_inputs,
     results,
     run,
@@ -70,30 +70,27 @@ def try_places(
     count: int, seed: int, folder: Path, only: Sequence[str], tell: Callable[[str], None]
 ) -> int:
     """Try `count` places, of all kinds in turn; return how many were not got over."""
-    chosen = [s for s in SCENARIOS if not only or any(part in s.name for part in only)]
-    if not chosen:
+    scenarios = chosen(only)
+    if not scenarios:
         return 0
     inputs = folder / "inputs"
     if not inputs.exists():
         make_inputs(inputs)
     rng = random.Random(seed)
-    places = [_place(rng, number, chosen) for number in range(count)]
+    places = [_place(rng, number, scenarios) for number in range(count)]
     used = {place.scenario.name: place.scenario for place in places}
     calm = {name: undisturbed(scenario, inputs, folder) for name, scenario in used.items()}
-    faults = 0
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        todo = [pool.submit(attempt, p, calm[p.scenario.name], inputs, folder) for p in places]
-        for place, future in zip(places, todo, strict=True):
-            problems = future.result()
-            faults += bool(problems)
-            for problem in problems:
-                tell(f"FAULT {place}: {problem}")
-    tell(f"{count - faults} of {count} places got over")
-    return faults
+
+    def problems(place: Place) -> list[str]:
+        return attempt(place, calm[place.scenario.name], inputs, folder)
+
+    sound = got_over(places, problems, tell)
+    tell(f"{sum(sound)} of {count} places got over")
+    return count - sum(sound)
 
 
-def _place(rng: random.Random, number: int, chosen: Sequence[Scenario]) -> Place:
-    scenario = chosen[number % len(chosen)]
+def _place(rng: random.Random, number: int, scenarios: Sequence[Scenario]) -> Place:
+    scenario = scenarios[number % len(scenarios)]
     name = scenario.name.split()[0]
     kind = rng.choice(
         ("file size", "disk", "full output", "closed output", "twice", "input", "input")

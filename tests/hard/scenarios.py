@@ -9,9 +9,11 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "data_prep")]
@@ -25,6 +27,11 @@ MARK = "LGLSTM_HARD"
 
 PATIENCE = 240
 """Seconds that any command here may take on a busy machine; they take some."""
+
+AT_ONCE = 2
+"""Commands that run at the same time."""
+
+Try = TypeVar("Try")
 
 TIMES = {"seconds", "data_seconds", "finished"}
 
@@ -137,6 +144,24 @@ class Run:
 def environment(folder: Path, mark: str) -> dict[str, str]:
     (folder / "tmp").mkdir(exist_ok=True)
     return os.environ | {"TMPDIR": str(folder / "tmp"), MARK: mark, "OMP_NUM_THREADS": "1"}
+
+
+def chosen(only: Sequence[str]) -> list[Scenario]:
+    """The scenarios in whose names one of `only` is, or all."""
+    return [s for s in SCENARIOS if not only or any(part in s.name for part in only)]
+
+
+def got_over(
+    tries: Sequence[Try], attempt: Callable[[Try], list[str]], tell: Callable[[str], None]
+) -> list[bool]:
+    """Make all tries, some at a time; tell what went wrong, and return for each if nothing did."""
+    sound = []
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for one, problems in zip(tries, pool.map(attempt, tries), strict=True):
+            sound.append(not problems)
+            for problem in problems:
+                tell(f"FAULT {one}: {problem}")
+    return sound
 
 
 def start(
