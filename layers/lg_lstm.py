@@ -81,16 +81,23 @@ def parse_options(label: str, text: str) -> LayerOptions:
     return LayerOptions(**given)
 
 
-def filled(shape: tuple[int, ...], filler: dict[str, Any]) -> Array:
+def filled(label: str, shape: tuple[int, ...], filler: dict[str, Any]) -> Array:
     """An array filled by Caffe's own filler, from Caffe's seeded generator.
 
     Python layers cannot call fillers, but a net of one DummyData layer can. So for the same
-    `random_seed` the Python layers begin with the same weights as the C++ ones.
+    `random_seed` the Python layers begin with the same weights as the C++ ones. label: the layer,
+    for the InputError that is raised when this is no filler.
     """
     net = caffe_pb2.NetParameter()
     layer = net.layer.add(name="filled", type="DummyData", top=["filled"])
     layer.dummy_data_param.shape.add(dim=shape)
-    json_format.ParseDict(filler, layer.dummy_data_param.data_filler.add())
+    try:
+        json_format.ParseDict(filler, layer.dummy_data_param.data_filler.add())
+    except (json_format.ParseError, OverflowError, RecursionError) as error:
+        raise InputError(
+            f"{label}: {shown(filler)} is not a filler of Caffe; it must be one such as "
+            f"{json.dumps(WEIGHT_FILLER)}"
+        ) from error
     with tempfile.NamedTemporaryFile("w", suffix=".prototxt") as file:
         file.write(text_format.MessageToString(net))
         file.flush()
@@ -142,13 +149,7 @@ class _LGLSTMLayer(PythonLayer):
             )
 
     def add_blob(self, shape: tuple[int, ...], filler: dict[str, Any]) -> None:
-        try:
-            values = filled(shape, filler)
-        except (json_format.ParseError, OverflowError, RecursionError) as error:
-            raise InputError(
-                f"{self.label}: {shown(filler)} is not a filler of Caffe; it must be one such as "
-                f"{json.dumps(WEIGHT_FILLER)}"
-            ) from error
+        values = filled(self.label, shape, filler)
         self.blobs.add_blob(*shape)
         self.blobs[len(self.blobs) - 1].data[...] = values
 

@@ -251,7 +251,13 @@ def _weights(folder: Path) -> list[Reader]:
         Reader("hdf5", "a.h5", _hdf5_seeds(by_number), take),
         Reader("init npz", "vgg.npz", [_npz(vgg)], start, (how.zipped, how.zipped)),
         Reader("init caffemodel", "v.caffemodel", [_model(vgg_model)], start, (how.wire,)),
-        Reader("reference", "ref.npz", [_reference(net)], Reference.load, (how.zipped, how.zipped)),
+        Reader(
+            "reference",
+            "ref.npz",
+            [_reference(net)],
+            lambda path: Reference.load(path, net),
+            (how.zipped, how.zipped),
+        ),
     ]
     return [*readers, *_tensor_readers(net, weights, take, start)]
 
@@ -528,7 +534,7 @@ def _options() -> list[Reader]:
 
     def filled(path: Path) -> object:
         options = lg_lstm.parse_options("LGLSTM", decoded(path))
-        return lg_lstm.filled((2, 2), options.weight_filler or {})
+        return lg_lstm.filled("LGLSTM", (2, 2), options.weight_filler or {})
 
     def classes(path: Path) -> object:
         given = parse_object("ImageLabels", decoded(path), "{}")
