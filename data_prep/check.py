@@ -85,7 +85,7 @@ def label_set_of(root: Path) -> LabelSet:
         raise InputError(
             f"{root}: has no {SUMMARY}; prepare the set to its end, or name its --label-set"
         ) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{path}: is not readable; name the --label-set") from error
     return label_set(str(name))
 

@@ -60,5 +60,5 @@ def _label_set_beside(list_path: Path) -> str | None:
         return json.loads((list_path.parent / "dataset.json").read_text(encoding="utf-8"))[
             "label_set"
         ]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None

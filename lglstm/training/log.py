@@ -158,7 +158,8 @@ def _count(text: str) -> int:
     """An iteration; ValueError for what cannot be one."""
     number = int(text)
     if not 0 <= number <= MAX_ITERATION:
-        raise ValueError(f"iteration {number:.3g}")
+        shown = f"{number:.3g}" if len(text) < 300 else f"of {len(text)} digits"  # beyond floats
+        raise ValueError(f"iteration {shown}")
     return number
 
 
