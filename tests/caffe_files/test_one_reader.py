@@ -95,6 +95,7 @@ def damaged(whole: bytes) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["truncated", "empty", "text", "wrong shape", "without weights"])
 def test_a_damaged_file_gets_the_same_sentence_from_every_command(files, damage):
     bad = files / "bad.caffemodel"

@@ -244,6 +244,7 @@ def without(package: str, *arguments) -> subprocess.CompletedProcess[str]:
     return python(code, ROOT)
 
 
+@pytest.mark.slow
 @needs_caffe
 @pytest.mark.parametrize("target", ["npz", "safetensors", "hdf5", "caffemodel", "onnx", "pytorch"])
 def test_without_caffe(demo, tmp_path, target):

@@ -181,6 +181,7 @@ def pth_zip_bomb(path: Path) -> None:
             archive.writestr(entry, content)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "make", "words"),
     [

@@ -151,6 +151,7 @@ def test_skip_bad_goes_on_and_a_later_run_tries_again(tmp_path):
     assert_whole(root, range(8))
 
 
+@pytest.mark.slow
 def test_a_file_that_kills_its_reader_is_found_and_a_worker_killed_once_loses_nothing(tmp_path):
     notes = tmp_path / "notes"
     faulty = data_set(notes, 10, kills=[4], kills_once=[7])
@@ -313,6 +314,7 @@ def test_the_stream_keeps_few_items_in_flight(tmp_path):
     results.close()
 
 
+@pytest.mark.slow
 def test_dask_loses_nothing_when_a_worker_is_killed_half_way(tmp_path):
     distributed = pytest.importorskip("distributed", reason="needs the package 'distributed'")
     notes, root = tmp_path / "notes", tmp_path / "set"

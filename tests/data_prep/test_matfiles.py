@@ -107,6 +107,7 @@ V5 = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", V5)
 def test_what_expands_without_end_is_refused(source, usual, kind):
     path = write_v5(source / "bomb.mat", *V5[kind])
@@ -212,6 +213,7 @@ FOREIGN = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("write", TOO_MUCH + FOREIGN)
 def test_only_what_matlab_writes_is_read_from_hdf5(source, usual, tmp_path, write):
     path = source / "bomb.mat"

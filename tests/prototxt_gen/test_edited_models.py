@@ -42,6 +42,7 @@ def edit(net: NetParameter, rng: random.Random) -> None:
         layer.python_param.param_str = rng.choice(("", "{", "[]", '{"label_stride": 0}'))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["horse_extra_conv", "demo", "atr"])
 def test_an_edited_model_is_measured_and_drawn_or_refused(name, tmp_path):
     rng = random.Random(5)

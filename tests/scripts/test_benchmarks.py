@@ -243,6 +243,7 @@ def test_net() -> None:
     assert result["compared_with"] == ("torch" if HAS_TORCH else "stock")
 
 
+@pytest.mark.slow
 def test_too_little_memory_for_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each implementation is then started for every run; what is measured is the same."""
     monkeypatch.setattr(implementations, "available_mib", lambda: 0.0)
@@ -262,6 +263,7 @@ def test_too_little_memory_for_all_at_once(monkeypatch: pytest.MonkeyPatch) -> N
     assert all(row["peak_mib"] > 0 for row in case["implementations"])
 
 
+@pytest.mark.slow
 def test_data(tmp_path: Path) -> None:
     from benchmarks.data import draw
 

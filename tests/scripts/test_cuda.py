@@ -129,6 +129,7 @@ def test_times_are_read_from_caffe(kit: Path) -> None:
         gpu_check.layer_times(here, "nowhere.prototxt", "TEST")
 
 
+@pytest.mark.slow
 def test_bundle_on_a_bare_machine_without_gpu(kit: Path, tmp_path: Path) -> None:
     """The packed folder trains on the CPU with nothing of the project, and says what is missing.
 
@@ -162,6 +163,7 @@ def test_bundle_on_a_bare_machine_without_gpu(kit: Path, tmp_path: Path) -> None
     assert unknown.stderr.splitlines()[-1].startswith("error: cow: ")
 
 
+@pytest.mark.slow
 def test_bundle_computes_with_pytorch_from_its_own_files_alone(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     gpu_bundle.add_scripts(tmp_path)

@@ -100,6 +100,7 @@ def test_apt_that_fails(programs, fails_at: str, reason: str) -> None:
 # --- Python packages -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_python_packages_without_network_or_with_a_wrong_hash(tmp_path: Path) -> None:
     checkout, wheels = tmp_path / "checkout", tmp_path / "wheels"
     shutil.copytree(REPOSITORY / "scripts", checkout / "scripts")
