@@ -30,10 +30,14 @@ def main(descriptor: str, parent: str) -> None:
     signal.signal(signal.SIGTERM, _leave)
     with suppress(OSError):  # whatever a library prints must not get into the parent's results
         os.dup2(2, 1)
-    with Connection(int(descriptor)) as connection, suppress(EOFError, BrokenPipeError):
-        function = connection.recv_bytes()
-        while True:
-            connection.send_bytes(_answer(function, connection.recv_bytes()))
+    try:
+        with Connection(int(descriptor)) as connection, suppress(EOFError, BrokenPipeError):
+            function = connection.recv_bytes()
+            while True:
+                connection.send_bytes(_answer(function, connection.recv_bytes()))
+    finally:
+        # Nothing is left to clean up, and an exception while Python shuts down would be printed.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _leave(number: int, frame: object) -> NoReturn:
