@@ -1,11 +1,13 @@
 """Label sets and contact sheets: ids, colors, mirror swaps, and pictures that show them."""
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from lglstm.common.errors import InputError
-from lglstm.common.labels import IGNORE, LABEL_SETS, label_set
+from lglstm.common.labels import IGNORE, LABEL_SETS, LabelSet, label_set
 from lglstm.common.sheets import SheetRow, contact_sheet, write_sheet
 
 
@@ -41,6 +43,64 @@ def test_unknown_names_say_what_there_is():
         label_set("hors")
     with pytest.raises(InputError, match="no class 'wing'; choose one of background, head"):
         label_set("cow").id_of("wing")
+
+
+@pytest.mark.parametrize("name", LABEL_SETS)
+def test_a_label_set_survives_json(name):
+    labels = label_set(name)
+    data = json.loads(json.dumps(labels.to_json()))
+    assert LabelSet.from_json(data, "a.json") == labels
+    assert data["ignored"] == 255 and len(data["colors"]) == labels.num_classes
+
+
+@pytest.mark.parametrize("count", [2, 3, 60, 255])
+def test_a_label_set_of_names_alone_gets_colors(count):
+    data = {"name": "mine", "names": [f"class {k}" for k in range(count)]}
+    labels = LabelSet.from_json(data, "mine.json")
+    assert labels.num_classes == count and labels.mirror_swaps == ()
+    assert labels == LabelSet.from_json(data, "elsewhere.json")
+
+
+TWO = {"name": "mine", "names": ["ground", "leaf"]}
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (None, "is not a label set; write an object such as"),
+        (["ground", "leaf"], "is not a label set"),
+        ({"name": "mine"}, "names is missing"),
+        ({"names": ["a", "b"]}, "name is missing"),
+        (TWO | {"colours": []}, "unknown key colours; did you mean colors"),
+        (TWO | {"name": ""}, 'name is ""; it must be 1 to 64 printable'),
+        (TWO | {"name": 3}, "name is 3"),
+        (TWO | {"names": ["ground"]}, "must be a list of 2 to 255 names"),
+        (TWO | {"names": [str(k) for k in range(256)]}, "must be a list of 2 to 255 names"),
+        (TWO | {"names": ["ground", "ground"]}, 'class "ground" is there twice'),
+        (TWO | {"names": ["ground", " leaf"]}, "without spaces around them"),
+        (TWO | {"names": ["ground", "le\naf"]}, "1 to 64 printable characters"),
+        (TWO | {"names": ["ground", "\ud800"]}, "1 to 64 printable characters"),
+        (TWO | {"names": ["ground", "x" * 65]}, "1 to 64 printable characters"),
+        (TWO | {"names": ["ground", 7]}, "1 to 64 printable characters"),
+        (TWO | {"colors": [[0, 0, 0]]}, "has 1 colors for 2 classes"),
+        (TWO | {"colors": [[0, 0, 0], [0, 0, 256]]}, "whole numbers from 0 to 255"),
+        (TWO | {"colors": [[0, 0, 0], [0, 0, 1.0]]}, "whole numbers from 0 to 255"),
+        (TWO | {"colors": [[0, 0, 0], [0, 0, True]]}, "whole numbers from 0 to 255"),
+        (TWO | {"colors": [[0, 0, 0], [9, 9]]}, "a list of .red, green, blue."),
+        (TWO | {"colors": [[9, 9, 9], [9, 9, 9]]}, "the ids 0 and 1 have the same color"),
+        (TWO | {"colors": [[0, 0, 0], [255, 255, 255]]}, "of 'leaf' is kept for id 255"),
+        (TWO | {"colors": [[255, 0, 255], [0, 0, 0]]}, "of 'ground' is kept for unknown ids"),
+        (TWO | {"mirror_swaps": [[0, 2]]}, "mirror_swaps has the id 2; the classes are 0 to 1"),
+        (TWO | {"mirror_swaps": [[0, 0]]}, "mirror_swaps has the id 0 twice"),
+        (TWO | {"mirror_swaps": [[0, 1], [1, 0]]}, "mirror_swaps has the id 1 twice"),
+        (TWO | {"mirror_swaps": [[0, -1]]}, "mirror_swaps is .*must be a list of .id, id."),
+        (TWO | {"ignored": 0}, "ignored is 0; it must be 255"),
+    ],
+)
+def test_a_label_set_that_does_not_fit_together_names_its_file(data, words):
+    with pytest.raises(InputError, match=rf"^mine\.json: .*{words}") as error:
+        LabelSet.from_json(data, "mine.json")
+    assert "\n" not in str(error.value) and len(str(error.value)) < 400
 
 
 def test_a_sheet_shows_photos_and_labels_in_their_colors(tmp_path):
