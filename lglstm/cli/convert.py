@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +12,11 @@ import click
 from rich.table import Table
 
 from lglstm import __version__
+from lglstm.cli.options import labels_option
 from lglstm.common.console import plain_console, status_line
 from lglstm.common.errors import InputError
 from lglstm.common.labels import LabelSet
-from lglstm.common.models import find_model
+from lglstm.common.models import ModelFiles, find_model
 from lglstm.evaluation.label_choice import choose_labels
 
 if TYPE_CHECKING:
@@ -48,6 +48,10 @@ Examples:
     "--preprocessing", is_flag=True,
     help="onnx: take (batch, H, W, 3) uint8 RGB; channel order and mean go into the graph.",
 )  # fmt: skip
+@labels_option
+@click.option(
+    "--license", metavar="TEXT", help="License of the weights, to be kept in ONNX and safetensors."
+)
 @click.option("--photo", type=Path, metavar="FILE", help="The photo to compare on.")
 @click.option(
     "--reference", type=Path, metavar="FILE",
@@ -63,6 +67,8 @@ def command(
     output: Path | None,
     any_size: bool,
     preprocessing: bool,
+    labels: str | None,
+    license: str | None,
     photo: Path | None,
     reference: Path | None,
     no_verify: bool,
@@ -77,6 +83,8 @@ def command(
     given = {
         "--any-size": any_size,
         "--preprocessing": preprocessing,
+        "--labels": labels is not None,
+        "--license": license is not None,
         "--photo": photo is not None,
         "--reference": reference is not None,
         "--no-verify": no_verify,
@@ -100,13 +108,40 @@ def command(
         photo=photo,
         any_size=any_size,
         preprocessing=preprocessing,
+        labels_for=functools.partial(_label_set, labels, found),
+        license=license,
         versions={"lg-lstm": __version__},
     )
-    report = _convert(options, functools.partial(choose_labels, None, found, near=None))
+    report = _convert(options)
     if as_json:
         click.echo(json.dumps(report, indent=2))
     else:
         _print(report)
+
+
+def _label_set(
+    asked: str | None, model: ModelFiles, classes: int, described: LabelSet | None
+) -> LabelSet | None:
+    """Of the result: asked for, or described by the weights, or the model's; None if unknown.
+
+    Raises InputError for one that was asked for and does not fit the net.
+    """
+    if asked is None and described is not None:
+        return described
+    try:
+        labels = choose_labels(asked, model, classes, near=None)
+    except InputError:
+        if asked is None:
+            return None
+        raise
+    if labels.num_classes == classes:
+        return labels
+    if asked is None:
+        return None
+    raise InputError(
+        f"{model.file}: scores {classes} classes, but the label set {labels.name} has "
+        f"{labels.num_classes}; choose the model's own with --labels"
+    )
 
 
 def _check_usage(target: str | None, list_layers: bool, given: list[str]) -> None:
@@ -146,7 +181,7 @@ def _output(target: str, output: Path | None, weights: Path) -> Path:
     return output
 
 
-def _convert(options: ConvertOptions, labels_for: Callable[[int], LabelSet]) -> dict[str, Any]:
+def _convert(options: ConvertOptions) -> dict[str, Any]:
     """Make what options.format asks for; the report, with the `output` that it is about."""
     from lglstm.convert import conversion, page
 
@@ -156,7 +191,7 @@ def _convert(options: ConvertOptions, labels_for: Callable[[int], LabelSet]) -> 
         elif options.format == "web":
             model = options.output / page.MODEL
             as_onnx = dataclasses.replace(options, format="onnx", output=model)
-            report = page.build_page(as_onnx, labels_for, say)
+            report = page.build_page(as_onnx, say)
         else:
             report = conversion.convert(options, say)
     return {"output": str(options.output)} | report

@@ -6,6 +6,7 @@ write.py           the model in another format
 prove.py           the file that was made against its source, number by number
 
 options.py         what a user asks for
+description.py     what a result says of itself: names and colors of its labels, how photos go in
 onnx_graph.py      nets as ONNX graphs of standard operators
 samples.py         what both sides of a proof run on, and stored outputs of Caffe
 runtimes.py        nets run by Caffe, PyTorch and ONNX Runtime

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from lglstm.common.labels import LabelSet
+
+
+def _unknown(classes: int, described: LabelSet | None) -> LabelSet | None:
+    return described
 
 
 @dataclass(frozen=True)
@@ -16,6 +23,8 @@ class ConvertOptions:
     verify: whether to compare the result. reference: a stored one to compare with, instead of
         Caffe. photo: the photo to compare on.
     any_size, preprocessing: see `onnx_graph.to_onnx`.
+    labels_for: from the number of classes, and the label set that the weights file describes, to
+        that of the result; None if nobody knows. license: of the weights; None: as described.
     versions: of the program that converts, for the report.
     """
 
@@ -28,4 +37,6 @@ class ConvertOptions:
     photo: Path | None = None
     any_size: bool = False
     preprocessing: bool = False
+    labels_for: Callable[[int, LabelSet | None], LabelSet | None] = _unknown
+    license: str | None = None
     versions: dict[str, str] = field(default_factory=dict)

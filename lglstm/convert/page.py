@@ -6,16 +6,15 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from lglstm.caffe_files import Net
 from lglstm.common.errors import InputError
-from lglstm.common.labels import LabelSet
 from lglstm.common.preprocessing import MEAN_BGR
 from lglstm.common.scratch import scratch_folder
 from lglstm.convert.conversion import Say, convert
+from lglstm.convert.description import parsing_net, read_description
 from lglstm.convert.options import ConvertOptions
 from lglstm.convert.read import read_deploy
 
@@ -25,13 +24,11 @@ _PAGE = ("index.html", "page.css", "page.js", "parse.js")
 _RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 
 
-def build_page(
-    options: ConvertOptions, labels_for: Callable[[int], LabelSet], say: Say
-) -> dict[str, Any]:
+def build_page(options: ConvertOptions, say: Say) -> dict[str, Any]:
     """Make a folder that any static web server can serve; options.output is the model in it.
 
-    labels_for: from the number of classes to their names and colors. say: for a status line. The
-    runtime comes from the npm package onnxruntime-web, as `npm ci` puts it into web/.
+    say: for a status line. The runtime comes from the npm package onnxruntime-web, as `npm ci`
+    puts it into web/.
     Returns the conversion's report. Raises InputError; the folder appears whole or not at all.
     """
     folder = options.output.parent
@@ -45,7 +42,7 @@ def build_page(
         )
     if folder.exists() and any(folder.iterdir()) and not (folder / "model.json").is_file():
         raise InputError(f"{folder}: holds other files than such a page; give another --output")
-    about = _about(read_deploy(options.deploy), labels_for)
+    about = _about(read_deploy(options.deploy), options)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -66,23 +63,28 @@ def build_page(
     return report
 
 
-def _about(net: Net, labels_for: Callable[[int], LabelSet]) -> dict[str, Any]:
+def _about(net: Net, options: ConvertOptions) -> dict[str, Any]:
     """What the page must know of the model."""
-    (shape, *more), (output, *others) = net.inputs.values(), net.outputs
-    last = next(layer for layer in net.layers if output in layer.tops)
-    scores = last.top_shapes[last.tops.index(output)]
-    if more or others or shape[1:2] != (3,) or len(scores) != 4:
+    found = parsing_net(net)
+    if found is None:
         raise InputError(
             f"{net.path}: the page needs one photo in and one score map out; this net has the "
             f"inputs {list(net.inputs)} and the outputs {list(net.outputs)}"
         )
-    labels = labels_for(scores[1])
+    size, classes = found
+    described = read_description(options.weights)
+    labels = options.labels_for(classes, described.label_set if described else None)
+    if labels is None:
+        raise InputError(
+            f"{net.path}: what its {classes} classes are is not known; name their label set with "
+            "--labels"
+        )
     return {
         "name": net.name.removesuffix("_deploy"),
         "input": next(iter(net.inputs)),
-        "output": output,
-        "size": list(shape[2:]),
+        "output": net.outputs[0],
+        "size": list(size),
         "mean_bgr": list(MEAN_BGR),
-        "names": list(labels.names[: scores[1]]),
-        "colors": [list(color) for color in labels.colors[: scores[1]]],
+        "names": list(labels.names),
+        "colors": [list(color) for color in labels.colors],
     }

@@ -28,6 +28,7 @@ from lglstm.caffe_files.net import Weights
 from lglstm.common.errors import InputError
 from lglstm.common.hashing import sha256_of
 from lglstm.convert.containers import Arrays, read_arrays, without_wrappers
+from lglstm.convert.description import Description, read_description
 
 PathLike = str | os.PathLike[str]
 
@@ -38,7 +39,8 @@ class SourceModel:
 
     nets: "deploy", and "train" if there is one whose weights the file holds. stored: every layer of
     the weights file. weights: those of the deploy net, by key. from_modules: whether the file names
-    weights as PyTorch modules do, and comes from PyTorch, not from Caffe.
+    weights as PyTorch modules do, and comes from PyTorch, not from Caffe. description: that of the
+    weights file, if it holds one.
     """
 
     deploy_path: Path
@@ -49,15 +51,11 @@ class SourceModel:
     stored: list[StoredLayer]
     weights: Weights
     from_modules: bool
+    description: Description | None
 
     @property
     def deploy(self) -> Net:
         return self.nets["deploy"]
-
-    @property
-    def metadata(self) -> dict[str, str]:
-        """What is kept with the weights in formats that can."""
-        return {"model": self.deploy.name, "weights_sha256": self.weights_sha256}
 
 
 def read_deploy(path: PathLike, supported: Container[str] = LAYER_TYPES) -> Net:
@@ -99,6 +97,7 @@ def read_model(
         stored=file.stored,
         weights=weights,
         from_modules=file.by_modules,
+        description=read_description(weights_path),
     )
 
 

@@ -17,6 +17,7 @@ from lglstm.caffe_files.caffemodel import StoredLayer, write_layers
 from lglstm.caffe_files.layer_types import LAYER_TYPES
 from lglstm.caffe_files.schema import LayerParameter
 from lglstm.common.errors import InputError
+from lglstm.convert.description import KEY, NOT_STATED, Description, parsing_net
 from lglstm.convert.options import ConvertOptions
 from lglstm.convert.read import SourceModel
 
@@ -46,10 +47,37 @@ def write_model(path: Path, model: SourceModel, options: ConvertOptions) -> None
     Raises InputError if it cannot be, and OSError on a full disk. Libraries that say something
     else there, or crash (HDF5), write into memory, and the bytes are written here.
     """
+    metadata = metadata_of(model, options)
     if options.format == "onnx":
-        _write_onnx(path, model, options)
+        _write_onnx(path, model, options, metadata)
+    elif options.format in _WITH_METADATA:
+        _WITH_METADATA[options.format](path, model, metadata)
     else:
         _WRITERS[options.format](path, model)
+
+
+def metadata_of(model: SourceModel, options: ConvertOptions) -> dict[str, str]:
+    """What is kept with the weights in formats that can: the description of a parsing net."""
+    description = describe(model, options)
+    return {KEY: description.to_text()} if description else {}
+
+
+def describe(model: SourceModel, options: ConvertOptions) -> Description | None:
+    """What the result says of itself; None for a net that does not parse photos."""
+    found = parsing_net(model.deploy)
+    if found is None:
+        return None
+    size, classes = found
+    before = model.description
+    return Description(
+        model=model.deploy.name.removesuffix("_deploy"),
+        label_set=options.labels_for(classes, before.label_set if before else None),
+        input_size=size,
+        source=model.weights_path.name,
+        source_sha256=model.weights_sha256,
+        outputs=model.deploy.outputs,
+        license=options.license or (before.license if before else NOT_STATED),
+    )
 
 
 def default_output(weights: Path, suffix: str) -> Path:
@@ -91,7 +119,9 @@ def is_installed(package: str) -> bool:
 # --- One function a format ------------------------------------------------------------------------
 
 
-def _write_onnx(path: Path, model: SourceModel, options: ConvertOptions) -> None:
+def _write_onnx(
+    path: Path, model: SourceModel, options: ConvertOptions, metadata: dict[str, str]
+) -> None:
     from lglstm.convert.onnx_graph import to_onnx
 
     graph = to_onnx(
@@ -99,12 +129,12 @@ def _write_onnx(path: Path, model: SourceModel, options: ConvertOptions) -> None
         model.weights,
         any_size=options.any_size,
         preprocessing=options.preprocessing,
-        metadata=model.metadata,
+        metadata=metadata,
     )
     path.write_bytes(graph.SerializeToString())
 
 
-def _write_pytorch(path: Path, model: SourceModel) -> None:
+def _write_pytorch(path: Path, model: SourceModel, metadata: dict[str, str]) -> None:
     nets = json.dumps({phase: net.description() for phase, net in model.nets.items()})
     weights: dict[str, np.ndarray] = {}
     for net in model.nets.values():
@@ -114,10 +144,10 @@ def _write_pytorch(path: Path, model: SourceModel) -> None:
 
         tensors = {key: torch.from_numpy(array.copy()) for key, array in weights.items()}
         file = io.BytesIO()
-        torch.save({"state_dict": tensors, "nets": nets, **model.metadata}, file)
+        torch.save({"state_dict": tensors, "nets": nets, **metadata}, file)
         path.write_bytes(file.getbuffer())
     else:
-        _save_safetensors(path, weights, model.metadata | {"nets": nets})
+        _save_safetensors(path, weights, metadata | {"nets": nets})
 
 
 def _write_caffemodel(path: Path, model: SourceModel) -> None:
@@ -158,15 +188,17 @@ def _write_npz(path: Path, model: SourceModel) -> None:
     np.savez(path, **_caffe_names(model))  # type: ignore[arg-type]
 
 
-def _write_safetensors(path: Path, model: SourceModel) -> None:
-    _save_safetensors(path, _caffe_names(model), model.metadata)
+def _write_safetensors(path: Path, model: SourceModel, metadata: dict[str, str]) -> None:
+    _save_safetensors(path, _caffe_names(model), metadata)
 
 
 _WRITERS: dict[str, Callable[[Path, SourceModel], None]] = {
-    "pytorch": _write_pytorch,
     "caffemodel": _write_caffemodel,
     "hdf5": _write_hdf5,
     "npz": _write_npz,
+}
+_WITH_METADATA: dict[str, Callable[[Path, SourceModel, dict[str, str]], None]] = {
+    "pytorch": _write_pytorch,
     "safetensors": _write_safetensors,
 }
 
