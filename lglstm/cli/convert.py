@@ -52,6 +52,10 @@ Examples:
 @click.option(
     "--license", metavar="TEXT", help="License of the weights, to be kept in ONNX and safetensors."
 )
+@click.option(
+    "--float16", is_flag=True,
+    help="pytorch, safetensors: store the weights in half precision, half the size.",
+)  # fmt: skip
 @click.option("--photo", type=Path, metavar="FILE", help="The photo to compare on.")
 @click.option(
     "--reference", type=Path, metavar="FILE",
@@ -69,6 +73,7 @@ def command(
     preprocessing: bool,
     labels: str | None,
     license: str | None,
+    float16: bool,
     photo: Path | None,
     reference: Path | None,
     no_verify: bool,
@@ -85,6 +90,7 @@ def command(
         "--preprocessing": preprocessing,
         "--labels": labels is not None,
         "--license": license is not None,
+        "--float16": float16,
         "--photo": photo is not None,
         "--reference": reference is not None,
         "--no-verify": no_verify,
@@ -110,6 +116,7 @@ def command(
         preprocessing=preprocessing,
         labels_for=functools.partial(_label_set, labels, found),
         license=license,
+        float16=float16,
         versions={"lg-lstm": __version__},
     )
     report = _convert(options)
@@ -153,16 +160,26 @@ def _check_usage(target: str | None, list_layers: bool, given: list[str]) -> Non
     for option in ("--any-size", "--preprocessing"):
         if option in given and target != "onnx":
             raise click.UsageError(f"{option} is for --to onnx; leave it out")
+    _check_halves(target, "--float16" in given)
     for option, other, why in (
         ("--photo", "--no-verify", "only the proof uses a photo"),
         ("--reference", "--no-verify", "only the proof uses a reference"),
         ("--photo", "--reference", "a reference holds its own photo"),
+        ("--float16", "--reference", "a reference is of the weights before they are rounded"),
     ):
         if option in given and other in given:
             raise click.UsageError(f"{option} and {other} exclude each other: {why}")
     for option in ("--reference", "--no-verify"):
         if option in given and target == "reference":
             raise click.UsageError(f"{option} is for a conversion; leave it out")
+
+
+def _check_halves(target: str | None, asked: bool) -> None:
+    from lglstm.convert.write import FORMATS
+
+    able = [name for name, format_ in FORMATS.items() if format_.halves]
+    if asked and target not in able:
+        raise click.UsageError(f"--float16 is for --to {', '.join(able)}; leave it out")
 
 
 def _output(target: str, output: Path | None, weights: Path) -> Path:
@@ -203,6 +220,9 @@ def _print(report: dict[str, Any]) -> None:
         console.print(_table(report["differences"]))
         allowed = f"allowed: {report['tolerance']:g}"
         console.print(f"compared with {report['reference']}; {allowed}", soft_wrap=True)
+    if report.get("rounding"):
+        moved = max(d["relative"] for d in report["rounding"])
+        console.print(f"half precision moves blobs by up to {moved:.1e}", soft_wrap=True)
     if report.get("second_reader"):
         console.print(report["second_reader"], soft_wrap=True)
     if report.get("exact_blobs"):

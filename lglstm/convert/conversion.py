@@ -40,6 +40,8 @@ def convert(options: ConvertOptions, say: Say = _silent) -> dict[str, Any]:
         raise InputError(f"{options.output}: is the source itself; give another --output")
     say(f"reading {options.weights}")
     model = read_model(options.deploy, options.weights, supported_layers(options.format))
+    if options.float16:
+        model = model.rounded()
     report = _about(model, options) | {"differences": []}
     with atomic_path(options.output) as path:
         say(f"writing {options.output}")
@@ -75,6 +77,7 @@ def _about(model: SourceModel, options: ConvertOptions) -> dict[str, Any]:
         "options": {
             "any_size": options.any_size,
             "preprocessing": options.preprocessing,
+            "float16": options.float16,
             "verify": options.verify,
         },
         "versions": options.versions | {"python": platform.python_version()} | _installed(),

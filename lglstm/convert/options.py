@@ -25,6 +25,7 @@ class ConvertOptions:
     any_size, preprocessing: see `onnx_graph.to_onnx`.
     labels_for: from the number of classes, and the label set that the weights file describes, to
         that of the result; None if nobody knows. license: of the weights; None: as described.
+    float16: round the weights to half precision, and store them so.
     versions: of the program that converts, for the report.
     """
 
@@ -39,4 +40,5 @@ class ConvertOptions:
     preprocessing: bool = False
     labels_for: Callable[[int, LabelSet | None], LabelSet | None] = _unknown
     license: str | None = None
+    float16: bool = False
     versions: dict[str, str] = field(default_factory=dict)

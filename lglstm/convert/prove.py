@@ -52,12 +52,15 @@ class Proof:
 
     exact_blobs: how many blobs the result holds bit for bit; None for formats that compute the same
     from other numbers. second_reader: of an ONNX file, what OpenCV makes of it, as a sentence.
+    rounding: how far half precision moved what the source computes, without a limit; None for
+    weights as they were.
     """
 
     reference: str
     differences: list[Difference]
     exact_blobs: int | None
     second_reader: str | None = None
+    rounding: list[Difference] | None = None
 
     def as_json(self) -> dict[str, Any]:
         report: dict[str, Any] = {"tolerance": TOLERANCE, "reference": self.reference}
@@ -65,6 +68,8 @@ class Proof:
             report["exact_blobs"] = self.exact_blobs
         if self.second_reader is not None:
             report["second_reader"] = self.second_reader
+        if self.rounding is not None:
+            report["rounding"] = [asdict(d) for d in self.rounding]
         return report | {
             "differences": [asdict(d) | {"passed": d.passed} for d in self.differences]
         }
@@ -103,7 +108,11 @@ def prove(
     if options.format == "onnx" and not options.preprocessing:
         say(f"reading {options.output} by OpenCV")
         second_reader = _tried_in_opencv(path, expected, model.deploy.outputs)
-    return Proof(expected.by, differences, exact_blobs, second_reader)
+    rounding = None
+    if model.unrounded:
+        before = expected_outputs(model.unrounded, options, say)
+        rounding = compare(expected.samples, before.outputs, expected.outputs)
+    return Proof(expected.by, differences, exact_blobs, second_reader, rounding)
 
 
 def _tried_in_opencv(path: Path, expected: Expected, outputs: Sequence[str]) -> str:
@@ -160,7 +169,8 @@ def expected_outputs(
 
         net = TorchNet(model.deploy.description()).load_weights(model.weights).eval()
         return Expected(samples, run_torch(net, samples, wanted), "PyTorch on the source")
-    outputs = run_weights_by_caffe(model.weights_path, model.stored, model.nets, samples, wanted)
+    weights_path = None if model.unrounded else model.weights_path
+    outputs = run_weights_by_caffe(weights_path, model.stored, model.nets, samples, wanted)
     return Expected(samples, outputs, f"Caffe {caffe_version()}")
 
 

@@ -11,6 +11,7 @@ can become any other. Two ways of naming are in use:
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import os
 import re
@@ -40,7 +41,8 @@ class SourceModel:
     nets: "deploy", and "train" if there is one whose weights the file holds. stored: every layer of
     the weights file. weights: those of the deploy net, by key. from_modules: whether the file names
     weights as PyTorch modules do, and comes from PyTorch, not from Caffe. description: that of the
-    weights file, if it holds one.
+    weights file, if it holds one. unrounded: the model with the weights of the file, if these are
+    rounded to half precision.
     """
 
     deploy_path: Path
@@ -52,10 +54,38 @@ class SourceModel:
     weights: Weights
     from_modules: bool
     description: Description | None
+    unrounded: SourceModel | None = None
 
     @property
     def deploy(self) -> Net:
         return self.nets["deploy"]
+
+    def rounded(self) -> SourceModel:
+        """The same with weights that half precision holds exactly, float32 as before.
+
+        Layers that no net has, such as the data layer's place in the data, stay as they are. Raises
+        InputError for a weight beyond the range of half precision.
+        """
+        computed = {layer.name for net in self.nets.values() for layer in net.layers}
+        stored = [
+            dataclasses.replace(x, blobs=[_rounded(blob, x.name, self) for blob in x.blobs])
+            if x.name in computed
+            else x
+            for x in self.stored
+        ]
+        weights = weights_for(self.deploy, stored, str(self.weights_path))
+        return dataclasses.replace(self, stored=stored, weights=weights, unrounded=self)
+
+
+def _rounded(blob: np.ndarray, layer: str, model: SourceModel) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        half = blob.astype(np.float16)
+    if not np.isfinite(half).all():
+        raise InputError(
+            f'{model.weights_path}: layer "{layer}" has weights up to {np.abs(blob).max():.3g}, '
+            f"but half precision ends at {np.finfo(np.float16).max:.5g}; leave out --float16"
+        )
+    return half.astype(np.float32)
 
 
 def read_deploy(path: PathLike, supported: Container[str] = LAYER_TYPES) -> Net:
@@ -70,13 +100,8 @@ def read_model(
 
     supported: the layer types that can be written. Raises InputError.
     """
-    deploy = read_deploy(deploy_path, supported)
-    nets = {"deploy": deploy}
-    train = deploy_path.with_name("train.prototxt")
-    if deploy_path.name == "deploy.prototxt" and train.is_file():
-        # Only PyTorch takes it; other people's may have data layers that nobody can convert.
-        with contextlib.suppress(InputError):
-            nets["train"] = read_net(train, "TRAIN")
+    nets = _nets_of(deploy_path, supported)
+    deploy = nets["deploy"]
     file = read_weights(weights_path, tuple(nets.values())[::-1])
     needed = {layer.name for layer in nets.get("train", deploy).layers if layer.blobs}
     if not needed <= {layer.name for layer in file.stored}:  # without what only training has
@@ -99,6 +124,17 @@ def read_model(
         from_modules=file.by_modules,
         description=read_description(weights_path),
     )
+
+
+def _nets_of(deploy_path: Path, supported: Container[str] = LAYER_TYPES) -> dict[str, Net]:
+    """The deploy net, and the train net beside a deploy.prototxt."""
+    nets = {"deploy": read_deploy(deploy_path, supported)}
+    train = deploy_path.with_name("train.prototxt")
+    if deploy_path.name == "deploy.prototxt" and train.is_file():
+        # Only PyTorch takes it; other people's may have data layers that nobody can convert.
+        with contextlib.suppress(InputError):
+            nets["train"] = read_net(train, "TRAIN")
+    return nets
 
 
 # --- Weights in any format ------------------------------------------------------------------------
@@ -131,6 +167,18 @@ def read_weights(path: PathLike, nets: Sequence[Net] = ()) -> WeightsFile:
     if by_caffe:
         return WeightsFile(_layers_of(path, named), by_modules=False)
     return WeightsFile(_layers_of_modules(path, named, nets), by_modules=True)
+
+
+def read_weights_for(deploy_path: Path, weights_path: Path) -> list[StoredLayer]:
+    """The layers of a weights file, in any format, for a net that Caffe runs.
+
+    The net need not be one that can be converted, unless the file names weights as PyTorch does.
+    """
+    nets: dict[str, Net] = {}
+    if format_of(weights_path) != "caffemodel":
+        with contextlib.suppress(InputError):
+            nets = _nets_of(deploy_path)
+    return read_weights(weights_path, tuple(nets.values())[::-1]).stored
 
 
 def format_of(path: PathLike) -> str:

@@ -27,13 +27,16 @@ if TYPE_CHECKING:
 
 
 def run_weights_by_caffe(
-    weights: Path,
+    weights: Path | None,
     stored: Sequence[StoredLayer],
     nets: Mapping[str, Net],
     samples: Sequence[Sample],
     wanted: Sequence[str],
 ) -> list[Blobs]:
-    """Run the deploy net with the weights of any file; `stored` are the layers that it holds."""
+    """Run the deploy net with the weights of any file; `stored` are the layers that it holds.
+
+    weights: None for weights that are not those of a file.
+    """
     with _readable_by_caffe(weights, stored, nets) as path:
         net = nets["deploy"]
         return run_caffe(net.path, path, [x.blobs for x in samples], wanted, net.stages)
@@ -41,10 +44,10 @@ def run_weights_by_caffe(
 
 @contextlib.contextmanager
 def _readable_by_caffe(
-    weights: Path, stored: Sequence[StoredLayer], nets: Mapping[str, Net]
+    weights: Path | None, stored: Sequence[StoredLayer], nets: Mapping[str, Net]
 ) -> Iterator[Path]:
     """The file itself if Caffe reads such files, else a temporary caffemodel of its layers."""
-    if format_of(weights) in ("caffemodel", "hdf5"):
+    if weights and format_of(weights) in ("caffemodel", "hdf5"):
         yield weights
         return
     with scratch_folder() as folder:

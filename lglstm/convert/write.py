@@ -23,19 +23,23 @@ from lglstm.convert.read import SourceModel
 
 
 class Format(NamedTuple):
-    """The suffixes of its files, the usual one first, and the Python packages that it needs."""
+    """The suffixes of its files, the usual one first, and the Python packages that it needs.
+
+    halves: whether it can hold weights in half precision.
+    """
 
     suffixes: tuple[str, ...]
     needs: tuple[str, ...] = ()
+    halves: bool = False
 
 
 FORMATS = {
-    "pytorch": Format((".safetensors", ".pth", ".pt"), ("torch", "safetensors")),
+    "pytorch": Format((".safetensors", ".pth", ".pt"), ("torch", "safetensors"), halves=True),
     "onnx": Format((".onnx",), ("onnx", "onnxruntime")),
     "caffemodel": Format((".caffemodel",)),
     "hdf5": Format((".caffemodel.h5", ".h5", ".hdf5")),
     "npz": Format((".npz",)),
-    "safetensors": Format((".caffe.safetensors", ".safetensors"), ("safetensors",)),
+    "safetensors": Format((".caffe.safetensors", ".safetensors"), ("safetensors",), halves=True),
 }
 REFERENCE_SUFFIXES = (".reference.npz", ".npz")
 """Of a stored reference (`samples.Reference`), which is made from a model, too."""
@@ -139,6 +143,8 @@ def _write_pytorch(path: Path, model: SourceModel, metadata: dict[str, str]) -> 
     weights: dict[str, np.ndarray] = {}
     for net in model.nets.values():
         weights |= weights_for(net, model.stored, "the weights")
+    if model.unrounded:
+        weights = {key: _as_half(array) for key, array in weights.items()}
     if path.suffix in (".pth", ".pt"):
         import torch
 
@@ -189,7 +195,10 @@ def _write_npz(path: Path, model: SourceModel) -> None:
 
 
 def _write_safetensors(path: Path, model: SourceModel, metadata: dict[str, str]) -> None:
-    _save_safetensors(path, _caffe_names(model), metadata)
+    arrays = _caffe_names(model)
+    if model.unrounded:
+        arrays = {name: _as_half(array) for name, array in arrays.items()}
+    _save_safetensors(path, arrays, metadata)
 
 
 _WRITERS: dict[str, Callable[[Path, SourceModel], None]] = {
@@ -205,6 +214,13 @@ _WITH_METADATA: dict[str, Callable[[Path, SourceModel, dict[str, str]], None]] =
 
 def _caffe_names(model: SourceModel) -> dict[str, np.ndarray]:
     return {f"{x.name}/{index}": blob for x in model.stored for index, blob in enumerate(x.blobs)}
+
+
+def _as_half(array: np.ndarray) -> np.ndarray:
+    """The array in half precision if nothing is lost; see `SourceModel.rounded`."""
+    with np.errstate(over="ignore"):
+        half = array.astype(np.float16)
+    return half if np.array_equal(half, array) else array
 
 
 def _save_safetensors(path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> None:

@@ -79,6 +79,42 @@ def test_every_format_and_back_is_bit_for_bit(demo, tmp_path, name):
 
 
 @needs_caffe
+@pytest.mark.parametrize(("format_", "name"), [("pytorch", "m.safetensors"), ("pytorch", "m.pth"),
+                                               ("safetensors", "w.safetensors")])  # fmt: skip
+def test_half_precision_is_half_the_size_and_proved_with_the_rounded_weights(
+    demo, tmp_path, format_, name
+):
+    whole, half, back = (tmp_path / f"{kind}_{name}" for kind in ("whole", "half", "back"))
+    back = back.with_suffix(".caffemodel")
+    convert("demo", demo, "--to", format_, "-o", whole, "--no-verify")
+    report = convert("demo", demo, "--to", format_, "-o", half, "--float16")
+    assert half.stat().st_size < 0.65 * whole.stat().st_size
+    assert report["exact_blobs"] > 10 and all(d["passed"] for d in report["differences"])
+    moved = max(d["relative"] for d in report["rounding"])
+    assert 1e-5 < moved < 1e-2, "random numbers are hardly ever those of half precision"
+    convert("demo", half, "--to", "caffemodel", "-o", back)
+    before, after = (
+        {x.name: x.blobs for x in read_caffemodel(path) if x.blobs} for path in (demo, back)
+    )
+    for layer, blobs in before.items():
+        for blob, read in zip(blobs, after[layer], strict=True):
+            np.testing.assert_array_equal(read, blob.astype(np.float16).astype(np.float32))
+
+
+def test_weights_that_half_precision_cannot_hold_are_refused(tmp_path):
+    net, weights = make_net(tmp_path, lg_lstm_net(4, 2, True, False))
+    key = next(iter(weights))
+    weights[key].flat[0] = 70_000
+    write_weights(tmp_path / "net.caffemodel", net, weights)
+    files = (tmp_path / "net.prototxt", tmp_path / "net.caffemodel")
+    message = convert(*files, "--to", "safetensors", "--float16", "--no-verify", code=1)
+    assert "has weights up to 7e+04, but half precision ends at 65504" in message
+    result = CliRunner().invoke(main, ["convert", *map(str, files), "--to", "npz", "--float16"])
+    assert result.exit_code == 2
+    assert "--float16 is for --to pytorch, safetensors; leave it out" in result.stderr
+
+
+@needs_caffe
 def test_a_conversion_proves_itself(demo, tmp_path):
     """By noise and a photo, for the output and each LG-LSTM layer, in the report beside it."""
     photo = tmp_path / "photo.png"
