@@ -22,6 +22,7 @@ COPY layers layers
 COPY lglstm lglstm
 COPY models models
 COPY prototxt_gen prototxt_gen
+COPY pytorch pytorch
 # Libraries of which nothing is used are left out: OpenCV's windows alone would bring all of Qt.
 RUN export CUDA CUDA_ARCH NCCL NCCL_DIR=/opt/nccl LGLSTM_CACHE=/tmp/cache \
         LDFLAGS=-Wl,--as-needed && \

@@ -95,7 +95,7 @@ CASES = list(itertools.product((2, 4, 8), (0, 2), (True, False), (True, False)))
 
 @pytest.mark.parametrize(("neighbors", "grid", "share", "bias"), CASES)
 def test_the_pytorch_layers_state_the_same_shapes_and_directions(neighbors, grid, share, bias):
-    """lglstm/convert/torch works when copied alone, so it has a statement of its own."""
+    """pytorch/lg_lstm_torch is installed without the rest, so it has a statement of its own."""
     pytest.importorskip("torch")
     from lglstm.convert.torch import LGLSTM, LGLSTMTransition, lg_lstm
 

@@ -20,7 +20,13 @@ from lglstm import __version__
 from lglstm.caffe_files import random_weights, read_net, write_caffemodel
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-AT_THE_TOP = ("data_prep", "layers", "models", "prototxt_gen")  # parts of the package, in git
+PARTS = {  # of the package that lie elsewhere in git: folder -> where the wheel has it
+    "data_prep": "lglstm/data_prep",
+    "layers": "lglstm/layers",
+    "models": "lglstm/models",
+    "prototxt_gen": "lglstm/prototxt_gen",
+    "pytorch/lg_lstm_torch": "lglstm/convert/torch",
+}
 PYTHONS = ("3.11", "3.12", "3.13")
 Run = Callable[..., str]
 pytestmark = pytest.mark.slow
@@ -40,11 +46,11 @@ def copy_checkout(destination: Path, links: bool) -> Path:
         ".*", "__pycache__", "build", "dist", "data", "runs", "*.egg-info", "node_modules"
     )
     destination.mkdir(parents=True)
-    for name in ("lglstm", *AT_THE_TOP, "tests", "scripts", "docs"):
+    for name in ("lglstm", *PARTS, "tests", "scripts", "docs"):
         shutil.copytree(REPOSITORY / name, destination / name, symlinks=True, ignore=skipped)
     for name in ("pyproject.toml", "LICENSE"):
         shutil.copy(REPOSITORY / name, destination)
-    for link in (destination / "lglstm").iterdir():
+    for link in sorted((destination / "lglstm").rglob("*")):
         if link.is_symlink() and not links:
             target = os.readlink(link)
             link.unlink()
@@ -70,22 +76,30 @@ def test_the_wheel_holds_one_package_with_all_that_belongs_to_it(wheel: Path) ->
     assert tops - {f"lg_lstm-{__version__}.dist-info"} == {"lglstm"}
     inside = {path for path in names if path.endswith((".py", ".prototxt"))}
     tracked = subprocess.run(
-        ["git", "ls-files", "lglstm", *AT_THE_TOP],
+        ["git", "ls-files", "lglstm", *PARTS],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
         check=True,
     )
     sources = {path for path in tracked.stdout.split() if path.endswith((".py", ".prototxt"))}
-    assert inside == {f"lglstm/{path.removeprefix('lglstm/')}" for path in sources}
+    assert inside == {place_in_wheel(path) for path in sources}
     assert "lglstm/models/horse/deploy.prototxt" in names
     assert "lglstm/evaluation/paper_tables.toml" in names
     assert "lglstm/convert/web/index.html" in names
 
 
+def place_in_wheel(path: str) -> str:
+    for folder, place in PARTS.items():
+        if path.startswith(f"{folder}/"):
+            return place + path.removeprefix(folder)
+    return path
+
+
 def test_a_checkout_without_links_gives_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
     checkout = copy_checkout(tmp_path / "checkout", links=False)
     assert (checkout / "lglstm/layers").read_text() == "../layers"
+    assert (checkout / "lglstm/convert/torch").read_text() == "../../pytorch/lg_lstm_torch"
     assert contents(build(checkout, tmp_path / "wheels")) == contents(wheel)
 
 
