@@ -56,12 +56,17 @@ def options_of_net(prototxt: Path, list_path: Path, seed: int) -> SegDataOptions
 
 
 def write_examples(
-    path: Path, options: SegDataOptions, labels: LabelSet, count: int, augmented: bool
+    path: Path,
+    options: SegDataOptions,
+    labels: LabelSet,
+    count: int,
+    augmented: bool,
+    photos: bool = True,
 ) -> None:
     """Draw `count` examples spread over the list; augmented ones in VERSIONS versions each.
 
     Photo and label are shown at the net's input size, the label at its stride. With `augmented` the
-    first pair of a row is the unchanged example.
+    first pair of a row is the unchanged example. Without `photos` only the labels are shown.
     """
     examples = read_list(options.list, options.root)
     chosen = np.linspace(0, len(examples) - 1, min(count, len(examples))).astype(int)
@@ -76,16 +81,16 @@ def write_examples(
                 # Example e of the endless stream is example e mod n of the list, with new changes.
                 changed = ordered.example(int(k) + version * len(examples))
                 pictures += _as_net_sees(changed, options)
-        rows.append(SheetRow(pictures, Path(examples[k].photo).stem))
-    headings = ["as it is", "labels"]
-    headings += [h for v in range(VERSIONS if augmented else 0) for h in (f"changed {v + 1}", "")]
+        rows.append(SheetRow(pictures if photos else pictures[1::2], Path(examples[k].photo).stem))
+    versions = [f"changed {v + 1}" for v in range(VERSIONS if augmented else 0)]
+    headings = ["as it is", "labels", *(h for name in versions for h in (name, ""))]
     write_sheet(
         path,
         rows,
-        headings,
+        headings if photos else ["labels", *versions],
         labels,
         title=f"{options.list} at {options.input_size[0]}x{options.input_size[1]}",
-        columns=1 if augmented else 6,
+        columns=1 if augmented else 6 if photos else 12,
         height=150,
     )
 

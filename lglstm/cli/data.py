@@ -292,6 +292,7 @@ def _pixels(found: dict[str, Any], split: str) -> int:
 @command.command(short_help="Draw examples as the net sees them.")
 @click.argument("list_file", metavar="LIST", type=click.Path(path_type=Path))
 @click.option("--augmented", is_flag=True, help="Show random versions as training makes them.")
+@click.option("--no-photos", is_flag=True, help="Show the labels alone, as may be published.")
 @click.option("--net", type=click.Path(path_type=Path), help="Use size and changes of this net.")
 @click.option(
     "--size", type=(int, int), default=(321, 321), show_default=True, help="Height, width."
@@ -310,6 +311,7 @@ def _pixels(found: dict[str, Any], split: str) -> int:
 def show(
     list_file: Path,
     augmented: bool,
+    no_photos: bool,
     net: Path | None,
     size: tuple[int, int],
     count: int,
@@ -322,6 +324,7 @@ def show(
     \b
     lglstm data show data/horse/train.txt --augmented
     lglstm data show data/atr/train.txt --augmented --net models/atr/train.prototxt
+    lglstm data show data/fashionista/test.txt --no-photos
     """
     from lglstm.common.labels import label_set as named
     from lglstm.data_prep import check as checking
@@ -335,5 +338,5 @@ def show(
         if net
         else showing.options_for(list_file, labels, size, seed)
     )
-    showing.write_examples(output, options, labels, count, augmented)
+    showing.write_examples(output, options, labels, count, augmented, not no_photos)
     click.echo(f"examples: {output}")

@@ -163,13 +163,15 @@ def _draw_legend(
 
 
 def _shorten(text: str, width: int, size: int) -> str:
-    """Cut `text` so that it fits into `width` pixels, with dots where it was cut."""
+    """Cut `text` in its middle so that it fits into `width` pixels: names differ at their ends."""
     font = _font(size)
     if font.getlength(text) <= width:
         return text
-    while text and font.getlength(text + "...") > width:
-        text = text[:-1]
-    return text + "..."
+    for kept in range(len(text) - 1, 0, -1):
+        shorter = f"{text[: kept // 2]}...{text[len(text) - (kept + 1) // 2 :]}"
+        if font.getlength(shorter) <= width:
+            return shorter
+    return "..."
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:

@@ -27,26 +27,35 @@ class Curve:
 
 
 def line_chart(
-    curves: Sequence[Curve], *, title: str, x_label: str, y_label: str, whole_x: bool = False
+    curves: Sequence[Curve],
+    *,
+    title: str,
+    x_label: str,
+    y_label: str,
+    whole_x: bool = False,
+    log_y: bool = False,
 ) -> str:
     """Return an <svg> with axes, grid and the curves; `title` is what a screen reader says.
 
     whole_x: label every x of the first curve instead of round numbers.
+    log_y: a logarithmic axis, if all y are positive.
     """
     xs = [x for curve in curves for x, _ in curve.points]
     ys = [y for curve in curves for _, y in curve.points]
     x_ticks = sorted({x for x, _ in curves[0].points}) if whole_x else ticks(min(xs), max(xs))
-    y_ticks = ticks(min(ys), max(ys))
+    log_y = log_y and min(ys) > 0
+    y_ticks = log_ticks(min(ys), max(ys)) if log_y else ticks(min(ys), max(ys))
+    height = math.log if log_y else float
     x_range = (min(*xs, *x_ticks), max(*xs, *x_ticks))
-    y_range = (y_ticks[0], y_ticks[-1])
+    y_range = (height(y_ticks[0]), height(y_ticks[-1]))
 
     def place(point: Point) -> Point:
         x = LEFT + _share(point[0], x_range) * (WIDTH - LEFT - RIGHT)
-        y = HEIGHT - BOTTOM - _share(point[1], y_range) * (HEIGHT - TOP - BOTTOM)
+        y = HEIGHT - BOTTOM - _share(height(point[1]), y_range) * (HEIGHT - TOP - BOTTOM)
         return x, y
 
     parts = [_grid_line(place((x_range[0], y))[1], y) for y in y_ticks]
-    parts += [_x_tick(place((x, y_range[0]))[0], x) for x in x_ticks]
+    parts += [_x_tick(place((x, y_ticks[0]))[0], x) for x in x_ticks]
     parts += [_line(curve, [place(point) for point in thin(curve.points)]) for curve in curves]
     parts.append(
         f'<text class="axis" x="{(WIDTH + LEFT) / 2:.0f}" y="{HEIGHT - 6}">{escape(x_label)}</text>'
@@ -66,6 +75,17 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
     step = next(power * m for m in (1, 2, 5, 10) if power * m * count >= span)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [round(k * step, 12) for k in range(first, max(last, first + 1) + 1)]
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Powers of ten around low … high (positive), with 2 and 5 times them if those are few."""
+    first, last = math.floor(math.log10(low)), min(math.ceil(math.log10(high)), 308)
+    factors = (1, 2, 5) if last - first < 4 else (1,)
+    powers = range(first, last + 1, 1 + (last - first) // 8)
+    known = [float(f"{factor}e{power}") for power in powers for factor in factors]
+    start = max((k for k, value in enumerate(known) if value <= low), default=0)
+    end = next((k for k, value in enumerate(known) if value >= high), len(known) - 1)
+    return known[start : max(end, start + 1) + 1]
 
 
 def thin(points: Sequence[Point]) -> list[Point]:

@@ -15,6 +15,8 @@ SHORTEST, LONGEST = 360, 1600
 
 PAPER, INK = (250, 250, 248), (34, 34, 34)
 TEXT, LINE, MARGIN, SWATCH = 15, 24, 12, 14
+"""Pixels of the legend beside a drawing of LEGEND_FITS pixels; it grows with larger ones."""
+LEGEND_FITS = 640
 
 
 def overlay(photo: np.ndarray, ids: np.ndarray, labels: LabelSet) -> np.ndarray:
@@ -29,18 +31,20 @@ def overlay_with_legend(photo: np.ndarray, ids: np.ndarray, labels: LabelSet) ->
     colored = overlay(*_scaled(photo, ids), labels)
     picture = Image.fromarray(np.ascontiguousarray(colored[:, :, ::-1]))
     entries = _entries(ids, labels)
-    font = ImageFont.load_default(TEXT)
+    scale = max(1.0, max(picture.size) / LEGEND_FITS)
+    size, line, margin, swatch = (round(scale * x) for x in (TEXT, LINE, MARGIN, SWATCH))
+    font = ImageFont.load_default(size)
     text_width = max((int(font.getlength(text)) + 1 for _, text in entries), default=0)
-    width = picture.width + 3 * MARGIN + SWATCH + text_width
-    height = max(picture.height, 2 * MARGIN + LINE * len(entries))
+    width = picture.width + 3 * margin + swatch + text_width
+    height = max(picture.height, 2 * margin + line * len(entries))
     sheet = Image.new("RGB", (width, height), PAPER)
     sheet.paste(picture, (0, 0))
     draw = ImageDraw.Draw(sheet)
-    x = picture.width + MARGIN
+    x = picture.width + margin
     for k, (color, text) in enumerate(entries):
-        y = MARGIN + k * LINE
-        draw.rectangle((x, y, x + SWATCH, y + SWATCH), color, outline=(120, 120, 120))
-        draw.text((x + SWATCH + MARGIN, y + SWATCH / 2), text, INK, font, anchor="lm")
+        y = margin + k * line
+        draw.rectangle((x, y, x + swatch, y + swatch), color, outline=(120, 120, 120))
+        draw.text((x + swatch + margin, y + swatch / 2), text, INK, font, anchor="lm")
     return sheet
 
 

@@ -271,7 +271,11 @@ def _losses(losses: Losses) -> str:
     if not curves:
         return ""
     chart = charts.line_chart(
-        curves, title="Loss over the training iterations", x_label="iteration", y_label="loss"
+        curves,
+        title="Loss over the training iterations",
+        x_label="iteration",
+        y_label="loss",
+        log_y=True,
     )
     return f"<section><h2>Training</h2>{chart}</section>"
 

@@ -104,12 +104,19 @@ class Run:
     """The curves of one run: name of a loss or score -> {iteration: value}.
 
     `losses` holds the training losses, `TOTAL` their weighted sum; `tests` the same of the test
-    nets. Loss values have no unit (nats per labeled pixel for SoftmaxWithLoss).
+    nets. Loss values have no unit (nats per labeled pixel for SoftmaxWithLoss). `net` is the name
+    in the prototxt, "" where no log tells it.
     """
 
     name: str
+    net: str = ""
     losses: dict[str, dict[int, float]] = field(default_factory=lambda: defaultdict(dict))
     tests: dict[str, dict[int, float]] = field(default_factory=lambda: defaultdict(dict))
+
+    @property
+    def title(self) -> str:
+        """What a picture calls the run: its name, and that of its net where it is another."""
+        return self.name if self.net in ("", self.name) else f"{self.name} (net {self.net})"
 
     def forget_from(self, iteration: int) -> None:
         """Drop what was recorded from `iteration` on: the run was resumed before it."""
@@ -137,7 +144,7 @@ def read(path: Path) -> Run:
 
 
 def _from_csv(path: Path, text: str) -> Run:
-    run = Run(path.stem)
+    run = Run(path.stem, _net_beside(path))
     try:
         for row in csv.DictReader(text.splitlines()):
             for column, value in row.items():
@@ -154,6 +161,17 @@ def _from_csv(path: Path, text: str) -> Run:
     return run
 
 
+def _net_beside(path: Path) -> str:
+    """The net's name in the log that `lglstm train` keeps beside its CSV; "" if there is none."""
+    try:
+        with path.with_suffix(".log").open("rb") as file:
+            start = file.read(LOG_START).decode("utf-8", "replace")
+    except OSError:
+        return ""
+    found = _NET.search(start)
+    return found[1] if found else ""
+
+
 def _count(text: str) -> int:
     """An iteration; ValueError for what cannot be one."""
     number = int(text)
@@ -168,6 +186,10 @@ def _short(error: Exception) -> str:
     return text if len(text) <= 100 else f"{text[:100]}…"
 
 
+LOG_START = 2**20
+"""Bytes of a log in which the net is named, before anything is trained."""
+
+_NET = re.compile(r'^name: "([^"\n]{1,100})"$', re.MULTILINE)
 _LOSS = re.compile(r"\] Iteration (\d+)(?: \([^)]*\))?, loss = (\S+)")
 _TESTING = re.compile(r"\] Iteration (\d+), Testing net \(#(\d+)\)")
 _OUTPUT = re.compile(
@@ -180,7 +202,8 @@ def _from_log(path: Path, text: str) -> Run:
 
     A log that continues after a resume repeats iterations; the later record counts.
     """
-    reader = _LogReader(Run(path.stem))
+    named = _NET.search(text[:LOG_START])
+    reader = _LogReader(Run(path.stem, named[1] if named else ""))
     for number, line in enumerate(text.splitlines(), 1):
         try:
             reader.feed(line)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from lglstm.common.errors import InputError
 from lglstm.common.files import atomic_path
@@ -15,8 +16,6 @@ from lglstm.training.log import TOTAL, Run, curve
 FORMATS = (".png", ".pdf", ".svg")
 # A smoothed point is the mean of this share of the run up to it.
 WINDOW = 1 / 30
-# A loss that falls by more than this factor is easier to read on a logarithmic axis.
-LOG_RATIO = 20.0
 
 
 def draw(runs: list[Run], destination: str | Path) -> None:
@@ -52,7 +51,7 @@ def smooth(values: np.ndarray) -> np.ndarray:
 def _draw_totals(axes: Axes, runs: list[Run]) -> None:
     for index, run in enumerate(runs):
         color = f"C{index % 10}"
-        name = f"{run.name}: " if len(runs) > 1 else ""
+        name = f"{run.title}: " if len(runs) > 1 else ""
         iterations, values = _finite(run.losses[TOTAL])
         axes.plot(iterations, values, color=color, alpha=0.25, linewidth=0.8)
         axes.plot(
@@ -68,14 +67,14 @@ def _draw_totals(axes: Axes, runs: list[Run]) -> None:
                 markersize=4,
                 label=f"{name}test",
             )
-    _finish(axes, "Total loss" if len(runs) > 1 else f"{runs[0].name}: total loss")
+    _finish(axes, "Total loss" if len(runs) > 1 else f"{runs[0].title}: total loss")
 
 
 def _draw_parts(axes: Axes, run: Run, parts: list[str]) -> None:
     for index, name in enumerate(parts):
         iterations, values = _finite(run.losses[name])
         axes.plot(iterations, smooth(values), linewidth=1.5, label=name, color=f"C{index % 10}")
-    _finish(axes, "Each loss (smoothed)")
+    _finish(axes, f"{run.title}: each loss (smoothed)")
 
 
 def _finite(points: dict[int, float]) -> tuple[np.ndarray, np.ndarray]:
@@ -90,8 +89,12 @@ def _finite(points: dict[int, float]) -> tuple[np.ndarray, np.ndarray]:
 
 def _finish(axes: Axes, title: str) -> None:
     values = np.concatenate([line.get_ydata() for line in axes.lines])
-    if len(values) and values.min() > 0 and values.max() > LOG_RATIO * values.min():
+    if len(values) and values.min() > 0:
         axes.set_yscale("log")
+        few = values.max() < 20 * values.min()
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 4, 6, 8) if few else (1, 2, 5)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_locator(NullLocator())
     axes.set(title=title, xlabel="iteration", ylabel="loss")
     axes.grid(alpha=0.3)
     axes.legend()

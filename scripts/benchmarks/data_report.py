@@ -37,7 +37,7 @@ def figure(result: dict[str, Any]) -> Figure:
     bars(axes, [row["label"] for row in rows], [row["images_s"] for row in rows])
     need = result["need_images_s"]["median"]
     axes.axvline(need, color="C3", linestyle="--")
-    axes.set(xlabel="images per second")
+    axes.set(xlabel="images per second (more is better)")
     axes.set_title(
         f"Data layer of {result['model']}; dashed: what training needs, {number(need)} images/s",
         fontsize=10,

@@ -110,7 +110,7 @@ def implementations_figure(
         labels = [f"{row['label']}\n× {number(row['ratio']['median'])}" for row in shown]
         bars(axes, labels, [row["total_ms"] for row in shown])
         axes.set_title(title(case), fontsize=9)
-        axes.set_xlabel(unit)
+        axes.set_xlabel(f"{unit} (less is better)")
     for axes in panels[len(cases) :]:
         axes.remove()
     return figure

@@ -145,6 +145,22 @@ def test_overlay_colors_parts_and_names_them():
     assert (plain[:, -40:] != 250).any()  # the legend then says "only background"
 
 
+def test_the_legend_grows_with_the_photo():
+    def legend(longest: int) -> tuple[int, int]:
+        """Width of the legend, and height of its text, in pixels."""
+        shape = (longest // 2, longest)
+        drawing = overlay_with_legend(
+            np.zeros((*shape, 3), np.uint8), np.full(shape, 2, np.uint8), HORSE
+        )
+        right = np.asarray(drawing)[:, longest + 5 :]
+        text = right[:, right.shape[1] // 2 :]
+        return right.shape[1] + 5, np.ptp(np.flatnonzero((text < 240).any((1, 2))))
+
+    small, large = legend(640), legend(1600)
+    assert large[0] == pytest.approx(2.5 * small[0], rel=0.05)
+    assert large[1] == pytest.approx(2.5 * small[1], rel=0.3)
+
+
 @pytest.mark.slow
 def test_every_photo_is_parsed_once_when_a_worker_is_killed(colors, tmp_path):
     distributed = pytest.importorskip("distributed", reason="needs the package distributed")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lglstm.common import sheets
 from lglstm.common.errors import InputError
 from lglstm.common.labels import IGNORE, LABEL_SETS, LabelSet, label_set
 from lglstm.common.sheets import SheetRow, contact_sheet, write_sheet
@@ -125,6 +126,13 @@ def test_a_panorama_becomes_lower_instead_of_a_sheet_of_gigabytes():
     wide = SheetRow([np.zeros((1, 30_000, 3), np.uint8), np.zeros((1, 30_000), np.uint8)])
     sheet = contact_sheet([wide], ("image", "truth"), labels, height=100)
     assert sheet.width < 2 * 8 * 100 + 100
+
+
+def test_a_long_caption_keeps_its_start_and_its_end():
+    shorter = sheets._shorten("fashionista_0088", 100, sheets.SMALL)
+    assert shorter.startswith("fash") and "..." in shorter and shorter.endswith("0088")
+    assert sheets._shorten("0088", 100, sheets.SMALL) == "0088"
+    assert sheets._shorten("0088", 5, sheets.SMALL) == "..."
 
 
 def test_a_sheet_that_is_no_picture_is_refused(tmp_path):

@@ -251,6 +251,16 @@ def test_show_draws_what_the_net_sees(data, tmp_path):
     assert Image.open(output).width > show.VERSIONS * 300
 
 
+def test_show_leaves_photos_out(data, tmp_path):
+    output = tmp_path / "sheet.png"
+    for more, expected in (((), True), (("--no-photos",), False)):
+        arguments = ("show", data / "train.txt", "--size", 41, 57, *more, "--output", output)
+        assert lglstm(*arguments).exit_code == 0
+        # Photos are noise; all else has few colors.
+        colors = Image.open(output).getcolors(1 << 20)
+        assert (len(colors) > 1000) == expected
+
+
 def test_show_takes_size_stride_and_changes_from_a_net(data, tmp_path):
     net = tmp_path / "train.prototxt"
     parameters = {

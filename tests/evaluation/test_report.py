@@ -117,6 +117,33 @@ def test_ticks_are_round_and_cover_the_range(bounds):
     assert float(f"{steps[0]:.0e}".partition("e")[0]) in (1, 2, 5)
 
 
+@pytest.mark.parametrize(
+    ("bounds", "expected"),
+    [
+        ((0.3, 7), [0.2, 0.5, 1, 2, 5, 10]),
+        ((1.1, 1.3), [1, 2]),
+        ((2, 2), [2, 5]),
+        ((1e-3, 900), [1e-3, 1e-2, 1e-1, 1, 10, 100, 1000]),
+    ],
+)
+def test_ticks_of_a_logarithmic_axis(bounds, expected):
+    assert charts.log_ticks(*bounds) == pytest.approx(expected)
+
+
+def test_logarithmic_ticks_stay_few_over_all_numbers_there_are():
+    assert len(charts.log_ticks(1e-300, 1.7e308)) < 12
+
+
+def test_a_logarithmic_axis_gives_equal_factors_equal_heights():
+    curve = charts.Curve("loss", "ours", [(0, 100), (1, 10), (2, 1)], marked=True)
+    titles = {"title": "", "x_label": "", "y_label": ""}
+    drawn = charts.line_chart([curve], **titles, log_y=True)
+    heights = [float(y) for y in re.findall(r'cy="([\d.]+)"', drawn)]
+    assert heights[1] - heights[0] == pytest.approx(heights[2] - heights[1], abs=0.2)
+    zero = charts.Curve("loss", "ours", [(0, 100), (1, 10), (2, 0)])
+    assert charts.line_chart([zero], **titles, log_y=True) == charts.line_chart([zero], **titles)
+
+
 def test_thinned_curves_keep_mean_and_ends():
     points = [(float(k), float(k % 7)) for k in range(5000)]
     thinned = charts.thin(points)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import shutil
@@ -36,7 +37,7 @@ from training_help import (  # noqa: E402
 
 from lglstm.cli.main import main  # noqa: E402
 from lglstm.common.errors import InputError  # noqa: E402
-from lglstm.training import health, log, snapshots  # noqa: E402
+from lglstm.training import health, log, plot, snapshots  # noqa: E402
 from lglstm.training.loop import Training  # noqa: E402
 from lglstm.training.plan import TrainOptions, make_plan  # noqa: E402
 from lglstm.training.plot import draw, smooth  # noqa: E402
@@ -453,6 +454,26 @@ def test_plot_draws_runs_of_both_kinds(tmp_path):
     run = log.read(tmp_path / "run.csv")
     draw([run], tmp_path / "one.png")
     assert Image.open(tmp_path / "one.png").width > 1.8 * Image.open(tmp_path / "c.png").width
+
+
+def test_curves_say_what_net_they_are_of(tmp_path, monkeypatch):
+    text = 'Initializing net from parameters: \nname: "horse"\nlayer {\n  name: "data"\n}\n'
+    (tmp_path / "caffe.log").write_text(text + RESUMED_LOG)
+    assert log.read(tmp_path / "caffe.log").title == "caffe (net horse)"
+    (tmp_path / "seed_2.csv").write_text("iteration,lr,total_loss\n0,0.1,2.5\n1,0.1,2\n")
+    assert log.read(tmp_path / "seed_2.csv").title == "seed_2"
+    (tmp_path / "seed_2.log").write_text(text)
+    assert log.read(tmp_path / "seed_2.csv").title == "seed_2 (net horse)"
+    (tmp_path / "horse.csv").write_text((tmp_path / "seed_2.csv").read_text())
+    (tmp_path / "horse.log").write_text(text)
+    assert log.read(tmp_path / "horse.csv").title == "horse"
+    figures = []
+    monkeypatch.setattr(plot.Figure, "savefig", lambda figure, path, **_: figures.append(figure))
+    monkeypatch.setattr(plot, "atomic_path", contextlib.nullcontext)
+    draw([log.read(tmp_path / "seed_2.csv")], tmp_path / "curve.png")
+    axes = figures[0].axes[0]
+    assert axes.get_title() == "seed_2 (net horse): total loss"
+    assert axes.get_yscale() == "log"
 
 
 def colors(path: Path) -> int:
