@@ -7,16 +7,20 @@ a model or a converted file as the JSON object that `LabelSet.to_json` makes.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from lglstm.common.colors import distinct_colors
 from lglstm.common.errors import InputError
-from lglstm.common.rules import Rule, check, is_list, one_of, shown
+from lglstm.common.rules import Rule, check, is_list, one_of, parse_object, shown
 from lglstm.common.suggest import nearest
+from lglstm.common.text_files import read_text
 
 IGNORE = 255
 """The id of pixels that neither train nor count."""
@@ -27,8 +31,12 @@ IGNORE_COLOR = (255, 255, 255)
 OUTSIDE_COLOR = (255, 0, 255)
 """Magenta marks ids that the set does not have, so that nobody overlooks a broken label map."""
 
+RESERVED_COLORS = (IGNORE_COLOR, OUTSIDE_COLOR)
+
 FEWEST_CLASSES, MOST_CLASSES = 2, 255
 LONGEST_NAME = 64
+LARGEST_FILE = 1_000_000
+"""Bytes of a label set's file; 255 classes with long names need a tenth."""
 
 _EXAMPLE = '{"name": "leaves", "names": ["background", "leaf", "stem"]}'
 
@@ -127,7 +135,10 @@ class LabelSet:
             raise InputError(f"{where}: is not a label set; write an object such as {_EXAMPLE}")
         check(where, data, _RULES, required=("name", "names"))
         names = tuple(data["names"])
-        colors = tuple((r, g, b) for r, g, b in data.get("colors", _spread_colors(len(names))))
+        if "colors" in data:
+            colors = tuple((r, g, b) for r, g, b in data["colors"])
+        else:
+            colors = distinct_colors(len(names), RESERVED_COLORS)
         swaps = tuple((a, b) for a, b in data.get("mirror_swaps", ()))
         try:
             return cls(data["name"], names, colors, swaps)
@@ -143,6 +154,11 @@ class LabelSet:
             "mirror_swaps": [list(pair) for pair in self.mirror_swaps],
             "ignored": IGNORE,
         }
+
+    def to_text(self) -> str:
+        """Return the text of the set's JSON file, one key a line."""
+        lines = (f"  {json.dumps(key)}: {json.dumps(v)}" for key, v in self.to_json().items())
+        return "{\n" + ",\n".join(lines) + "\n}\n"
 
     @property
     def num_classes(self) -> int:
@@ -172,72 +188,59 @@ def _twice(values: Sequence[Any]) -> Any:
     return next((value for k, value in enumerate(values) if value in values[:k]), None)
 
 
-def label_set(name: str) -> LabelSet:
-    """Return the label set called `name`; raise InputError with the nearest name otherwise."""
-    if name in LABEL_SETS:
-        return LABEL_SETS[name]
-    raise InputError(f"there is no label set '{name}'; {nearest(name, LABEL_SETS)}")
+def label_set(asked: str) -> LabelSet:
+    """Return the ready set of this name, or, if it ends in .json, the one in this file.
+
+    Raises InputError with the nearest name, or with what is wrong with the file.
+    """
+    if asked in LABEL_SETS:
+        return LABEL_SETS[asked]
+    if asked.endswith(".json"):
+        return read_label_set(Path(asked))
+    raise InputError(
+        f"there is no label set '{asked}'; {nearest(asked, LABEL_SETS)}, or give a file NAME.json"
+    )
 
 
-def _spread_colors(count: int) -> tuple[tuple[int, int, int], ...]:
-    """Return black and `count` - 1 more colors, each as far as possible from those before it."""
-    steps = np.arange(0, 256, 51 if count < 200 else 36)
-    cube = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), -1).reshape(-1, 3)
-    chosen = [IGNORE_COLOR, OUTSIDE_COLOR, (0, 0, 0)]
-    while len(chosen) < count + 2:
-        distance = np.linalg.norm(cube[:, None] - np.array(chosen), axis=2).min(1)
-        red, green, blue = cube[distance.argmax()].tolist()
-        chosen.append((red, green, blue))
-    return tuple(chosen[2:])
+def read_label_set(path: Path) -> LabelSet:
+    """Return the label set in a JSON file: the object of a set, or a data set's `dataset.json`.
+
+    A `dataset.json` of an older version has the name of a ready set. Raises InputError.
+    """
+    try:
+        if not path.is_file():
+            raise InputError(f"{path}: there is no such file; name a label set's JSON file")
+        if path.stat().st_size > LARGEST_FILE:
+            raise InputError(
+                f"{path}: has more than {LARGEST_FILE:,} bytes; no label set needs so many"
+            )
+        text = read_text(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the file") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is not text in UTF-8; write {_EXAMPLE}") from error
+    data = parse_object(str(path), text, _EXAMPLE, what="it")
+    if "names" not in data and "label_set" in data:
+        data = data["label_set"]
+        if isinstance(data, str) and data in LABEL_SETS:
+            return LABEL_SETS[data]
+    return LabelSet.from_json(data, str(path))
+
+
+def numbered(count: int) -> LabelSet:
+    """Return the set of a net that nobody described: its names are class 0, class 1 and so on."""
+    if count > MOST_CLASSES:
+        raise InputError(f"{count:,} classes are more than the {MOST_CLASSES} of a label map")
+    names = tuple(f"class {k}" for k in range(count))
+    return LabelSet(f"{count} classes", names, distinct_colors(count, RESERVED_COLORS))
 
 
 ANIMAL_PARTS = ("background", "head", "body", "leg", "tail")
-_ANIMAL_COLORS = ((0, 0, 0), (230, 75, 60), (52, 136, 214), (84, 180, 88), (245, 190, 50))
 
-_ATR = (
-    ("background", (0, 0, 0)),
-    ("hat", (126, 63, 178)),
-    ("hair", (110, 70, 40)),
-    ("sunglass", (255, 225, 25)),
-    ("upper-clothes", (40, 110, 200)),
-    ("skirt", (230, 110, 180)),
-    ("pants", (30, 60, 120)),
-    ("dress", (200, 40, 100)),
-    ("belt", (170, 170, 170)),
-    ("left-shoe", (255, 120, 30)),
-    ("right-shoe", (170, 75, 10)),
-    ("face", (250, 200, 160)),
-    ("left-leg", (120, 220, 110)),
-    ("right-leg", (35, 130, 55)),
-    ("left-arm", (90, 220, 225)),
-    ("right-arm", (20, 135, 145)),
-    ("bag", (215, 40, 35)),
-    ("scarf", (150, 140, 240)),
-)
-"""The ids of the ATR set. Left and right share a hue, the left one is lighter."""
-
-_FASHIONISTA_NAMES = """
-    null tights shorts blazer t-shirt bag shoes coat skirt purse boots blouse jacket bra dress
-    pants sweater shirt jeans leggings scarf hat top cardigan accessories vest sunglasses belt
-    socks glasses intimate stockings necklace cape jumper sweatshirt suit bracelet heels wedges
-    ring flats tie romper sandals earrings gloves sneakers clogs watch pumps wallet bodysuit
-    loafers hair skin
-""".split()  # noqa: SIM905
+READY_SETS = Path(__file__).with_name("label_sets")
+_ORDER = ("horse", "cow", "atr", "fashionista56", "lip", "cihp", "voc")
 
 LABEL_SETS: dict[str, LabelSet] = {
-    labels.name: labels
-    for labels in (
-        LabelSet("horse", ANIMAL_PARTS, _ANIMAL_COLORS),
-        LabelSet("cow", ANIMAL_PARTS, _ANIMAL_COLORS),
-        LabelSet(
-            "atr",
-            tuple(name for name, _ in _ATR),
-            tuple(color for _, color in _ATR),
-            mirror_swaps=((9, 10), (12, 13), (14, 15)),
-        ),
-        LabelSet(
-            "fashionista56", tuple(_FASHIONISTA_NAMES), _spread_colors(len(_FASHIONISTA_NAMES))
-        ),
-    )
+    name: read_label_set(READY_SETS / f"{name}.json") for name in _ORDER
 }
-"""Every label set by name; the 18-label Fashionista set uses `atr`."""
+"""The ready sets by name; the 18-label Fashionista set uses `atr`."""

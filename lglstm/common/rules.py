@@ -101,10 +101,11 @@ def _cut(text: str) -> str:
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
 
 
-def parse_object(where: str, text: str, example: str) -> dict[str, Any]:
+def parse_object(where: str, text: str, example: str, what: str = "param_str") -> dict[str, Any]:
     """Return the JSON object in a layer's `param_str`; empty text is an object without keys.
 
-    where: the layer, which begins every message. example: an object to show in them.
+    where: the layer, which begins every message. example: an object to show in them. what: the
+    text in their words.
     Raises InputError for other text, and for a key that is given twice.
     """
 
@@ -113,7 +114,7 @@ def parse_object(where: str, text: str, example: str) -> dict[str, Any]:
         if len(given) < len(pairs):
             keys = [key for key, _ in pairs]
             twice = next(key for key in keys if keys.count(key) > 1)
-            raise InputError(f"{where}: param_str gives {_cut(twice)} twice; give every key once")
+            raise InputError(f"{where}: {what} gives {_cut(twice)} twice; give every key once")
         return given
 
     try:
@@ -122,11 +123,11 @@ def parse_object(where: str, text: str, example: str) -> dict[str, Any]:
         raise
     except (ValueError, RecursionError) as error:
         raise InputError(
-            f"{where}: param_str is not JSON ({error}); write an object such as {example}"
+            f"{where}: {what} is not JSON ({error}); write an object such as {example}"
         ) from error
     if not isinstance(given, dict):
         raise InputError(
-            f"{where}: param_str is {_cut(text)}; it must be a JSON object such as {example}"
+            f"{where}: {what} is {_cut(text)}; it must be a JSON object such as {example}"
         )
     return given
 

@@ -1,6 +1,7 @@
 """Label sets and contact sheets: ids, colors, mirror swaps, and pictures that show them."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from PIL import Image
 
 from lglstm.common import sheets
 from lglstm.common.errors import InputError
-from lglstm.common.labels import IGNORE, LABEL_SETS, LabelSet, label_set
+from lglstm.common.labels import IGNORE, LABEL_SETS, LabelSet, label_set, numbered
 from lglstm.common.sheets import SheetRow, contact_sheet, write_sheet
 
 
@@ -60,6 +61,51 @@ def test_a_label_set_of_names_alone_gets_colors(count):
     labels = LabelSet.from_json(data, "mine.json")
     assert labels.num_classes == count and labels.mirror_swaps == ()
     assert labels == LabelSet.from_json(data, "elsewhere.json")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "names is missing|name is missing"),
+        ("{", "it is not JSON"),
+        ("[" * 100_000, "it is not JSON"),
+        ('{"name": "a", "name": "b"}', "it gives name twice"),
+        ("[1]", "it must be a JSON object such as"),
+        ('{"label_set": "hors"}', "is not a label set"),
+        (b"\xff\xfe\xff", "is not text in UTF-8"),
+        (b"\x80", "is not text in UTF-8"),
+        ("x" * 1_000_001, "has more than 1,000,000 bytes"),
+    ],
+)
+def test_a_file_that_is_no_label_set_is_named(tmp_path, text, words):
+    path = tmp_path / "mine.json"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(InputError, match=rf"^{re.escape(str(path))}: .*({words})"):
+        label_set(str(path))
+
+
+def test_a_label_set_is_read_from_its_file_and_from_a_data_set(tmp_path):
+    labels = LabelSet.from_json(TWO | {"colors": [[0, 0, 0], [1, 2, 3]]}, "")
+    path = tmp_path / "mine.json"
+    path.write_text(labels.to_text())
+    assert label_set(str(path)) == labels
+    path.write_bytes(labels.to_text().encode("utf-16"))
+    assert label_set(str(path)) == labels
+    path.write_text(json.dumps({"set": "pairs", "label_set": labels.to_json()}))
+    assert label_set(str(path)) == labels
+    path.write_text(json.dumps({"set": "atr", "label_set": "atr"}))  # of an older version
+    assert label_set(str(path)) == LABEL_SETS["atr"]
+    with pytest.raises(InputError, match="there is no such file"):
+        label_set(str(tmp_path / "missing.json"))
+    with pytest.raises(InputError, match="there is no such file"):
+        label_set(str(tmp_path) + "/.json")
+
+
+def test_a_net_that_nobody_described_has_numbered_classes():
+    assert numbered(3).names == ("class 0", "class 1", "class 2")
+    assert numbered(3).colors == numbered(3).colors
+    with pytest.raises(InputError, match="256 classes are more than the 255"):
+        numbered(256)
 
 
 TWO = {"name": "mine", "names": ["ground", "leaf"]}
