@@ -33,6 +33,9 @@ ENLARGE = 4
 PART_CLASS = {"head": 1, "ear": 1, "neck": 2, "torso": 2, "leg": 3, "tail": 4}
 """The id of each kind of part; the neck belongs to the body, as in `lglstm.data_prep.horse_cow`."""
 
+MAT_TEXT = b"MATLAB 5.0 MAT-file, drawn by lglstm data synthetic".ljust(116)
+"""What a file says of itself; SciPy's text has the time, and equal seeds must give equal files."""
+
 CLASS_INDEX = {"cow": 10, "horse": 13}
 """PASCAL VOC's numbers of the two classes."""
 
@@ -99,6 +102,8 @@ def _write(root: Path, name: str, animal: Animal, animal_class: str) -> None:
     with atomic_path(root / "Annotations_Part" / f"{name}.mat", sync=False) as temporary:
         anno = _annotation(name, animal, animal_class)
         scipy.io.savemat(temporary, {"anno": anno}, do_compression=True)
+        with temporary.open("r+b") as file:
+            file.write(MAT_TEXT)
 
 
 def draw_example(size: int = 97, seed: int = 0, index: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -18,6 +18,7 @@ What they compute, and the shapes of bottoms and tops: `lglstm.layers.equations`
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,6 +47,9 @@ except ImportError:  # only `parse_options` serves without Caffe
 
 WEIGHT_FILLER = {"type": "uniform", "min": -0.1, "max": 0.1}  # sec. 4.1
 BIAS_FILLER = {"type": "constant", "value": 0.0}
+
+FILLERS = ("constant", "gaussian", "msra", "positive_unitball", "uniform", "xavier")
+"""Caffe's fillers; without bilinear, which fills square filters alone."""
 
 _FILLER = Rule(
     lambda value: isinstance(value, dict),
@@ -86,22 +90,39 @@ def filled(label: str, shape: tuple[int, ...], filler: dict[str, Any]) -> Array:
 
     Python layers cannot call fillers, but a net of one DummyData layer can. So for the same
     `random_seed` the Python layers begin with the same weights as the C++ ones. label: the layer,
-    for the InputError that is raised when this is no filler.
+    for the InputError that is raised when this is no filler, or one with which Caffe would abort.
     """
     net = caffe_pb2.NetParameter()
     layer = net.layer.add(name="filled", type="DummyData", top=["filled"])
     layer.dummy_data_param.shape.add(dim=shape)
+    message = layer.dummy_data_param.data_filler.add()
     try:
-        json_format.ParseDict(filler, layer.dummy_data_param.data_filler.add())
+        json_format.ParseDict(filler, message)
     except (json_format.ParseError, OverflowError, RecursionError) as error:
         raise InputError(
             f"{label}: {shown(filler)} is not a filler of Caffe; it must be one such as "
             f"{json.dumps(WEIGHT_FILLER)}"
         ) from error
+    if fault := _fault_of(message, shape):
+        raise InputError(f"{label}: the filler {shown(filler)} is refused: {fault}")
     with tempfile.NamedTemporaryFile("w", suffix=".prototxt") as file:
         file.write(text_format.MessageToString(net))
         file.flush()
         return caffe.Net(file.name, caffe.TEST).forward()["filled"].copy()
+
+
+def _fault_of(filler: caffe_pb2.FillerParameter, shape: tuple[int, ...]) -> str | None:
+    """Why Caffe would end the process when it fills a blob of this shape, or None if it can."""
+    values = (filler.value, filler.min, filler.max, filler.mean, filler.std)
+    faults = {
+        f"type must be one of {', '.join(FILLERS)}": filler.type not in FILLERS,
+        "its numbers must be finite": not all(map(math.isfinite, values)),
+        "std must be above 0": filler.type == "gaussian" and not filler.std > 0,
+        "min must not be above max": filler.type == "uniform" and filler.min > filler.max,
+        "sparse is for gaussian": filler.type != "gaussian" and filler.sparse != -1,
+        f"sparse must be -1 … {shape[0]}, the rows of the blob": not -1 <= filler.sparse <= shape[0],
+    }
+    return next((fault for fault, is_there in faults.items() if is_there), None)
 
 
 class _LGLSTMLayer(PythonLayer):

@@ -1,5 +1,7 @@
 """The drawn animals: the same for the same seed, alike in every part, and exact once prepared."""
 
+import time
+
 import numpy as np
 import pytest
 import scipy.io
@@ -105,6 +107,15 @@ def test_the_layout_is_that_of_pascal_part(tmp_path):
         anno["imname"] == "synthetic_00001" and thing["class"] == "cow" and thing["class_ind"] == 10
     )
     assert thing["parts"].item().dtype.names == ("part_name", "mask")
+
+
+def test_files_do_not_depend_on_the_time(tmp_path, monkeypatch):
+    def drawn(name, moment):
+        monkeypatch.setattr(time, "asctime", lambda *given: moment)
+        make_synthetic(tmp_path / name, 1, 1, size=33)
+        return [path.read_bytes() for path in sorted((tmp_path / name).glob("**/*.mat"))]
+
+    assert drawn("first", "Sat Nov 28 20:00:00 2026") == drawn("second", "Sun Nov 29 21:11:11 2026")
 
 
 def test_what_cannot_be_drawn_is_refused(tmp_path):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lglstm.common.errors import InputError
@@ -138,3 +140,35 @@ def test_unknown_filler_is_refused(tmp_path, filler):
     path.write_text(text + layer_text("LGLSTMTransition", options, 1, 3, "python"))
     with pytest.raises(InputError, match="is not a filler of Caffe"):
         caffe.Net(str(path), caffe.TEST)
+
+
+@pytest.mark.parametrize(
+    ("filler", "fault"),
+    [
+        ({"type": "unifrom"}, "type must be one of constant, gaussian,"),
+        ({"type": "bilinear"}, "type must be one of"),
+        ({"type": "gaussian", "std": 0}, "std must be above 0"),
+        ({"type": "gaussian", "std": -1e-3}, "std must be above 0"),
+        ({"type": "gaussian", "mean": "Infinity"}, "its numbers must be finite"),
+        ({"type": "gaussian", "std": "NaN"}, "its numbers must be finite"),
+        ({"type": "uniform", "min": 0.1, "max": -0.1}, "min must not be above max"),
+        ({"type": "uniform", "min": 0.1, "max": 0.2, "sparse": 1}, "sparse is for gaussian"),
+        ({"type": "gaussian", "sparse": 3}, "sparse must be -1 … 2, the rows of the blob"),
+        ({"type": "gaussian", "sparse": -2}, "sparse must be -1 … 2"),
+    ],
+)
+def test_filler_with_which_caffe_would_abort_is_refused(filler, fault):
+    with pytest.raises(InputError, match=re.escape(fault)):
+        lg_lstm.filled("LGLSTM layer", (2, 3), filler)
+
+
+@pytest.mark.parametrize(
+    "filler",
+    [{}, {"type": "xavier", "varianceNorm": "AVERAGE"}, {"type": "msra"},
+     {"type": "positive_unitball"}, {"type": "uniform", "min": 1, "max": 1},
+     {"type": "gaussian", "sparse": 2}, {"type": "gaussian", "sparse": 0}],
+)  # fmt: skip
+def test_filler_of_caffe_is_used(filler):
+    values = lg_lstm.filled("LGLSTM layer", (2, 3), filler)
+    assert values.shape == (2, 3)
+    assert np.isfinite(values).all()
