@@ -8,6 +8,7 @@ ids of palette PNGs alone.
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -136,11 +137,20 @@ def read_text_chunk(path: PathLike, key: str) -> str | None:
         return None
 
 
+class _Bounded(io.BufferedReader):
+    """A file that makes room for no more bytes than it has left, whatever a header claims."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or size < 0:
+            return super().read()
+        return super().read(min(size, max(0, os.fstat(self.fileno()).st_size - self.tell())))
+
+
 @contextmanager
 def _opened(path: PathLike, formats: tuple[str, ...]) -> Iterator[Image.Image]:
     """Open a picture; everything that goes wrong in the block, too, becomes an InputError."""
     try:
-        with Image.open(path, formats=formats) as image:
+        with _Bounded(io.FileIO(path)) as file, Image.open(file, formats=formats) as image:
             width, height = image.size
             if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
                 raise InputError(_too_large(path, f"has {width} × {height} pixels"))
