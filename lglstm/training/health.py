@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from lglstm.common.errors import InputError
-from lglstm.common.pycaffe import Blob, CaffeNet
+from lglstm.common.pycaffe import Blob, CaffeNet, Message
 from lglstm.training.log import TOTAL
 
 # Iterations that a loss may be out of bounds before the run counts as lost: bad initial weights can
@@ -152,6 +152,42 @@ SATURATED: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "MultinomialLogisticLoss": _certain,
 }
 """How to tell, from the two best scores or probabilities, that a loss is at its ceiling."""
+
+LABELED = {*SATURATED, "Accuracy"}
+"""Layers that look up the score of a label."""
+
+
+def watch_labels(net: CaffeNet, messages: Iterable[Message]) -> None:
+    """Let a net refuse labels for which it has no score; Caffe reads beyond the scores for them.
+
+    messages: NetParameters, which say what losses and accuracies ignore. From now on a forward pass
+    raises InputError where Caffe would go wrong.
+    """
+    ignored: dict[str, set[int]] = {}
+    for layer in (layer for message in messages for layer in message.layer):
+        if layer.type in LABELED:
+            parameters = layer.accuracy_param if layer.type == "Accuracy" else layer.loss_param
+            own = ignored.setdefault(layer.name, set())
+            own |= {parameters.ignore_label} if parameters.HasField("ignore_label") else set()
+
+    def look(index: int) -> None:
+        name = net._layer_names[index]
+        if name in ignored and len(net.bottom_names[name]) >= 2:
+            scores, labels = (net.blobs[bottom] for bottom in net.bottom_names[name][:2])
+            _require_scored(name, labels.data, scores.shape[1], ignored[name])
+
+    net.before_forward(look)
+
+
+def _require_scored(name: str, labels: np.ndarray, classes: int, ignored: set[int]) -> None:
+    odd = labels[(labels < 0) | (labels >= classes)]
+    odd = odd[~np.isin(odd, list(ignored))]
+    if odd.size:
+        raise InputError(
+            f"layer '{name}': has scores for classes 0 … {classes - 1}, but the label {odd[0]:g} "
+            "comes from the data; correct the label maps, or if such pixels do not count, add "
+            f"ignore_label: {odd[0]:g} to the layer"
+        )
 
 
 def require_space(folder: Path, snapshot_bytes: int) -> None:

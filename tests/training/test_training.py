@@ -129,6 +129,26 @@ def test_masks_that_teach_nothing_are_named_before_the_first_iteration(folder):
     assert err.startswith("warning: list.txt: its label maps have only 0 and 255")
 
 
+@pytest.mark.parametrize(
+    ("label", "ignored", "refused"), [(255, None, True), (3, 255, True), (255, 255, False)]
+)
+def test_labels_without_a_score_are_refused(folder, label, ignored, refused):
+    net = (folder / "net.prototxt").read_text()
+    source = net[net.index("layer {") : net.index('layer { name: "slow"')]
+    data = f"""layer {{ name: "data" type: "DummyData" top: "image" top: "label"
+      dummy_data_param {{ shape {{ dim: 4 dim: 3 dim: 2 dim: 5 }} shape {{ dim: 4 dim: 1 }}
+        data_filler {{ value: 1 }} data_filler {{ value: {label} }} }} }}"""
+    net = net.replace(source, data)
+    if ignored:
+        loss = 'type: "SoftmaxWithLoss"'
+        net = net.replace(loss, f"{loss} loss_param {{ ignore_label: {ignored} }}")
+    (folder / "net.prototxt").write_text(net)
+    _, err = train("--iterations", "1", folder=folder, status=int(refused))
+    expected = f"error: layer 'loss1': has scores for classes 0 … 2, but the label {label} comes"
+    assert (expected in err) is refused
+    assert (f"add ignore_label: {label} to the layer" in err) is refused
+
+
 def wait_until_quiet(folder: Path) -> int:
     """The rows of a killed run, after its worker has ended too."""
     before = -1
