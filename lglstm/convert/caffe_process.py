@@ -3,7 +3,7 @@
 Caffe ends the process on an error, writes its log to stderr, and brings a protobuf library that
 need not be that of other frameworks: none of this belongs in the converter's process.
 
-    python -m lglstm.convert.caffe_process NET WEIGHTS INPUTS.npz OUTPUTS.npz STAGES BLOB...
+    python -m lglstm.convert.caffe_process PARENT NET WEIGHTS INPUTS.npz OUTPUTS.npz STAGES BLOB...
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ def run_caffe(
     with scratch_folder() as folder:
         given, made = folder / "inputs.npz", folder / "outputs.npz"
         _save(given, inputs)
-        result = _run(__name__, prototxt, weights, given, made, ",".join(stages), *wanted)
+        files = (prototxt, weights, given, made)
+        result = _run(__name__, str(os.getpid()), *files, ",".join(stages), *wanted)
         if result.returncode:
             words = " ".join(result.stderr.split()[-60:])
             raise InputError(
@@ -84,7 +85,10 @@ def _load(path: Path, count: int) -> list[Blobs]:
     return sets
 
 
-def _main(prototxt: str, weights: str, given: str, made: str, stages: str, *wanted: str) -> None:
+def _main(
+    parent: str, prototxt: str, weights: str, given: str, made: str, stages: str, *wanted: str
+) -> None:
+    child.end_with_parent(int(parent))
     import caffe
 
     with np.load(given, allow_pickle=False) as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -140,3 +141,26 @@ def test_what_killed_conversions_leave_is_swept(small, monkeypatch):
     assert not left_in(scratch, out)
     assert {path.name for path in out.iterdir()} == {".gitignore", "net.onnx", "net.onnx.json"}
     assert not list(scratch.rglob("*.npz"))
+
+
+@needs_caffe
+def test_caffe_ends_with_the_converter_that_started_it(tmp_path):
+    waits = tmp_path / "inputs.npz"  # nobody writes to this pipe, so Caffe's process waits
+    os.mkfifo(waits)
+    code = f"""import os; from lglstm.convert import caffe_process
+caffe_process._run(caffe_process.__name__, str(os.getpid()), "a", "b", {str(waits)!r}, "c", "")"""
+    parent = subprocess.Popen([sys.executable, "-c", code])
+    children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
+    child = wait_for(lambda: children.read_text().split())[0]
+    parent.kill()
+    parent.wait()
+    wait_for(lambda: not Path(f"/proc/{child}").exists())
+
+
+def wait_for(what):
+    """The first result of `what` that counts as true; within a minute."""
+    until = time.monotonic() + 60
+    while not (found := what()):
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    return found
