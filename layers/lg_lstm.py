@@ -113,6 +113,7 @@ def filled(label: str, shape: tuple[int, ...], filler: dict[str, Any]) -> Array:
 
 def _fault_of(filler: caffe_pb2.FillerParameter, shape: tuple[int, ...]) -> str | None:
     """Why Caffe would end the process when it fills a blob of this shape, or None if it can."""
+    rows = shape[0]
     values = (filler.value, filler.min, filler.max, filler.mean, filler.std)
     faults = {
         f"type must be one of {', '.join(FILLERS)}": filler.type not in FILLERS,
@@ -120,7 +121,7 @@ def _fault_of(filler: caffe_pb2.FillerParameter, shape: tuple[int, ...]) -> str 
         "std must be above 0": filler.type == "gaussian" and not filler.std > 0,
         "min must not be above max": filler.type == "uniform" and filler.min > filler.max,
         "sparse is for gaussian": filler.type != "gaussian" and filler.sparse != -1,
-        f"sparse must be -1 … {shape[0]}, the rows of the blob": not -1 <= filler.sparse <= shape[0],
+        f"sparse must be -1 … {rows}, the rows of the blob": not -1 <= filler.sparse <= rows,
     }
     return next((fault for fault, is_there in faults.items() if is_there), None)
 
