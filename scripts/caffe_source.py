@@ -1,7 +1,6 @@
 """Caffe's source tree: fetched and checked, or the user's own, with our patches and overlay.
 
-Only our own files are in this repository (`layers/caffe`). Caffe comes from Debian's source
-package, from the mirror that apt uses on this machine; every byte is checked before use.
+Only our own files are in this repository (`layers/caffe`); `archives.py` says where Caffe is from.
 """
 
 from __future__ import annotations
@@ -12,18 +11,15 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
+from archives import CAFFE, DEBIAN, VERSION, fetch, unpack
 from lglstm.common.errors import InputError
 from lglstm.common.hashing import sha256_of
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 OVERLAY = REPOSITORY / "layers" / "caffe"
-POOL = "pool/main/c/caffe"
-APT_HELPER = "/usr/lib/apt/apt-helper"  # downloads with apt's own proxies and certificates
 
 # What a user's own checkout may hold besides source: never copied, never part of a hash.
 NOT_SOURCE = shutil.ignore_patterns(
@@ -32,25 +28,6 @@ NOT_SOURCE = shutil.ignore_patterns(
 
 # Repairs of Caffe's Python files, which a user's tree may have repaired in its own way.
 OPTIONAL_PATCHES = {"06-pycaffe-current-packages.patch"}
-
-
-@dataclass(frozen=True)
-class Archive:
-    """A file of Debian's source package, and the only content it may have."""
-
-    name: str
-    sha256: str
-
-
-VERSION = "1.0.0+git20180821.99bd997-8"
-CAFFE = Archive(
-    "caffe_1.0.0+git20180821.99bd997.orig.tar.gz",
-    "e0eb3f06794f7402c77b7dec8e8480273ee1a1bb192e9122b621a69d4147ad0c",
-)
-DEBIAN = Archive(
-    "caffe_1.0.0+git20180821.99bd997-8.debian.tar.xz",
-    "07cf073227494a6b07234e40cb5df91db566616593eef9baafdc4d06ad159f21",
-)
 
 
 def own_tree() -> Path | None:
@@ -114,72 +91,6 @@ def assemble(destination: Path, tree: Path | None, downloads: Path) -> None:
 
 def _say(sentence: str) -> None:
     print(sentence, file=sys.stderr)
-
-
-def fetch(archive: Archive, downloads: Path) -> Path:
-    """The verified file of `archive` in `downloads`; fetched from the machine's Debian mirror."""
-    path = downloads / archive.name
-    if path.exists():
-        if sha256_of(path) != archive.sha256:
-            raise InputError(
-                f"{path}: does not have the SHA-256 {archive.sha256}; delete it and run make setup "
-                "again"
-            )
-        return path
-    failures = [_download(f"{site}/{POOL}/{archive.name}", archive, path) for site in mirrors()]
-    if not path.exists():
-        reason = "; ".join(failures) or "apt knows no mirror: run apt-get update"
-        raise InputError(
-            f"{archive.name} could not be fetched ({reason}); check the network connection, or "
-            f"put the file from any Debian mirror into {downloads}, then run make setup again"
-        )
-    return path
-
-
-def mirrors() -> list[str]:
-    """The Debian mirrors in apt's configuration, most basic suite first."""
-    listing = subprocess.run(
-        [
-            "apt-get",
-            "indextargets",
-            "--format",
-            "$(SITE)",
-            "Created-By: Packages",
-            "Origin: Debian",
-            "Component: main",
-        ],
-        capture_output=True,
-        text=True,
-    )
-    return list(dict.fromkeys(listing.stdout.split()))
-
-
-def _download(uri: str, archive: Archive, path: Path) -> str:
-    """Put the file at `uri` to `path` when its content is right; otherwise say what was wrong."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        partial = Path(folder) / "partial"
-        got = subprocess.run(
-            [APT_HELPER, "download-file", uri, str(partial)], capture_output=True, text=True
-        )
-        if got.returncode != 0 or not partial.exists():
-            errors = [line[2:].strip() for line in got.stderr.splitlines() if line[:2] == "E:"]
-            return errors[0] if errors else f"no answer from {uri}"
-        if (digest := sha256_of(partial)) != archive.sha256:
-            return f"{uri} has SHA-256 {digest}, not {archive.sha256}"
-        # From a mirror on this disk apt makes a link only.
-        shutil.copyfile(partial, f"{partial}.copy")
-        Path(f"{partial}.copy").replace(path)
-    return ""
-
-
-def unpack(archive: Path, destination: Path) -> None:
-    """Unpack a verified archive (neither of Debian's has one folder around all)."""
-    command = ["tar", "-xf", archive, "-C", destination]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode != 0:
-        reason = (done.stderr.strip().splitlines() or ["tar failed"])[0]
-        raise InputError(f"{archive}: could not be unpacked ({reason}); check the free disk space")
 
 
 def apply_patch(patch: Path, tree: Path) -> bool:

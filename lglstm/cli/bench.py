@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from lglstm.cli.group import Group
-from lglstm.cli.options import picture_option, trust_option
+from lglstm.cli.options import Choice, picture_option, trust_option
 from lglstm.common.checkout import checkout
 from lglstm.common.errors import InputError
 from lglstm.common.models import find_model
@@ -56,6 +56,9 @@ Examples:
 """
 
 
+ROUNDS, QUICK_ROUNDS = 7, 2
+
+
 @click.group(cls=Group, epilog=EXAMPLES)
 def command() -> None:
     """Measure how fast the layers, the nets and the data layer are.
@@ -78,18 +81,24 @@ def common_options(function: Callable) -> Callable:
     for option in (
         picture_option("Also draw a picture: .png, .pdf or .svg."),
         click.option("--json", "as_json", is_flag=True, help="Print everything as JSON."),
-        click.option("--quick", is_flag=True, help="Tiny sizes, for a first try in seconds."),
+        click.option(
+            "--quick", is_flag=True, help="Tiny sizes and few rounds, for a first try in seconds."
+        ),
         click.option(
             "--threads", type=click.IntRange(min=1), default=cores, metavar="N",
             help="Threads of every implementation (default: all cores).",
         ),
         click.option(
-            "--repeats", type=click.IntRange(min=1), default=7, show_default=True, metavar="N",
-            help="Rounds.",
+            "--repeats", type=click.IntRange(min=1), metavar="N",
+            help=f"Rounds (default: {ROUNDS}, with --quick {QUICK_ROUNDS}).",
         ),
     ):  # fmt: skip
         function = option(function)
     return function
+
+
+def rounds(repeats: int | None, quick: bool) -> int:
+    return repeats or (QUICK_ROUNDS if quick else ROUNDS)
 
 
 def cores() -> int:
@@ -111,14 +120,14 @@ def cores() -> int:
 @click.option(
     "--implementations", metavar="KEY,…",
     help="Implementations to time; the first is the baseline: cpp, python, literal, factored, "
-    "compiled (default: all).",
+    "compiled (default: all, with --quick all but compiled).",
 )  # fmt: skip
 @common_options
 def stack(
     sizes: tuple[str, ...],
     batches: tuple[int, ...],
     implementations: str | None,
-    repeats: int,
+    repeats: int | None,
     threads: int,
     quick: bool,
     as_json: bool,
@@ -132,11 +141,11 @@ def stack(
     from benchmarks import stack, stack_report
 
     chosen_sizes = stack.choose(sizes, batches, quick)
-    chosen = stack.choose_implementations(implementations)
+    chosen = stack.choose_implementations(implementations, quick)
     more = {"limits": stack.QUICK_LIMITS} if quick else {}
     with progress_bar("stack") as tell:
         result = stack.run(
-            chosen_sizes, chosen, repeats=repeats, threads=threads, tell=tell, **more
+            chosen_sizes, chosen, repeats=rounds(repeats, quick), threads=threads, tell=tell, **more
         )
     show(result, stack_report, as_json, output)
 
@@ -144,7 +153,7 @@ def stack(
 @command.command(epilog=NET_EXAMPLES)
 @click.argument("models", nargs=-1)
 @click.option(
-    "--task", "tasks", multiple=True, type=click.Choice(["train", "image"]),
+    "--task", "tasks", multiple=True, type=Choice(["train", "image"]),
     help="train: an iteration with its update; image: one image forward (default: both).",
 )  # fmt: skip
 @click.option(
@@ -159,7 +168,7 @@ def net(
     tasks: tuple[str, ...],
     implementations: str | None,
     trust_net: bool,
-    repeats: int,
+    repeats: int | None,
     threads: int,
     quick: bool,
     as_json: bool,
@@ -179,7 +188,9 @@ def net(
     }
     tasks = tasks or tuple(net.TASKS)
     with progress_bar("net") as tell:
-        result = net.run(folders, chosen, tasks, repeats=repeats, threads=threads, tell=tell)
+        result = net.run(
+            folders, chosen, tasks, repeats=rounds(repeats, quick), threads=threads, tell=tell
+        )
     show(result, net_report, as_json, output)
 
 
@@ -201,7 +212,7 @@ def data(
     list_path: Path | None,
     seconds: float | None,
     trust_net: bool,
-    repeats: int,
+    repeats: int | None,
     threads: int,
     quick: bool,
     as_json: bool,
@@ -220,20 +231,26 @@ def data(
     folder = model_folder(model, trust_net)
     with progress_bar("data") as tell:
         result = data.run(
-            model, folder, list_path, seconds, repeats=repeats, threads=threads, tell=tell
+            model,
+            folder,
+            list_path,
+            seconds,
+            repeats=rounds(repeats, quick),
+            threads=threads,
+            tell=tell,
         )
     show(result, data_report, as_json, output)
 
 
 @command.command(epilog=SCALE_EXAMPLES)
 @click.option(
-    "--of", "series", multiple=True, type=click.Choice(["positions", "batch", "layers", "d"]),
+    "--of", "series", multiple=True, type=Choice(["positions", "batch", "layers", "d"]),
     help="What varies; may be repeated (default: all four).",
 )  # fmt: skip
 @common_options
 def scale(
     series: tuple[str, ...],
-    repeats: int,
+    repeats: int | None,
     threads: int,
     quick: bool,
     as_json: bool,
@@ -247,7 +264,9 @@ def scale(
     from benchmarks import scale, scale_report
 
     with progress_bar("scale") as tell:
-        result = scale.run(series, quick=quick, repeats=repeats, threads=threads, tell=tell)
+        result = scale.run(
+            series, quick=quick, repeats=rounds(repeats, quick), threads=threads, tell=tell
+        )
     show(result, scale_report, as_json, output)
 
 

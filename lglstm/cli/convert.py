@@ -12,7 +12,7 @@ import click
 from rich.table import Table
 
 from lglstm import __version__
-from lglstm.cli.options import labels_option
+from lglstm.cli.options import Choice, labels_option
 from lglstm.common.console import plain_console, status_line
 from lglstm.common.errors import InputError
 from lglstm.common.labels import LabelSet
@@ -38,7 +38,7 @@ Examples:
 @click.command(epilog=EXAMPLES)
 @click.argument("model")
 @click.argument("weights", type=Path)
-@click.option("--to", "target", type=click.Choice(TARGETS), help="The format to make.")
+@click.option("--to", "target", type=Choice(TARGETS), help="The format to make.")
 @click.option(
     "-o", "--output", type=Path, metavar="PATH",
     help="Where to write (default: beside WEIGHTS, with the format's suffix; --to web: a folder).",

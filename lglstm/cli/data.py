@@ -11,6 +11,7 @@ import click
 from rich.table import Table
 
 from lglstm.cli.group import Group
+from lglstm.cli.options import Choice
 from lglstm.common.console import plain_console
 from lglstm.common.errors import InputError
 from lglstm.common.progress import progress_bar
@@ -96,7 +97,7 @@ def _told(summary: dict[str, Any], dest: Path) -> str:
 
 
 @command.command(short_help="685 street photos, labels from the pose.")
-@click.option("--labels", type=click.Choice(["18", "56"]), default="18", show_default=True)
+@click.option("--labels", type=Choice(["18", "56"]), default="18", show_default=True)
 @preparing
 def fashionista(source: Path, labels: str) -> DataSet:
     """SOURCE is fashionista_v0.2.mat: 685 photos, 456 to train and 229 to test.
@@ -134,15 +135,15 @@ def _given(**lists: Path | None) -> dict[str, Path]:
 
 
 @command.command("horse-cow", short_help="VOC 2010 photos with the parts of PASCAL-Part.")
-@click.option("--animal", type=click.Choice(["horse", "cow"]), default="horse", show_default=True)
+@click.option("--animal", type=Choice(["horse", "cow"]), default="horse", show_default=True)
 @click.option(
     "--annotations", type=click.Path(path_type=Path), help="Its folder, if it is not in SOURCE."
 )
 @_lists("train", "test")
-@click.option("--neck", type=click.Choice(["body", "head"]), default="body", show_default=True)
+@click.option("--neck", type=Choice(["body", "head"]), default="body", show_default=True)
 @click.option(
     "--others",
-    type=click.Choice(["ignore", "background"]),
+    type=Choice(["ignore", "background"]),
     default="ignore",
     show_default=True,
     help="What becomes of other objects in the picture.",
@@ -209,7 +210,7 @@ def atr(source: Path, more: bool, **lists: Path | None) -> DataSet:
 @click.option("--test", "count_test", type=click.IntRange(1), default=100, show_default=True)
 @click.option("--size", type=click.IntRange(33, 1025), default=97, show_default=True)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-@click.option("--animal", type=click.Choice(["horse", "cow"]), default="horse", show_default=True)
+@click.option("--animal", type=Choice(["horse", "cow"]), default="horse", show_default=True)
 def synthetic(
     dest: Path, count_train: int, count_test: int, size: int, seed: int, animal: str
 ) -> None:

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lglstm.cli.group import Group
+from lglstm.cli.options import Choice
 from lglstm.common.console import plain_console
 from lglstm.common.errors import InputError
 from lglstm.common.files import write_text
@@ -45,7 +46,7 @@ def list_models() -> None:
     help="Change an option (needs --name); repeat for more.",
 )
 @click.option("--name", "new_name", help="Name of the variant that --set or --engine makes.")
-@click.option("--engine", type=click.Choice(["caffe", "python"]), help="Short for --set engine=….")
+@click.option("--engine", type=Choice(["caffe", "python"]), help="Short for --set engine=….")
 def generate(
     names: tuple[str, ...],
     check: bool,

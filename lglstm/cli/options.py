@@ -9,10 +9,20 @@ from typing import Any, TypeVar
 import click
 
 from lglstm.common.labels import LABEL_SETS
+from lglstm.common.suggest import close
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 PICTURES = (".png", ".pdf", ".svg")
+
+
+class Choice(click.Choice):
+    """As click's, with the nearest name for a mistyped one."""
+
+    def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
+        message = super().get_invalid_choice_message(value, ctx)
+        meant = close(str(value), map(str, self.choices))
+        return f"{message} Did you mean '{meant}'?" if meant else message
 
 
 def device_options(function: Function) -> Function:

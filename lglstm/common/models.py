@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lglstm.common.checkout import PACKAGE, checkout
 from lglstm.common.errors import InputError
-from lglstm.common.suggest import nearest
+from lglstm.common.suggest import close, nearest
 
 FOLDER = "models"
 
@@ -66,7 +66,10 @@ def find_model(model: str, form: str = "deploy") -> ModelFiles:
         path = Path(model)
         path = path / f"{form}.prototxt" if path.is_dir() else path
         if not path.is_file():
-            raise InputError(f"{path}: there is no such file; give a model's name or a path")
+            folder = path.parent.name if path.suffix == ".prototxt" else path.name
+            meant = close(folder, known_models(form))
+            advice = f"did you mean the model {meant}" if meant else "give a model's name or a path"
+            raise InputError(f"{path}: there is no such file; {advice}")
         name = path.resolve().parent.name if path.stem == form else path.stem
         return ModelFiles(name, path, Path.cwd())
     for root in _roots():
@@ -74,7 +77,7 @@ def find_model(model: str, form: str = "deploy") -> ModelFiles:
         if path.is_file():
             return ModelFiles(model, path, Path.cwd() if root == PACKAGE else root)
     raise InputError(
-        f"there is no model '{model}'; {nearest(model, known_models(form))}, give the path of a "
+        f"there is no model '{model}'; {nearest(model, known_models(form))}; or give the path of a "
         "prototxt, or make the model with `lglstm models generate`"
     )
 

@@ -9,7 +9,13 @@ from collections.abc import Iterable
 def nearest(given: str, known: Iterable[str]) -> str:
     """Say which known name was probably meant, or which there are: a clause for an error."""
     known = list(known)
-    close = difflib.get_close_matches(given, known, n=1)
-    if close:
-        return f"did you mean {close[0]}"
+    if name := close(given, known):
+        return f"did you mean {name}"
     return f"choose one of {', '.join(known)}" if known else "there are none"
+
+
+def close(given: str, known: Iterable[str]) -> str | None:
+    """Return the known name that is much like the given one, in whatever case; None if none is."""
+    by_folded = {name.casefold(): name for name in known}
+    found = difflib.get_close_matches(given.casefold(), by_folded, n=1)
+    return by_folded[found[0]] if found else None

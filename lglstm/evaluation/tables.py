@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -75,25 +76,45 @@ def paper_tables(
 ) -> list[Table]:
     """One block of a table of the paper, our row below each row that was measured.
 
-    ours: row key → metric → percent. Columns that don't fit into `width` characters make further
-    tables with the same rows.
+    ours: row key → metric → percent. What does not fit into `width` characters gets heads of
+    several lines, then the metrics as rows; only then do further tables take what is left over.
     """
     rows = [row for printed in block.rows for row in _with_ours(printed, ours.get(printed.key))]
-    methods = ["Method", *(name for name, _ in rows)]
-    columns = [
-        [heading, *(numbers[metric] for _, numbers in rows)]
-        for metric, heading in block.columns.items()
-    ]
+    grid = [["Method", *block.columns.values()]]
+    grid += [[name, *(numbers[metric] for metric in block.columns)] for name, numbers in rows]
+    turned = [list(column) for column in zip(*grid, strict=True)]
+    turned[0] = [{DIFFERENCE: "diff."}.get(name, name.strip()) for name in ["", *turned[0][1:]]]
     title = f"Table {block.number}. {block.title}"
-    tables: list[Table] = []
-    for group in _fitting(columns, width - _width(methods)):
-        table = _plain(title if not tables else None)
-        for k, column in enumerate([methods, *group]):
-            table.add_column(column[0], justify="right" if k else "left", no_wrap=True)
-        for method, *cells in zip(*(column[1:] for column in (methods, *group)), strict=True):
-            table.add_row(method, *cells, style="bold" if method == OURS else None)
-        tables.append(table)
-    return tables
+    for lines, gap in ((grid, 1), (_with_high_head(grid), 1), (_with_high_head(turned), 0)):
+        if sum(_widths(lines, gap)) <= width:
+            return [_filled(title, lines, gap)]
+    lines = _with_high_head(grid)
+    parts = _fitting(_widths(lines, 1), width)
+    return [
+        _filled(title if part is parts[0] else None, [[x[k] for k in part] for x in lines], 1)
+        for part in parts
+    ]
+
+
+def _filled(title: str | None, lines: Sequence[Sequence[str]], gap: int) -> Table:
+    """A table whose first line is its head; what is ours is bold, as a row or as a column."""
+    table = _plain(title, gap)
+    for k, heading in enumerate(lines[0]):
+        style = "bold" if heading == OURS.strip() else None
+        table.add_column(heading, justify="right" if k else "left", no_wrap=True, style=style)
+    for line in lines[1:]:
+        table.add_row(*line, style="bold" if line[0] == OURS else None)
+    return table
+
+
+def _with_high_head(lines: list[list[str]]) -> list[list[str]]:
+    """The same lines, the heads of their columns broken at spaces."""
+    return [["\n".join(_narrow(heading)) for heading in lines[0]], *lines[1:]]
+
+
+def _narrow(heading: str) -> list[str]:
+    """A heading as lines no wider than its longest word."""
+    return textwrap.wrap(heading, max(map(len, heading.split()), default=1))
 
 
 def _with_ours(
@@ -111,32 +132,32 @@ def _with_ours(
     ]
 
 
-def _fitting(columns: list[list[str]], room: int) -> list[list[list[str]]]:
-    """Split the columns, in order, into groups no wider than `room` (at least one column each)."""
-    groups: list[list[list[str]]] = []
-    used = 0
-    for column in columns:
-        if not groups or used + _width(column) > room:
-            groups.append([])
-            used = 0
-        groups[-1].append(column)
-        used += _width(column)
+def _fitting(widths: list[int], room: int) -> list[list[int]]:
+    """Groups of columns no wider than `room`: the first column in each, the others in order."""
+    groups: list[list[int]] = []
+    for k in range(1, len(widths)):
+        if not groups or sum(widths[j] for j in groups[-1]) + widths[k] > room:
+            groups.append([0])
+        groups[-1].append(k)
     return groups
 
 
-def _width(column: Sequence[str]) -> int:
-    """Characters that a column takes, with the gap to the next one."""
-    return max(map(len, column)) + 2
+def _widths(lines: Sequence[Sequence[str]], gap: int) -> list[int]:
+    """Characters that each column takes, with what is between it and the next one."""
+    columns = zip(*lines, strict=True)
+    return [
+        max(len(x) for cell in column for x in cell.split("\n")) + 1 + gap for column in columns
+    ]
 
 
-def _plain(title: str | None) -> Table:
-    """A table with one rule below its head."""
+def _plain(title: str | None, gap: int = 1) -> Table:
+    """A table with one rule below its head, and gap + 1 spaces between its columns."""
     return Table(
         title=title,
         title_justify="left",
         box=box.SIMPLE_HEAD,
         show_edge=False,
-        padding=(0, 1, 0, 0),
+        padding=(0, gap, 0, 0),
     )
 
 

@@ -20,6 +20,7 @@ from lglstm.common.errors import InputError, UsageError
 from lglstm.common.locks import locked_prefix
 from lglstm.common.models import find_model
 from lglstm.common.pycaffe import Message
+from lglstm.common.suggest import close
 from lglstm.training import place, record, snapshots
 
 # Used when the solver file names no random_seed: a run can then be repeated, and continued.
@@ -204,7 +205,12 @@ def _grouped(settings: tuple[str, ...]) -> list[tuple[str, list[str]]]:
 def _apply_setting(solver: Message, key: str, values: list[str]) -> None:
     field = solver.DESCRIPTOR.fields_by_name.get(key)
     if field is None or field.message_type is not None:
-        raise UsageError(f"--set {key}: is not a simple field of Caffe's SolverParameter")
+        simple = [f.name for f in solver.DESCRIPTOR.fields if f.message_type is None]
+        meant = close(key, simple)
+        raise UsageError(
+            f"--set {key}: is not a simple field of Caffe's SolverParameter"
+            + (f"; did you mean {meant}" if meant else "")
+        )
     if len(values) > 1 and not field.is_repeated:
         raise UsageError(f"--set {key}: given {len(values)} times; this field takes one value")
     if field.type == field.TYPE_STRING:

@@ -15,6 +15,7 @@ from benchmarks.memory import available_mib
 from benchmarks.timing import Measured, rounds
 from benchmarks.worker import Worker, WorkerError
 from lglstm.common.errors import InputError, UsageError
+from lglstm.common.suggest import nearest
 
 Result = TypeVar("Result")
 
@@ -71,7 +72,7 @@ def select(
     by_key = {implementation.key: implementation for implementation in known}
     for key in keys:
         if key not in by_key:
-            raise UsageError(f"{given}: there is no {key!r}; choose from {', '.join(by_key)}")
+            raise UsageError(f"{given}: there is no {key!r}; {nearest(key, by_key)}")
     return [by_key[key] for key in dict.fromkeys(keys)]
 
 

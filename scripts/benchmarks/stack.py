@@ -193,9 +193,13 @@ def choose(
     ]
 
 
-def choose_implementations(keys: str | None) -> list[Implementation]:
-    """Implementations by their keys, separated by commas; all of them by default."""
-    wanted = keys.split(",") if keys else [each.key for each in IMPLEMENTATIONS]
+def choose_implementations(keys: str | None, quick: bool = False) -> list[Implementation]:
+    """Implementations by their keys, separated by commas.
+
+    All of them by default, but a quick run does not wait for PyTorch's compiler.
+    """
+    known = [each.key for each in IMPLEMENTATIONS if not (quick and each.key == "compiled")]
+    wanted = keys.split(",") if keys else known
     return select(IMPLEMENTATIONS, wanted, f"--implementations {keys}")
 
 

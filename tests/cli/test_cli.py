@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -87,3 +90,63 @@ def test_a_defect_keeps_its_traceback(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(COMMANDS, "broken", Entry("broken:command", "Breaks."))
     assert isinstance(lglstm("broken").exception, ValueError)
+
+
+def every_command() -> Iterator[tuple[list[str], click.Command]]:
+    """The words that call each command that takes options, sub-commands included."""
+    for name in COMMANDS:
+        command = main.get_command(click.Context(main), name)
+        if isinstance(command, click.Group):
+            yield from (([name, key], each) for key, each in command.commands.items())
+        else:
+            yield [name], command
+
+
+def test_every_mistyped_command_gets_the_nearest_name() -> None:
+    for words, _ in every_command():
+        *group, name = words
+        said = lglstm(*group, name + "x").stderr
+        assert f"no such command '{name}x'; did you mean {name}\n" in said
+    assert "did you mean train" in lglstm("Train").stderr
+
+
+def test_every_mistyped_option_gets_the_nearest_name() -> None:
+    for words, command in every_command():
+        for parameter in command.params:
+            for option in (each for each in parameter.opts if each.startswith("--")):
+                result = lglstm(*words, option + "x")
+                assert result.exit_code == 2
+                assert re.search(f"(?i)did you mean .*{option}'", result.stderr), result.stderr
+
+
+def test_every_mistyped_choice_gets_the_nearest_name() -> None:
+    tried = 0
+    for words, command in every_command():
+        for parameter in command.params:
+            if not isinstance(parameter.type, click.Choice):
+                continue
+            for name in (each for each in parameter.type.choices if len(each) > 2):
+                option = [key for key in parameter.opts if key.startswith("-")][:1]
+                given = [*option, f"{name}x"]
+                assert f"Did you mean '{name}'?" in lglstm(*words, *given).stderr
+                tried += 1
+    assert tried > 10
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("train", "hrose"),
+        ("train", "models/hrose/solver.prototxt"),
+        ("models", "summary", "models/hrose"),
+        ("models", "generate", "hrose"),
+        ("models", "options", "Hrose"),
+        ("evaluate", "hrose", "--weights", "x"),
+        ("predict", "hrose", "x.jpg", "--weights", "x"),
+        ("convert", "hrose", "x", "--to", "onnx"),
+        ("init-weights", "hrose", "--from", "x"),
+    ],
+)
+def test_a_mistyped_model_gets_the_nearest_name(words: tuple[str, ...]) -> None:
+    result = lglstm(*words)
+    assert result.exit_code == 1 and re.search(r"did you mean (the model )?horse\b", result.stderr)

@@ -1,12 +1,16 @@
 """The paper's tables: complete, and consistent with themselves and with the paper's own text."""
 
+import io
+
 import numpy as np
 import pytest
 
+from lglstm.common.console import plain_console
 from lglstm.common.errors import InputError
 from lglstm.common.labels import label_set
 from lglstm.evaluation import paper
 from lglstm.evaluation.metrics import Metrics
+from lglstm.evaluation.tables import number, paper_tables
 
 PRINTED = 0.005  # half of the last printed digit
 
@@ -154,3 +158,29 @@ def test_wrong_names_are_answered_with_the_nearest():
     metrics = Metrics(np.eye(5, dtype=int), label_set("horse").names)
     with pytest.raises(InputError, match="row atr.co_cnn has numbers for the classes bag, belt"):
         paper.compare(metrics, "atr.co_cnn")
+
+
+@pytest.mark.parametrize("block", paper.tables(), ids=lambda t: f"{t.number}-{t.dataset}")
+@pytest.mark.parametrize("measured", [False, True])
+def test_a_table_is_whole_in_80_columns(block, measured):
+    ours = dict.fromkeys(block.columns, 12.34)
+    results = {block.rows[-1].key: ours} if measured else {}
+    (table,) = paper_tables(block, results, 80)
+    console = plain_console(width=80, record=True, file=io.StringIO())
+    console.print(table)
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= 80 and "…" not in text
+    for row in block.rows:
+        for percent in row.cells.values():
+            assert number(percent) in text
+    assert text.count("12.34") == (len(block.columns) if measured else 0)
+    assert measured == ("ours" in text)
+
+
+def test_a_table_of_too_many_columns_is_divided_and_loses_none():
+    (block,) = paper.blocks_of(4)
+    results = {row.key: dict.fromkeys(block.columns, 12.34) for row in block.rows}
+    tables = paper_tables(block, results, 80)
+    assert len(tables) > 1
+    headings = [column.header for table in tables for column in table.columns[1:]]
+    assert headings == list(block.columns.values())

@@ -323,7 +323,7 @@ def test_wrong_input_gives_one_sentence(arguments: tuple[str, ...], words: str) 
     [
         (
             ("stack", "--implementations", "cpp,gpu"),
-            "--implementations cpp,gpu: there is no 'gpu'; choose from cpp,",
+            "--implementations cpp,gpu: there is no 'gpu'; choose one of cpp,",
         ),
         (("stack", "--size", "41"), "--size 41: give height x width in positions"),
         (("stack", "--size", "2x9"), "--size 2x9: the global grid needs at least 3 positions"),

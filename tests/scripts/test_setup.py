@@ -5,18 +5,22 @@ The environment is faked (PATH, configuration, folders), never our own code.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+import archives
 import caffe_build
 import caffe_source
 from lglstm.common.errors import InputError
@@ -189,42 +193,133 @@ def test_cuda_needs_an_architecture() -> None:
 
 @pytest.fixture
 def mirror(tmp_path: Path, programs, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A Debian mirror on this disk, the only one apt knows."""
+    """A Debian mirror on this disk, the only one apt knows, and no archive of old releases."""
     monkeypatch.setenv("PATH", programs({"apt-get": f"echo file://{tmp_path}/mirror"}))
-    pool = tmp_path / "mirror" / caffe_source.POOL
+    monkeypatch.setattr(archives, "OLD_RELEASES", ())
+    pool = tmp_path / "mirror" / archives.POOL
     pool.mkdir(parents=True)
     return pool
 
 
-ARCHIVE = caffe_source.Archive(
+ARCHIVE = archives.Archive(
     "sample.tar.gz", "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae"
 )
 
 
 def test_download_is_kept_when_its_hash_is_right(mirror: Path, tmp_path: Path) -> None:
     (mirror / ARCHIVE.name).write_text("foo")
-    path = caffe_source.fetch(ARCHIVE, tmp_path / "downloads")
+    path = archives.fetch(ARCHIVE, tmp_path / "downloads")
     assert path.read_text() == "foo"
     (mirror / ARCHIVE.name).unlink()
-    assert caffe_source.fetch(ARCHIVE, tmp_path / "downloads") == path
+    assert archives.fetch(ARCHIVE, tmp_path / "downloads") == path
 
 
 def test_download_with_a_wrong_hash_is_not_kept(mirror: Path, tmp_path: Path) -> None:
     (mirror / ARCHIVE.name).write_text("fool")
     with pytest.raises(InputError, match=f"has SHA-256 [0-9a-f]+, not {ARCHIVE.sha256}"):
-        caffe_source.fetch(ARCHIVE, tmp_path / "downloads")
+        archives.fetch(ARCHIVE, tmp_path / "downloads")
     assert list((tmp_path / "downloads").iterdir()) == []
 
 
 def test_cached_download_with_a_wrong_hash(tmp_path: Path) -> None:
     (tmp_path / ARCHIVE.name).write_text("damaged")
     with pytest.raises(InputError, match="delete it and run make setup again"):
-        caffe_source.fetch(ARCHIVE, tmp_path)
+        archives.fetch(ARCHIVE, tmp_path)
 
 
 def test_mirror_that_does_not_answer(mirror: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="could not be fetched .* check the network connection"):
-        caffe_source.fetch(ARCHIVE, tmp_path / "downloads")
+        archives.fetch(ARCHIVE, tmp_path / "downloads")
+
+
+def repacked(folder: Path, files: dict[str, str], sha256: str = "") -> archives.Repacked:
+    """An archive as GitHub makes them, in `folder`; its name is that of Caffe's."""
+    name = archives.CAFFE.elsewhere.name
+    with tarfile.open(folder / name, "w:gz") as tar:
+        for file, text in files.items():
+            member = tarfile.TarInfo(f"caffe-1234567/{file}")
+            member.size = len(text)
+            tar.addfile(member, io.BytesIO(text.encode()))
+    made = archives.Repacked(name, sha256, f"file://{folder}/{name}")
+    return made if sha256 else replace(made, sha256=archives._digest_of_files(folder / name))
+
+
+def test_when_the_mirrors_have_nothing_the_files_come_from_the_repository(
+    mirror: Path, tmp_path: Path
+) -> None:
+    files = {"a.txt": "one", "src/b.txt": "two"}
+    archive = replace(ARCHIVE, elsewhere=repacked(tmp_path, files))
+    path = archives.fetch(archive, tmp_path / "downloads")
+    (tmp_path / "tree").mkdir()
+    archives.unpack(path, tmp_path / "tree")
+    assert (tmp_path / "tree/src/b.txt").read_text() == "two"
+    assert sorted(p.name for p in (tmp_path / "tree").iterdir()) == ["a.txt", "src"]
+    (tmp_path / path.name).unlink()
+    assert archives.fetch(archive, tmp_path / "downloads") == path
+    path.write_bytes(b"damaged")
+    with pytest.raises(InputError, match="delete it and run make setup again"):
+        archives.fetch(archive, tmp_path / "downloads")
+
+
+def test_the_places_are_tried_in_turn_until_one_has_the_right_files(
+    mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = {
+        "a changed file": {"a.txt": "other"},
+        "one file more": {"a.txt": "one", "b.txt": ""},
+        "another name": {"b.txt": "one"},
+    }
+    right = repacked(tmp_path, {"a.txt": "one"}).sha256
+    old = [f"file://{tmp_path}/empty", f"file://{tmp_path}/old"]
+    monkeypatch.setattr(archives, "OLD_RELEASES", old)
+    (mirror / ARCHIVE.name).write_text("another file of that name")
+    for k, files in enumerate(changed.values()):
+        archive = replace(ARCHIVE, elsewhere=repacked(tmp_path, files, right))
+        with pytest.raises(InputError) as caught:
+            archives.fetch(archive, tmp_path / f"downloads{k}")
+        said = str(caught.value)
+        assert "has SHA-256" in said and "has other files than those of" in said
+        for place in (f"file://{mirror}", archive.elsewhere.uri, *old):
+            assert place in said
+    pool = tmp_path / "old" / archives.POOL
+    pool.mkdir(parents=True)
+    (pool / ARCHIVE.name).write_text("foo")
+    assert archives.fetch(archive, tmp_path / "downloads").read_text() == "foo"
+
+
+@pytest.mark.parametrize("damage", ["no archive", "cut short", "a link"])
+def test_a_damaged_archive_of_the_repository_is_refused(
+    mirror: Path, tmp_path: Path, damage: str
+) -> None:
+    elsewhere = repacked(tmp_path, {"a.txt": "one" * 10_000})
+    path = tmp_path / elsewhere.name
+    if damage == "a link":
+        with tarfile.open(path, "w:gz") as tar:
+            member = tarfile.TarInfo("caffe-1234567/a.txt")
+            member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
+            tar.addfile(member)
+    else:
+        path.write_bytes(path.read_bytes()[:60] if damage == "cut short" else b"<html>")
+    with pytest.raises(InputError, match="is no archive that can be read"):
+        archives.fetch(replace(ARCHIVE, elsewhere=elsewhere), tmp_path / "downloads")
+
+
+def test_the_repositorys_archive_of_the_commit_has_the_files_of_debians(tmp_path: Path) -> None:
+    """Debian's is that commit as `git archive` writes it; here it is put into a folder."""
+    if not (DOWNLOADS / archives.CAFFE.name).exists():
+        pytest.skip(f"needs Caffe's source in {DOWNLOADS}: run make setup")
+    with tarfile.open(DOWNLOADS / archives.CAFFE.name) as tar:
+        assert tar.pax_headers["comment"] == archives.COMMIT
+    tree = tmp_path / f"caffe-{archives.COMMIT}"
+    tree.mkdir()
+    archives.unpack(DOWNLOADS / archives.CAFFE.name, tree)
+    packed = tmp_path / "downloads" / archives.CAFFE.elsewhere.name
+    packed.parent.mkdir()
+    assert run("tar", "-C", tmp_path, "-czf", packed, tree.name).returncode == 0
+    assert archives.fetch(archives.CAFFE, packed.parent) == packed
+    (tmp_path / "again").mkdir()
+    archives.unpack(packed, tmp_path / "again")
+    assert run("diff", "-r", tree, tmp_path / "again").stdout == ""
 
 
 def test_patch_is_applied_once_and_only_where_it_fits(tmp_path: Path) -> None:
