@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,10 +20,9 @@ import numpy as np
 from lglstm.common.errors import InputError
 from lglstm.common.hashing import sha256_of
 from lglstm.common.images import read_label, read_pair
-from lglstm.common.labels import IGNORE, LabelSet, label_set
+from lglstm.common.labels import IGNORE, LabelSet, read_label_set
 from lglstm.common.parallel import stream
 from lglstm.common.sheets import SheetRow, write_sheet
-from lglstm.common.text_files import read_text
 from lglstm.data_prep.prepare import SPLITS, SUMMARY
 from lglstm.layers import seg_options
 from lglstm.layers.seg_list import Example, read_list
@@ -77,17 +75,12 @@ def check(
 
 
 def label_set_of(root: Path) -> LabelSet:
-    """Return the label set that a prepared set's dataset.json names."""
-    path = root / SUMMARY
-    try:
-        name = json.loads(read_text(path))["label_set"]
-    except FileNotFoundError as error:
+    """Return the label set that a prepared set's dataset.json has."""
+    if not (root / SUMMARY).is_file():
         raise InputError(
             f"{root}: has no {SUMMARY}; prepare the set to its end, or name its --label-set"
-        ) from error
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"{path}: is not readable; name the --label-set") from error
-    return label_set(str(name))
+        )
+    return read_label_set(root / SUMMARY)
 
 
 def write_samples(path: Path, root: Path, labels: LabelSet, count: int = SAMPLES) -> None:

@@ -30,12 +30,12 @@ from lglstm.common import locks
 from lglstm.common.errors import InputError
 from lglstm.common.files import atomic_path, inside, sweep, write_text
 from lglstm.common.images import write_label
-from lglstm.common.labels import LabelSet
+from lglstm.common.labels import DATA_SET, LabelSet
 from lglstm.common.locks import locked
 from lglstm.common.parallel import stream
 
 JOURNAL = "prepared.jsonl"
-SUMMARY = "dataset.json"
+SUMMARY = DATA_SET
 SKIPPED = "skipped.txt"
 SPLITS = ("train", "val", "test")
 
@@ -348,7 +348,7 @@ def _write_summary(
         write_text(root / SKIPPED, "".join(skipped), errors="backslashreplace")
     summary = {
         "set": data_set.name,
-        "label_set": data_set.labels.name,
+        "label_set": data_set.labels.to_json(),
         "settings": dict(data_set.settings),
         "examples": {split: len(lines) for split, lines in lists.items()},
         "published": dict(data_set.published),

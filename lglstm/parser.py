@@ -64,7 +64,7 @@ class Parser:
     model: a name in models/ (`horse`), or the path of a folder or of a deploy prototxt, as for
         `lglstm predict`.
     weights: the .caffemodel that was trained with it.
-    labels: name of the label set; by default the model's own.
+    labels: name or JSON file of the label set; by default the model's own.
     gpu: number of a GPU, or None for the CPU; by default the first GPU if Caffe can use it.
     batch_size: photos in one pass of the net, in `parse_all`.
     trust_net: also run layers of the net that may read or write files or run code.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from google.protobuf import text_format
 
-from lglstm.common.models import FOLDER
+from lglstm.common.models import FOLDER, LABELS
 from lglstm.prototxt_gen.index import index
 from lglstm.prototxt_gen.nets import FORMS, build
 from lglstm.prototxt_gen.options import ModelOptions
@@ -15,7 +15,11 @@ from lglstm.prototxt_gen.solvers import derivation, solver
 
 
 def texts(options: ModelOptions, name: str, origin: str) -> dict[Path, str]:
-    """Return path → text of a model's four files; `origin` is the command that makes them."""
+    """Return path → text of a model's files; `origin` is the command that makes them.
+
+    They are its four prototxts, and its label set, so that whoever has the folder can read what
+    the net says.
+    """
     check_name(name)
     header = f"# {name}: made by `{origin}`; change the options, not this file.\n"
     solver_header = (
@@ -25,7 +29,9 @@ def texts(options: ModelOptions, name: str, origin: str) -> dict[Path, str]:
     messages = {form: build(options, name, form) for form in FORMS}
     files = {form: header + text_format.MessageToString(net) for form, net in messages.items()}
     files["solver"] = header + solver_header + text_format.MessageToString(solver(options, name))
-    return {Path(FOLDER) / name / f"{file}.prototxt": text for file, text in files.items()}
+    folder = Path(FOLDER) / name
+    prototxts = {folder / f"{file}.prototxt": text for file, text in files.items()}
+    return prototxts | {folder / LABELS: options.label_set.to_text()}
 
 
 def index_text() -> dict[Path, str]:

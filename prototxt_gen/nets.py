@@ -75,7 +75,7 @@ def data_settings(options: ModelOptions, train: bool) -> dict[str, Any]:
         train=train,
     )
     if train:
-        swaps = [list(pair) for pair in options.labels.mirror_swaps]
+        swaps = [list(pair) for pair in options.label_set.mirror_swaps]
         settings |= dict(mirror=options.mirror, mirror_swaps=swaps)
         for key in ("box_jitter", "crop", "scale", "rotation", "color"):
             if getattr(options, key) != getattr(Augmentation, key):

@@ -11,19 +11,23 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
 from lglstm.common.errors import InputError
-from lglstm.common.labels import LABEL_SETS, LabelSet
+from lglstm.common.labels import DATA_SET, LABEL_SETS, LabelSet, label_set, read_label_set
 from lglstm.common.rules import TEXT, TRUTH, Rule, is_list, is_number, number, one_of, whole
 from lglstm.common.suggest import nearest
+from lglstm.layers.seg_list import read_list
 from lglstm.layers.seg_options import RULES as DATA_RULES
 
 MOST = 2**31 - 1
 """The largest number of images or iterations: Caffe counts in 32 bits."""
 
 FILLER = one_of("gaussian", "msra", "xavier")
-LABEL_SET = one_of(*LABEL_SETS)
+LABEL_SET = Rule(
+    lambda value: isinstance(value, LabelSet), f"{', '.join(LABEL_SETS)} or a file NAME.json"
+)
 FRACTION = Rule(lambda value: is_number(value) and 0 < value <= 1, "a number above 0, at most 1")
 ODD = Rule(
     lambda value: type(value) is int and 0 < value < 1_024 and value % 2 == 1,
@@ -81,7 +85,9 @@ class ModelOptions:
     conv_std: float = option(0.001, "standard deviation of the gaussian filler", AMOUNT)
 
     # Data
-    label_set: str = option("horse", "classes and mirror swaps", LABEL_SET)
+    label_set: LabelSet = option(  # noqa: RUF009
+        LABEL_SETS["horse"], "classes and mirror swaps", LABEL_SET
+    )
     train_list: str = option("data/horse/train.txt", "list of training images and labels")
     test_list: str = option("data/horse/test.txt", "list of test images and labels")
     train_images: int = option(294, "lines of the training list", COUNT)
@@ -142,12 +148,8 @@ class ModelOptions:
             refuse("global_grid", self.global_grid, f"at most the map's smaller side, {smallest}")
 
     @property
-    def labels(self) -> LabelSet:
-        return LABEL_SETS[self.label_set]
-
-    @property
     def num_classes(self) -> int:
-        return self.labels.num_classes
+        return self.label_set.num_classes
 
     @property
     def stride(self) -> int:
@@ -221,7 +223,9 @@ class LargeFOV(ModelOptions):
 class CoCNN(ModelOptions):
     """Co-CNN (human-parsing models): score maps at the size of the input, image-label branch."""
 
-    label_set: str = option("atr", "classes and mirror swaps", LABEL_SET)
+    label_set: LabelSet = option(  # noqa: RUF009
+        LABEL_SETS["atr"], "classes and mirror swaps", LABEL_SET
+    )
     train_list: str = option("data/atr/train.txt", "list of training images and labels")
     test_list: str = option("data/atr/test.txt", "list of test images and labels")
     train_images: int = option(6000, "lines of the training list", COUNT)
@@ -325,6 +329,25 @@ def check_aligned(options: ModelOptions) -> None:
         refuse("input_size", options.input_size, f"sizes {stride}·m + 1, such as {example}")
 
 
+def with_data(options: ModelOptions, folder: Path) -> ModelOptions:
+    """Return the options changed to a prepared data set: its classes, lists and their lengths.
+
+    folder: what `lglstm data` wrote, with train.txt, test.txt and dataset.json. Test iterations
+    take as many images as divide the list. Raises InputError when something is missing or wrong.
+    """
+    train, test = folder / "train.txt", folder / "test.txt"
+    test_images = len(read_list(test))
+    return dataclasses.replace(
+        options,
+        label_set=read_label_set(folder / DATA_SET),
+        train_list=str(train),
+        test_list=str(test),
+        train_images=len(read_list(train)),
+        test_images=test_images,
+        test_batch=math.gcd(options.test_batch, test_images),
+    )
+
+
 def with_settings(options: ModelOptions, settings: list[str]) -> ModelOptions:
     """Return the options changed by `key=value` strings, as `--set` gives them.
 
@@ -346,6 +369,8 @@ def with_settings(options: ModelOptions, settings: list[str]) -> ModelOptions:
 
 def parse_value(field: dataclasses.Field[Any], text: str) -> Any:
     """Turn the text of a setting into a value of the field's type."""
+    if field.type == "LabelSet" and text.endswith(".json"):
+        return label_set(text)
     try:
         return PARSERS[str(field.type)](text)
     except (KeyError, ValueError):
@@ -362,6 +387,7 @@ PARSERS: dict[str, Callable[[str], Any]] = {
     "int": int,
     "float": float,
     "str": str,
+    "LabelSet": LABEL_SETS.__getitem__,
     "tuple[int, int]": partial(parse_tuple, int),
     "tuple[int, ...]": partial(parse_tuple, int),
     "tuple[float, float]": partial(parse_tuple, float),
@@ -385,6 +411,8 @@ def show(value: Any) -> str:
     """Write a value as `--set` takes it."""
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, LabelSet):
+        return value.name
     if isinstance(value, tuple):
         return ",".join(map(show, value))
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lglstm.common.errors import InputError
+from lglstm.common.labels import LABEL_SETS
 from lglstm.common.suggest import nearest
 from lglstm.layers.seg_options import HORSE_COW_AUGMENTATION
 from lglstm.prototxt_gen.conv_baseline import conv_baseline
@@ -34,7 +35,7 @@ def horse_cow(animal: str) -> dict[str, Model]:
         for key, value in HORSE_COW_AUGMENTATION.items()
     }
     full = LargeFOV(
-        label_set=animal,
+        label_set=LABEL_SETS[animal],
         train_list=f"data/{animal}/train.txt",
         test_list=f"data/{animal}/test.txt",
         **ranges,
@@ -98,7 +99,7 @@ def human_parsing() -> dict[str, Model]:
 def real_photo_checks() -> dict[str, Model]:
     """LargeFOV on Fashionista: not in the paper, a check on photos that anybody can get."""
     full = LargeFOV(
-        label_set="atr",
+        label_set=LABEL_SETS["atr"],
         train_list="data/fashionista/train.txt",
         test_list="data/fashionista/test.txt",
         train_images=FASHIONISTA_TRAIN,

@@ -17,7 +17,7 @@ from lglstm.common.console import plain_console, status_line
 from lglstm.common.errors import InputError
 from lglstm.common.labels import LabelSet
 from lglstm.common.models import ModelFiles, find_model
-from lglstm.evaluation.label_choice import choose_labels
+from lglstm.evaluation.label_choice import known_labels
 
 if TYPE_CHECKING:
     from lglstm.convert.options import ConvertOptions
@@ -135,13 +135,8 @@ def _label_set(
     """
     if asked is None and described is not None:
         return described
-    try:
-        labels = choose_labels(asked, model, classes, near=None)
-    except InputError:
-        if asked is None:
-            return None
-        raise
-    if labels.num_classes == classes:
+    labels = known_labels(asked, model, classes, near=None)
+    if labels is None or labels.num_classes == classes:
         return labels
     if asked is None:
         return None

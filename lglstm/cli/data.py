@@ -20,6 +20,7 @@ from lglstm.data_prep.prepare import DataSet, prepare
 SOURCE = click.argument("source", type=click.Path(path_type=Path))
 DESTINATION = click.argument("dest", type=click.Path(path_type=Path))
 Command = TypeVar("Command", bound=Callable[..., Any])
+LABEL_SET = "Label set, a name or a JSON file, when dataset.json is missing."
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 
@@ -83,7 +84,7 @@ def preparing(function: Callable[..., DataSet]) -> Callable[..., None]:
 
 def _told(summary: dict[str, Any], dest: Path) -> str:
     """Return the summary of a finished set as text."""
-    lines = [f"{dest}: labels of '{summary['label_set']}'"]
+    lines = [f"{dest}: labels of '{summary['label_set']['name']}'"]
     for split, count in summary["examples"].items():
         published = summary["published"].get(split)
         lines.append(f"  {count} {split}" + (f" (published: {published})" if published else ""))
@@ -230,7 +231,7 @@ def synthetic(
 
 @command.command(short_help="Read every file of a set and say what is wrong.")
 @DESTINATION
-@click.option("--label-set", help="Name of the label set, when dataset.json is missing.")
+@click.option("--label-set", metavar="NAME|FILE", help=LABEL_SET)
 @click.option("--workers", type=click.IntRange(1), help="Processes; by default one per core.")
 @click.option("--sheet", type=click.Path(path_type=Path), help="Where to draw samples.")
 @AS_JSON
@@ -300,7 +301,7 @@ def _pixels(found: dict[str, Any], split: str) -> int:
 )
 @click.option("--count", type=click.IntRange(1, 200), default=12, show_default=True)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-@click.option("--label-set", help="Name of the label set, when dataset.json is missing.")
+@click.option("--label-set", metavar="NAME|FILE", help=LABEL_SET)
 @click.option(
     "-o",
     "--output",

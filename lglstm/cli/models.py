@@ -45,16 +45,21 @@ def list_models() -> None:
     metavar="OPTION=VALUE",
     help="Change an option (needs --name); repeat for more.",
 )
-@click.option("--name", "new_name", help="Name of the variant that --set or --engine makes.")
+@click.option(
+    "--data", type=click.Path(path_type=Path), metavar="DIR",
+    help="Take classes, lists and their lengths from this prepared data set (needs --name).",
+)  # fmt: skip
+@click.option("--name", "new_name", help="Name of the variant that the options make.")
 @click.option("--engine", type=Choice(["caffe", "python"]), help="Short for --set engine=….")
 def generate(
     names: tuple[str, ...],
     check: bool,
     settings: tuple[str, ...],
+    data: Path | None,
     new_name: str | None,
     engine: str | None,
 ) -> None:
-    """Write models/NAME/{train,test,deploy,solver}.prototxt; without NAME, all models.
+    """Write models/NAME/{train,test,deploy,solver}.prototxt and labels.json; without NAME, all.
 
     \b
     Examples:
@@ -62,10 +67,12 @@ def generate(
       lglstm models generate --check
       lglstm models generate horse --set share_spatial=false --name horse_distinct
       lglstm models generate demo --engine python --name demo_python
+      lglstm models generate demo --data data/leaves --name leaves
+      lglstm models generate horse --set label_set=leaves.json --name leaves
     """
     changes = [*settings, *([f"engine={engine}"] if engine else [])]
-    is_variant = changes or new_name
-    texts = variant_texts(names, changes, new_name) if is_variant else model_texts(names)
+    is_variant = changes or data or new_name
+    texts = variant_texts(names, changes, data, new_name) if is_variant else model_texts(names)
     if check:
         check_texts(texts)
         return
@@ -75,26 +82,27 @@ def generate(
 
 
 def variant_texts(
-    names: tuple[str, ...], changes: list[str], new_name: str | None
+    names: tuple[str, ...], changes: list[str], data: Path | None, new_name: str | None
 ) -> dict[Path, str]:
     """Return path → text of a variant of one model; wrong options are usage errors."""
-    from lglstm.prototxt_gen.options import with_settings
+    from lglstm.prototxt_gen.options import with_data, with_settings
     from lglstm.prototxt_gen.registry import MODELS, check_name, find
 
     if len(names) != 1 or not new_name or new_name in MODELS:
         raise click.UsageError(
-            "--set and --engine make a variant of one model under a new name; write: "
+            "--set, --data and --engine make a variant of one model under a new name; write: "
             "lglstm models generate MODEL --set option=value --name NEW"
         )
     model = find(names[0])
+    base = with_data(model.options, data) if data else model.options
     try:
         check_name(new_name)
-        options = with_settings(model.options, changes)
+        options = with_settings(base, changes)
     except InputError as error:
         raise click.UsageError(str(error)) from error
     from lglstm.prototxt_gen import files  # last: what is wrong above needs no Caffe to be told
 
-    return files.texts(options, new_name, origin(names[0], changes, new_name))
+    return files.texts(options, new_name, origin(names[0], changes, data, new_name))
 
 
 def model_texts(names: tuple[str, ...]) -> dict[Path, str]:
@@ -140,9 +148,14 @@ def options(name: str) -> None:
     plain_console().print(table)
 
 
-def origin(name: str, changes: list[str] | None = None, new_name: str | None = None) -> str:
+def origin(
+    name: str,
+    changes: list[str] | None = None,
+    data: Path | None = None,
+    new_name: str | None = None,
+) -> str:
     """Return the command line that makes a model, for the header of its files."""
-    words = ["lglstm", "models", "generate", name]
+    words = ["lglstm", "models", "generate", name, *(["--data", str(data)] if data else [])]
     for change in changes or []:
         words += ["--set", change]
     return shlex.join(words + (["--name", new_name] if new_name else []))

@@ -35,7 +35,9 @@ def device_options(function: Function) -> Function:
 
 
 labels_option = click.option(
-    "--labels", metavar="NAME", help=f"Label set: {', '.join(LABEL_SETS)} (default: the model's)."
+    "--labels",
+    metavar="NAME|FILE",
+    help=f"Label set: {', '.join(LABEL_SETS)}, or a JSON file (default: the model's).",
 )
 
 

@@ -237,6 +237,9 @@ def numbered(count: int) -> LabelSet:
 
 ANIMAL_PARTS = ("background", "head", "body", "leg", "tail")
 
+DATA_SET = "dataset.json"
+"""The file beside a prepared data set's lists that says, among others, its label set."""
+
 READY_SETS = Path(__file__).with_name("label_sets")
 _ORDER = ("horse", "cow", "atr", "fashionista56", "lip", "cihp", "voc")
 

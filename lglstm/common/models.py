@@ -15,6 +15,7 @@ from lglstm.common.errors import InputError
 from lglstm.common.suggest import close, nearest
 
 FOLDER = "models"
+LABELS = "labels.json"
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,11 @@ class ModelFiles:
     def is_generated(self) -> bool:
         """Whether it lies in a `models/` folder, where generated models are."""
         return self.folder.resolve().parent.name == FOLDER
+
+    @property
+    def labels(self) -> Path:
+        """The file of its label set, which every generated model has: labels.LabelSet.to_text."""
+        return self.file.with_name(LABELS)
 
     def form(self, name: str) -> Path:
         """Another file of the model: `train`, `test`, `deploy` or `solver`."""

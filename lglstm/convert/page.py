@@ -11,6 +11,7 @@ from typing import Any
 
 from lglstm.caffe_files import Net
 from lglstm.common.errors import InputError
+from lglstm.common.labels import numbered
 from lglstm.common.preprocessing import MEAN_BGR
 from lglstm.common.scratch import scratch_folder
 from lglstm.convert.conversion import Say, convert
@@ -73,12 +74,8 @@ def _about(net: Net, options: ConvertOptions) -> dict[str, Any]:
         )
     size, classes = found
     described = read_description(options.weights)
-    labels = options.labels_for(classes, described.label_set if described else None)
-    if labels is None:
-        raise InputError(
-            f"{net.path}: what its {classes} classes are is not known; name their label set with "
-            "--labels"
-        )
+    known = options.labels_for(classes, described.label_set if described else None)
+    labels = known or numbered(classes)
     return {
         "name": net.name.removesuffix("_deploy"),
         "input": next(iter(net.inputs)),

@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 
 from lglstm.common.errors import InputError
-from lglstm.common.labels import label_set
 from lglstm.common.progress import Report, no_report
 from lglstm.evaluation import evaluation_json
 from lglstm.evaluation.evaluation_json import StoredEvaluation
@@ -89,15 +88,14 @@ def compare(
     first. Raises InputError when the evaluations are not of the same images and classes.
     """
     stored = [evaluation_json.read(Path(folder) / evaluation_json.FILE) for folder in folders]
-    first = stored[0].provenance
+    labels = stored[0].labels
     for other in stored[1:]:
-        if other.provenance.labels != first.labels:
+        if other.labels.names != labels.names:
             raise InputError(
-                f"{other.path}: has the labels {other.provenance.labels}, but {stored[0].path} "
-                f"has {first.labels}; compare evaluations of the same classes"
+                f"{other.path}: has the labels {other.labels.name}, but {stored[0].path} has "
+                f"{labels.name}; compare evaluations of the same classes"
             )
-    labels = label_set(first.labels)
-    images = read_image_list(list_path or first.list, root)
+    images = read_image_list(list_path or stored[0].provenance.list, root)
     matrices = []
     for done, evaluation in enumerate(stored, start=1):
         maps = find_label_maps(_label_maps(evaluation), images)

@@ -14,9 +14,9 @@ from lglstm.common.labels import LabelSet
 from lglstm.common.locks import locked
 from lglstm.common.models import ModelFiles, find_model
 from lglstm.common.progress import progress_bar
-from lglstm.evaluation import evaluation_json, paper, report, sanity
+from lglstm.evaluation import evaluation_json, nets, paper, report, sanity
 from lglstm.evaluation.evaluation_json import Provenance
-from lglstm.evaluation.label_choice import choose_labels, generated_with
+from lglstm.evaluation.label_choice import choose_labels
 from lglstm.evaluation.paper import Cell
 
 if TYPE_CHECKING:
@@ -146,8 +146,8 @@ def _list_of(options: EvaluateOptions, model: ModelFiles | None) -> Path:
     """The list that was asked for, else the model's own."""
     if options.list_path:
         return options.list_path
-    if model and (test_list := generated_with(model, "test_list")):
-        return model.root / test_list
+    if model and (test_list := nets.test_list(model)):
+        return test_list
     raise InputError("the images to score are not known; name their list with --list FILE")
 
 
@@ -161,7 +161,7 @@ def _run_net(
 ) -> _Scored:
     """Parse and score the images of the list."""
     from lglstm.common import devices
-    from lglstm.evaluation import label_maps, nets, resume
+    from lglstm.evaluation import label_maps, resume
     from lglstm.evaluation.evaluator import evaluate_list
     from lglstm.evaluation.predictor import Predictor
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from lglstm.common.errors import InputError
 from lglstm.common.files import write_text
+from lglstm.common.labels import LabelSet, label_set
 from lglstm.common.rules import is_list, is_number
 from lglstm.evaluation.evaluator import Evaluation
 from lglstm.evaluation.paper import Cell
@@ -49,6 +50,7 @@ class StoredEvaluation:
 
     path: Path
     provenance: Provenance
+    labels: LabelSet
     images: int
     percents: dict[str, float | None]
 
@@ -58,6 +60,7 @@ def as_dict(provenance: Provenance, evaluation: Evaluation, cells: list[Cell]) -
     return {
         "format": FORMAT,
         **asdict(provenance),
+        "label_set": evaluation.labels.to_json(),
         "images": len(evaluation.images),
         "table": [cell.as_dict() for cell in cells],
         "metrics": evaluation.metrics.as_dict(),
@@ -87,7 +90,10 @@ def read(path: Path) -> StoredEvaluation:
         images = contents["images"]
         if type(images) is not int:
             raise ValueError("images is not a whole number")
-        return StoredEvaluation(path, Provenance(**fields), images, _percents(contents["metrics"]))
+        percents = _percents(contents["metrics"])
+        return StoredEvaluation(
+            path, Provenance(**fields), _labels(path, contents), images, percents
+        )
     except KeyError as error:
         raise _not_a_result(path, f"it has no {error}") from error
     except OSError as error:
@@ -114,6 +120,13 @@ def _checked(key: str, value: Any) -> Any:
     if not isinstance(value, str) and not (optional and value is None):
         raise ValueError(f"{key} is not text")
     return value
+
+
+def _labels(path: Path, contents: dict) -> LabelSet:
+    """The label set; an older version wrote only the name of a ready one."""
+    if "label_set" in contents:
+        return LabelSet.from_json(contents["label_set"], str(path))
+    return label_set(contents["labels"])
 
 
 def _percents(metrics: dict) -> dict[str, float | None]:

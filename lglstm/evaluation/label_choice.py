@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lglstm.common.errors import InputError
-from lglstm.common.labels import LABEL_SETS, LabelSet, label_set
+from lglstm.common.labels import (
+    DATA_SET,
+    LABEL_SETS,
+    LabelSet,
+    label_set,
+    numbered,
+    read_label_set,
+)
 from lglstm.common.models import ModelFiles
 
 if TYPE_CHECKING:
@@ -20,22 +26,37 @@ BY_CLASSES = {5: "horse", 18: "atr", 56: "fashionista56"}
 def choose_labels(
     asked: str | None, model: ModelFiles | None, num_classes: int | None, near: Path | None
 ) -> LabelSet:
+    """The label set, as `known_labels` finds it; without any, the classes by their numbers.
+
+    Raises InputError when not even the number of classes is known.
+    """
+    labels = known_labels(asked, model, num_classes, near)
+    if labels is not None:
+        return labels
+    if num_classes is not None:
+        return numbered(num_classes)
+    raise InputError(
+        "the meaning of the labels is not known; name them with --labels "
+        f"{'|'.join(LABEL_SETS)} or --labels FILE.json"
+    )
+
+
+def known_labels(
+    asked: str | None, model: ModelFiles | None, num_classes: int | None, near: Path | None
+) -> LabelSet | None:
     """The label set: asked for, the model's, the data set's `dataset.json`, by number of classes.
 
-    near: a list of images, beside which data preparation leaves its dataset.json.
-    Raises InputError when none of these says it.
+    asked: the name of a ready set, or a JSON file. near: a list of images, beside which data
+    preparation leaves its dataset.json. None when none of these says it; raises InputError for a
+    file that is no label set.
     """
-    for name in (
-        asked,
-        model and generated_with(model, "label_set"),
-        near and _label_set_beside(near),
-        num_classes and BY_CLASSES.get(num_classes),
-    ):
-        if name:
-            return label_set(name)
-    raise InputError(
-        f"the meaning of the labels is not known; name them with --labels {'|'.join(LABEL_SETS)}"
-    )
+    if asked:
+        return label_set(asked)
+    for path in (model and model.labels, near and near.parent / DATA_SET):
+        if path and path.is_file():
+            return read_label_set(path)
+    name = num_classes and BY_CLASSES.get(num_classes)
+    return LABEL_SETS[name] if name else None
 
 
 def check_classes(predictor: Predictor, labels: LabelSet) -> None:
@@ -45,20 +66,3 @@ def check_classes(predictor: Predictor, labels: LabelSet) -> None:
             f"{predictor.deploy}: scores {predictor.num_classes} classes, but the label set "
             f"{labels.name} has {labels.num_classes}; choose the model's own with --labels"
         )
-
-
-def generated_with(model: ModelFiles, option: str) -> str | None:
-    """The value of a generator option for a model of this project; None for other nets."""
-    from lglstm.prototxt_gen.registry import MODELS
-
-    known = MODELS.get(model.name) if model.is_generated else None
-    return getattr(known.options, option) if known else None
-
-
-def _label_set_beside(list_path: Path) -> str | None:
-    try:
-        return json.loads((list_path.parent / "dataset.json").read_text(encoding="utf-8"))[
-            "label_set"
-        ]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None

@@ -9,6 +9,8 @@ from lglstm.caffe_files.prototxt import read_message
 from lglstm.caffe_files.schema import LayerParameter, NetParameter
 from lglstm.common.checkout import setup_advice
 from lglstm.common.errors import InputError
+from lglstm.common.models import ModelFiles
+from lglstm.layers import seg_options
 
 INPUT, OUTPUT = "data", "score"
 
@@ -18,6 +20,17 @@ def read_net(path: str | Path) -> NetParameter:
     from caffe.proto import caffe_pb2
 
     return read_message(path, caffe_pb2.NetParameter())
+
+
+def test_list(model: ModelFiles) -> Path | None:
+    """The list of images that a model's test net reads; None if it has none. Needs no Caffe."""
+    path = model.file.with_name("test.prototxt")
+    if not path.is_file():
+        return None
+    for layer in read_message(path, NetParameter()).layer:
+        if layer.python_param.layer == "SegData":
+            return model.root / seg_options.parse(layer.python_param.param_str).list
+    return None
 
 
 def check_deploy(net: NetParameter, path: str | Path, trust_net: bool = False) -> None:

@@ -67,7 +67,10 @@ def test_one_example_per_animal_with_the_others_unknown(tmp_path):
     assert (found["a_1"][1][25, 60:70] == IGNORE).all()  # the other horse
     assert (found["a_2"][1][25, 60:70] == BODY).all()
     assert sum(summary["examples"].values()) == 2
-    assert summary["label_set"] == "horse" and summary["published"] == {"train": 294, "test": 227}
+    assert summary["label_set"]["name"] == "horse" and summary["published"] == {
+        "train": 294,
+        "test": 227,
+    }
 
 
 def test_others_as_background_and_cows(tmp_path):

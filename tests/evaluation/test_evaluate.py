@@ -1,7 +1,9 @@
 """Evaluation end to end: a net that is right by construction, resuming, and every bad input."""
 
+import dataclasses
 import json
 import os
+import shutil
 from pathlib import Path
 
 import cv2
@@ -24,8 +26,11 @@ from evaluation_help import (  # noqa: E402
 from lglstm.cli.main import main  # noqa: E402
 from lglstm.common.errors import InputError  # noqa: E402
 from lglstm.common.images import read_label, write_label  # noqa: E402
+from lglstm.common.labels import LABEL_SETS, LabelSet, numbered  # noqa: E402
+from lglstm.common.models import find_model  # noqa: E402
 from lglstm.evaluation import nets  # noqa: E402
 from lglstm.evaluation.evaluator import evaluate_list  # noqa: E402
+from lglstm.evaluation.label_choice import choose_labels  # noqa: E402
 from lglstm.evaluation.metrics import Metrics  # noqa: E402
 from lglstm.evaluation.predictor import Predictor  # noqa: E402
 
@@ -361,6 +366,43 @@ def test_predictions_that_do_not_fit(listed, tmp_path):
     write_label(theirs / "photo1.png", np.full((48, 80), 9, np.uint8), HORSE.palette)
     assert "the prediction has class 9, but there are 5 classes" in error_of(*arguments)
     assert "the meaning of the labels" in error_of(*arguments[:-2])
+
+
+def test_classes_of_ones_own_have_their_names_everywhere(colors, listed, tmp_path):
+    names = ["ground", "leaf", "stem", "flower", "fruit"]
+    labels = LabelSet.from_json({"name": "plants", "names": names}, "")
+    (tmp_path / "plants.json").write_text(labels.to_text())
+    arguments = ("evaluate", colors[0], "--weights", colors[1], "--list", listed, "--json")
+    asked = json.loads(
+        lglstm(*arguments, "-o", tmp_path / "a", "--labels", tmp_path / "plants.json").stdout
+    )
+    assert list(asked["metrics"]["iou"]) == names and asked["label_set"] == labels.to_json()
+    assert asked["metrics"]["mean_iou"] == 1
+    own = tmp_path / "own"
+    own.mkdir()
+    for file in colors:
+        shutil.copy(file, own)
+    (own / "labels.json").write_text(labels.to_text())  # as beside a generated model
+    arguments = ("evaluate", own, "--weights", own / colors[1].name, "--list", listed, "--json")
+    found = json.loads(lglstm(*arguments, "-o", tmp_path / "b").stdout)
+    assert found["metrics"] == asked["metrics"] and found["label_set"] == asked["label_set"]
+
+
+def test_classes_that_nobody_named_have_numbers(tmp_path):
+    assert choose_labels(None, None, 4, None).names == ("class 0", "class 1", "class 2", "class 3")
+    assert choose_labels(None, None, 18, None) is LABEL_SETS["atr"]
+    beside = {"label_set": numbered(3).to_json() | {"name": "mine"}}
+    (tmp_path / "dataset.json").write_text(json.dumps(beside))
+    assert choose_labels(None, None, 18, tmp_path / "test.txt").name == "mine"
+    assert choose_labels("lip", None, 20, tmp_path / "test.txt").names[10] == "jumpsuits"
+    with pytest.raises(InputError, match="name them with --labels horse.* or --labels FILE.json"):
+        choose_labels(None, None, None, None)
+
+
+def test_the_list_of_a_model_is_the_one_of_its_test_net():
+    model = find_model("cow_local2")
+    assert nets.test_list(model) == model.root / "data/cow/test.txt"
+    assert nets.test_list(dataclasses.replace(model, file=Path("nowhere/deploy.prototxt"))) is None
 
 
 def test_options_that_do_not_fit(colors, listed, tmp_path):

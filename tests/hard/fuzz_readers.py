@@ -579,10 +579,17 @@ def _records(folder: Path) -> list[Reader]:
     head = json.dumps(prepare._Journal(folder, journal).head)
     entry = {"task": "a", "files": [["p.png", "p.png"]], "counts": {"x": 1}, "error": ""}
     note = {"deploy_sha256": "0", "weights_sha256": "1", "labels": "horse"}
-    ours = {"set": "horse-cow", "label_set": "horse", "examples": {"train": 3}, "counts": {}}
+    ours = {"set": "pairs", "label_set": labels.to_json(), "examples": {"train": 3}, "counts": {}}
     return [
         Reader("evaluation.json", "evaluation.json", [_evaluation()], evaluation, change),
         Reader("dataset.json", "dataset.json", [json.dumps(ours).encode()], dataset, change),
+        Reader(
+            "labels",
+            "labels.json",
+            [labels.to_text().encode()],
+            lambda path: label_set(str(path)).palette,
+            change,
+        ),
         Reader(
             "journal",
             "prepared.jsonl",

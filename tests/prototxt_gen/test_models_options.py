@@ -11,9 +11,14 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from seg_help import make_set
 
+from lglstm.caffe_files import read_net
 from lglstm.cli.main import main
 from lglstm.common.errors import InputError
+from lglstm.common.labels import LabelSet
+from lglstm.common.models import find_model
+from lglstm.evaluation.label_choice import known_labels
 from lglstm.prototxt_gen.nets import build
 from lglstm.prototxt_gen.options import (
     CoCNN,
@@ -142,7 +147,7 @@ def repository(tmp_path, monkeypatch):
 
 def test_generate_and_check(repository):
     assert run("generate", "demo").exit_code == 0
-    assert run("generate", "demo", "--check").output == "4 files are up to date\n"
+    assert run("generate", "demo", "--check").output == "5 files are up to date\n"
     path = repository / "models/demo/solver.prototxt"
     path.write_text(path.read_text() + "# by hand\n")
     result = run("generate", "demo", "--check")
@@ -163,6 +168,55 @@ def test_variant_names_the_command_that_makes_it(repository):
     settings = (repository / "models/mine/solver.prototxt").read_text()
     assert 'train_net: "models/mine/train.prototxt"' in settings
     assert 'snapshot_prefix: "runs/mine"' in settings
+
+
+LEAVES = LabelSet.from_json(
+    {"name": "leaves", "names": ["ground", "left", "right"], "mirror_swaps": [[1, 2]]}, ""
+)
+
+
+def test_a_label_set_of_ones_own_travels_with_the_model(repository):
+    Path("leaves.json").write_text(LEAVES.to_text())
+    arguments = ["demo", "--set", "label_set=leaves.json", "--name", "leaves"]
+    assert run("generate", *arguments).exit_code == 0
+    Path("leaves.json").unlink()
+    model = find_model("leaves")
+    assert known_labels(None, model, 3, None) == LEAVES
+    train = model.form("train").read_text()
+    assert '\\"num_classes\\": 3' in train and '\\"mirror_swaps\\": [[1, 2]]' in train
+    net = read_net(model.form("deploy"))
+    assert net.layers[-1].top_shapes[-1][1] == 3
+
+
+def test_a_model_takes_its_classes_and_lists_from_a_data_set(repository):
+    data = repository / "data/leaves"
+    make_set(data)
+    (data / "test.txt").write_text("".join((data / "train.txt").open().readlines()[:6]))
+    (data / "dataset.json").write_text(json.dumps({"label_set": LEAVES.to_json()}))
+    arguments = ["demo", "--data", "data/leaves", "--set", "epochs=2", "--name", "leaves"]
+    assert run("generate", *arguments).exit_code == 0
+    model = find_model("leaves")
+    assert known_labels(None, model, 3, None) == LEAVES
+    assert "data/leaves/train.txt" in model.form("train").read_text()
+    assert '\\"batch_size\\": 2' in model.form("test").read_text()  # of 10 and 6
+    assert "test_iter: 3" in model.form("solver").read_text()
+    command = re.search(r"`lglstm models (.*?)`", model.form("train").read_text())[1].split()
+    assert run(*command, "--check").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("label_set=leave.json", "leave.json: there is no such file"),
+        ("label_set=bad.json", "bad.json: names is missing"),
+        ("label_set=hors", "'hors' is not allowed; use horse, cow, atr"),
+    ],
+)
+def test_a_wrong_label_set_is_refused(repository, setting, words):
+    Path("bad.json").write_text('{"name": "bad"}')
+    result = run("generate", "demo", "--set", setting, "--name", "mine")
+    assert result.exit_code == 2 and words in result.stderr
+    assert not Path("models").exists()
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,7 @@ def test_the_wheel_holds_one_package_with_all_that_belongs_to_it(wheel: Path) ->
     sources = {path for path in tracked.stdout.split() if path.endswith((".py", ".prototxt"))}
     assert inside == {place_in_wheel(path) for path in sources}
     assert "lglstm/models/horse/deploy.prototxt" in names
+    assert "lglstm/models/horse/labels.json" in names
     assert "lglstm/common/label_sets/horse.json" in names
     assert "lglstm/evaluation/paper_tables.toml" in names
     assert "lglstm/convert/web/index.html" in names

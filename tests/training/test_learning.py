@@ -63,7 +63,7 @@ def narrow(name: str, animals: Path) -> ModelOptions:
     return dataclasses.replace(
         options,
         **(NARROW_CO_CNN if isinstance(options, CoCNN) else NARROW_LARGEFOV),
-        label_set=LABELS.name,
+        label_set=LABELS,
         extra_conv_filters=48 if options.extra_convs else 0,
         weights="",
         train_list=str(animals / "train.txt"),
