@@ -22,7 +22,7 @@ from lglstm.common import child
 from lglstm.common.checkout import setup_advice
 from lglstm.common.console import plain_console
 from lglstm.common.errors import InputError
-from lglstm.common.files import write_text
+from lglstm.common.files import atomic_path, write_text
 from lglstm.common.locks import locked
 from lglstm.common.progress import progress_bar
 from lglstm.common.pycaffe import load_caffe
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 NET, TWIN = "demo", "demo_conv"
 TITLES = {NET: "LG-LSTM", TWIN: "convolutions"}
 DRAWN, DATA, OUT = Path("data/drawn"), Path("data/demo"), Path("runs/demo")
+WEIGHTS = Path("runs/demo.caffemodel")
+"""A copy of the trained weights of the first net, where the documents' examples look for them."""
 COMPARED_SEEDS = (1, 2, 3)
 SHEET_EXAMPLES = 12
 TABLE_WIDTH = 100  # where output is not a terminal, rich would cut the headings
@@ -62,6 +64,8 @@ def command(compare: bool, seed: int, as_json: bool) -> None:
         prepare_data()
         names, seeds = ((NET, TWIN), COMPARED_SEEDS) if compare else ((NET,), (seed,))
         results = [train_and_measure(name, one, console) for one in seeds for name in names]
+        with atomic_path(WEIGHTS) as path:
+            shutil.copyfile(results[0].weights, path)
         written = OUT / "result.json"
         contents = [dataclasses.asdict(result) for result in results]
         write_text(written, json.dumps(contents, indent=1) + "\n")
@@ -72,7 +76,10 @@ def command(compare: bool, seed: int, as_json: bool) -> None:
     if compare:
         console.print(comparison(results), soft_wrap=True)
     shown = results[0]
-    console.print(f"pictures: {shown.sheet}\nloss curve: {shown.curve}\nnumbers: {written}")
+    console.print(
+        f"pictures: {shown.sheet}\nloss curve: {shown.curve}\nnumbers: {written}\n"
+        f"weights: {WEIGHTS}"
+    )
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,9 @@ prove.py           the file that was made against its source, number by number
 options.py         what a user asks for
 description.py     what a result says of itself: names and colors of its labels, how photos go in
 onnx_graph.py      nets as ONNX graphs of standard operators
+onnx_nodes.py      nodes and constants of a graph under construction
+onnx_photo.py      photos to a net and scores to label maps inside a graph
+precision.py       graphs in float16 and int8, and what that costs
 samples.py         what both sides of a proof run on, and stored outputs of Caffe
 runtimes.py        nets run by Caffe, PyTorch and ONNX Runtime
 caffe_process.py   runs Caffe, where it is installed, in a process of its own

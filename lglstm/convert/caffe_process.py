@@ -54,7 +54,7 @@ def run_caffe(
         files = (prototxt, weights, given, made)
         result = _run(__name__, str(os.getpid()), *files, ",".join(stages), *wanted)
         if result.returncode:
-            words = " ".join(result.stderr.split()[-60:])
+            words = " ".join(result.stderr.split()[-60:]) or f"status {result.returncode}"
             raise InputError(
                 f"{prototxt}: Caffe failed on it ({words}); see whether `caffe test` runs it"
             )

@@ -24,6 +24,10 @@ KEY = "lglstm"
 NOT_STATED = "not stated"
 """The license of weights of which nobody said one."""
 
+PHOTO, LABELS = "photo", "labels"
+"""Of ONNX graphs: the input of one that prepares photos itself, (batch, H, W, 3) uint8 RGB, and the
+output of one that makes label maps, (batch, H, W) uint8 ids."""
+
 _LONGEST = 1 << 20
 """Characters of a description; one with 255 labels takes a few thousand."""
 

@@ -22,7 +22,7 @@ from typing import Any, cast
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from lglstm.caffe_files import Layer, Net, read_net
 from lglstm.caffe_files.layer_types import (
@@ -36,12 +36,10 @@ from lglstm.caffe_files.layer_types import (
 from lglstm.caffe_files.net import Weights
 from lglstm.common.errors import InputError
 from lglstm.common.lg_lstm_shapes import DIRECTIONS
-from lglstm.common.preprocessing import MEAN_BGR
+from lglstm.convert.description import LABELS, PHOTO, parsing_net
+from lglstm.convert.onnx_nodes import IR_VERSION, LAST, OPSET, Graph
+from lglstm.convert.onnx_photo import photo_to_input, scores_to_labels
 
-OPSET = 17  # of 2022: read by every current runtime, ONNX Runtime's browser build included
-IR_VERSION = 8
-
-_LAST = np.iinfo(np.int64).max
 _FIX_SIZE = "the net is bound to its size, so convert it without --any-size"
 
 
@@ -50,63 +48,6 @@ _RESTS = (1, 2, 3, 5, 7, 31)
 
 FreeShape = tuple[int | None, ...]
 """A shape with None for each axis that may vary."""
-
-
-class Graph:
-    """Nodes and constants under construction, and the weights to take constants from."""
-
-    def __init__(self, weights: Weights):
-        self.weights = weights
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: dict[str, onnx.TensorProto] = {}
-        self._count = 0
-
-    def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
-        """Add a node with one output; return the output's name."""
-        (name,) = self._node(kind, inputs, 1, attributes)
-        return name
-
-    def split(self, x: str, axis: int, sizes: Sequence[int]) -> list[str]:
-        if len(sizes) == 1:
-            return [x]
-        return self.split_by(x, axis, self.ints(*sizes), len(sizes))
-
-    def split_by(self, x: str, axis: int, sizes: str, count: int) -> list[str]:
-        """Split into `count` parts whose sizes are a tensor."""
-        return self._node("Split", (x, sizes), count, {"axis": axis})
-
-    def maxima(self, x: str, **attributes: Any) -> list[str]:
-        """The tops of a MaxPool: maxima and their places."""
-        return self._node("MaxPool", (x,), 2, attributes)
-
-    def _node(
-        self, kind: str, inputs: Sequence[str], outputs: int, attributes: dict[str, Any]
-    ) -> list[str]:
-        names = [f"{kind}:{self._count + i}" for i in range(1, outputs + 1)]
-        self._count += outputs
-        self.nodes.append(helper.make_node(kind, list(inputs), names, **attributes))
-        return names
-
-    def constant(self, name: str, value: np.ndarray) -> str:
-        """A named constant; the same name is the same constant."""
-        if name not in self.constants:
-            self.constants[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
-        return name
-
-    def ints(self, *values: int) -> str:
-        return self.constant(f"ints:{','.join(map(str, values))}", np.array(values, np.int64))
-
-    def number(self, value: float) -> str:
-        return self.constant(f"number:{value!r}", np.array(value, np.float32))
-
-    def weight(self, layer: Layer, blob: str, shape: Sequence[int] | None = None) -> str:
-        """A blob of the layer as a constant, in another shape if one is given."""
-        key = layer.blobs[blob]
-        array = self.weights[key]
-        if shape is None or tuple(shape) == array.shape:
-            return self.constant(key, array)
-        return self.constant(f"{key}:{'x'.join(map(str, shape))}", array.reshape(shape))
-
 
 Emitter = Callable[[Graph, Layer, list[str]], list[str]]
 """From a layer and the names of its bottoms to nodes in the graph and the names of its tops."""
@@ -478,7 +419,7 @@ def _moved(g: Graph, x: str, dy: int, dx: int) -> str:
     """What comes from row + dy, column + dx: a row or column of zeros enters, another leaves."""
     enter = [max(-dy, 0), max(-dx, 0), 0, 0, max(dy, 0), max(dx, 0)]
     padded = g.op("Pad", x, g.ints(0, 0, *enter))
-    starts, ends = zip(*((max(d, 0), -1 if d < 0 else _LAST) for d in (dy, dx)), strict=True)
+    starts, ends = zip(*((max(d, 0), -1 if d < 0 else LAST) for d in (dy, dx)), strict=True)
     return g.op("Slice", padded, g.ints(*starts), g.ints(*ends), g.ints(2, 3))
 
 
@@ -503,7 +444,7 @@ def _cell_sizes(g: Graph, x: str, axis: int, grid: int) -> str:
     length = g.op("Shape", x, start=axis, end=axis + 1)
     twice = g.op("Mul", g.ints(*(2 * i for i in range(grid + 1))), length)
     edges = g.op("Div", g.op("Add", twice, g.ints(grid)), g.ints(2 * grid))
-    ends = g.op("Slice", edges, g.ints(1), g.ints(_LAST))
+    ends = g.op("Slice", edges, g.ints(1), g.ints(LAST))
     return g.op("Sub", ends, g.op("Slice", edges, g.ints(0), g.ints(-1)))
 
 
@@ -549,6 +490,7 @@ def to_onnx(
     *,
     any_size: bool = False,
     preprocessing: bool = False,
+    labels: bool = False,
     extra_outputs: Sequence[str] = (),
     metadata: dict[str, str] | None = None,
 ) -> onnx.ModelProto:
@@ -559,31 +501,48 @@ def to_onnx(
         Caffe's are larger, since strides leave a rest, rows and columns behind the input are cut.
     preprocessing: the input is `photo` (batch, H, W, 3), uint8 RGB at the net's size; the graph
         reverses the channels and subtracts the mean.
+    labels: the input is `photo` of any size, which the graph stretches to the net's, and the output
+        `labels` (batch, H, W), uint8: the best class of each of its pixels.
     extra_outputs: blobs to return besides the net's outputs, to compare them.
     Raises InputError naming the layer and its line.
     """
     if sum(array.nbytes for array in weights.values()) > 2_000_000_000:
         raise InputError(f"{net.path}: its weights exceed the 2 GB that one ONNX file can hold")
     layers = _with_free_axes(net, any_size)
+    takes_photo = preprocessing or labels
+    if takes_photo:
+        _check_names_are_free(net)
     try:
-        graph, names = _emitted(net, weights, layers, preprocessing)
+        graph, names = _emitted(net, weights, layers, takes_photo, labels)
     except InputError:
         if any_size or layers == list(net.layers):
             raise
         layers = list(net.layers)  # a net that is bound to its batch
-        graph, names = _emitted(net, weights, layers, preprocessing)
+        graph, names = _emitted(net, weights, layers, takes_photo, labels)
     if any_size:
         names |= _cut_to_input(graph, net, names)
-    outputs = [*net.outputs, *(blob for blob in extra_outputs if blob not in net.outputs)]
+    returned = [LABELS] if labels else net.outputs
+    outputs = [*returned, *(blob for blob in extra_outputs if blob not in returned)]
     _name_by_blob(graph, net, names, outputs)
-    model = _model(graph, net, layers, outputs, preprocessing)
+    model = _model(graph, net, layers, outputs, _inputs(net, layers, takes_photo, labels))
     helper.set_model_props(model, metadata or {})
     onnx.checker.check_model(model, full_check=True)
     return model
 
 
+def _check_names_are_free(net: Net) -> None:
+    """Refuse a net with blobs that are called as what is added around it."""
+    blobs = {*net.inputs, *(top for layer in net.layers for top in layer.tops)}
+    for name in (PHOTO, LABELS):
+        if name in blobs:
+            raise InputError(
+                f"{net.path}: has a blob {name}, the name of an input or output that would be "
+                "added; rename it, or convert without"
+            )
+
+
 def _emitted(
-    net: Net, weights: Weights, layers: Sequence[Layer], preprocessing: bool
+    net: Net, weights: Weights, layers: Sequence[Layer], takes_photo: bool, labels: bool
 ) -> tuple[Graph, dict[str, str]]:
     """The nodes of all layers, and the tensor that is each blob's last value.
 
@@ -591,8 +550,8 @@ def _emitted(
     """
     graph = Graph(weights)
     names = {blob: blob for blob in net.inputs}
-    if preprocessing:
-        names |= _preprocessing(graph, net)
+    if takes_photo:
+        names |= photo_to_input(graph, net, any_photo=labels)
     for layer in layers:
         try:
             tops = EMITTERS[layer.type](graph, layer, [names[blob] for blob in layer.bottoms])
@@ -600,6 +559,14 @@ def _emitted(
             where = f'{net.path}: line {layer.line}: layer "{layer.name}" of type {layer.type}'
             raise InputError(f"{where}: {error}; {_FIX_SIZE}") from None
         names.update(zip(layer.tops, tops, strict=True))
+    if labels:
+        found = parsing_net(net)
+        if found is None or found[1] > 256:
+            raise InputError(
+                f"{net.path}: label maps need one photo in and one map of at most 256 scores out; "
+                f"this net has the inputs {list(net.inputs)} and the outputs {list(net.outputs)}"
+            )
+        names[LABELS] = scores_to_labels(graph, names[net.outputs[0]], found[1])
     return graph, names
 
 
@@ -699,18 +666,6 @@ def _free(shapes: Sequence[Shape], others: Sequence[Shape]) -> tuple[Shape, ...]
     return cast("tuple[Shape, ...]", free)
 
 
-def _preprocessing(g: Graph, net: Net) -> dict[str, str]:
-    """From `photo` (batch, H, W, 3), uint8 RGB, to the input blob."""
-    if len(net.inputs) != 1 or next(iter(net.inputs.values()))[1:2] != (3,):
-        raise InputError(
-            f"{net.path}: preprocessing needs one input of three channels; convert without it"
-        )
-    planes = g.op("Transpose", g.op("Cast", "photo", to=TensorProto.FLOAT), perm=[0, 3, 1, 2])
-    bgr = g.op("Gather", planes, g.ints(2, 1, 0), axis=1)
-    mean = g.constant("mean_bgr", np.array(MEAN_BGR, np.float32)[:, None, None])
-    return {next(iter(net.inputs)): g.op("Sub", bgr, mean)}
-
-
 def _name_by_blob(g: Graph, net: Net, names: dict[str, str], outputs: Sequence[str]) -> None:
     """Give each tensor that is a blob's last value the blob's name, and drop what nobody uses."""
     made = {name for node in g.nodes for name in node.output}
@@ -732,12 +687,14 @@ def _name_by_blob(g: Graph, net: Net, names: dict[str, str], outputs: Sequence[s
             needed.update(node.input)
             kept.append(node)
     for index, node in enumerate(reversed(kept)):
-        node.name = f"{index:04d}_{node.op_type}"
+        node.name = f"{node.name}{index:04d}_{node.op_type}"
     g.nodes = kept[::-1]
     g.constants = {name: value for name, value in g.constants.items() if name in needed}
 
 
-def _inputs(net: Net, layers: list[Layer], preprocessing: bool) -> list[onnx.ValueInfoProto]:
+def _inputs(
+    net: Net, layers: list[Layer], takes_photo: bool, any_photo: bool
+) -> list[onnx.ValueInfoProto]:
     """The graph's inputs; an axis that is free for the layers that take an input is named."""
     infos = []
     for blob, shape in net.inputs.items():
@@ -750,34 +707,28 @@ def _inputs(net: Net, layers: list[Layer], preprocessing: bool) -> list[onnx.Val
         free = seen[0] if seen else shape
         names = ("batch", "channels", "height", "width")
         dims = [names[i] if size is None else size for i, size in enumerate(free)]
-        if preprocessing:
-            dims = [dims[0], dims[2], dims[3], 3]
-            infos.append(helper.make_tensor_value_info("photo", TensorProto.UINT8, dims))
+        if takes_photo:
+            size = ["photo_height", "photo_width"] if any_photo else dims[2:]
+            dims = [dims[0], *size, 3]
+            infos.append(helper.make_tensor_value_info(PHOTO, TensorProto.UINT8, dims))
         else:
             infos.append(helper.make_tensor_value_info(blob, TensorProto.FLOAT, dims))
     return infos
 
 
 def _model(
-    g: Graph, net: Net, layers: list[Layer], outputs: Sequence[str], preprocessing: bool
+    g: Graph,
+    net: Net,
+    layers: list[Layer],
+    outputs: Sequence[str],
+    inputs: list[onnx.ValueInfoProto],
 ) -> onnx.ModelProto:
     shapes = {blob: shape for x in layers for blob, shape in zip(x.tops, x.top_shapes, strict=True)}
-    made = [
-        helper.make_tensor_value_info(
-            blob,
-            TensorProto.FLOAT,
-            [
-                f"{blob}_{i}" if size is None and i else size or "batch"
-                for i, size in enumerate(dims)
-            ],
-        )
-        for blob, dims in ((blob, shapes[blob]) for blob in outputs)
-    ]
     graph = helper.make_graph(
         g.nodes,
         net.name,
-        _inputs(net, layers, preprocessing),
-        made,
+        inputs,
+        [_output(blob, shapes.get(blob), inputs) for blob in outputs],
         list(g.constants.values()),
     )
     return helper.make_model(
@@ -786,3 +737,16 @@ def _model(
         ir_version=IR_VERSION,
         opset_imports=[helper.make_opsetid("", OPSET)],
     )
+
+
+def _output(
+    blob: str, shape: FreeShape | None, inputs: list[onnx.ValueInfoProto]
+) -> onnx.ValueInfoProto:
+    """A blob as the graph's output; label maps, which are no blob, have the photo's size."""
+    if shape is None:
+        dims = [dim.dim_param or dim.dim_value for dim in inputs[0].type.tensor_type.shape.dim]
+        return helper.make_tensor_value_info(blob, TensorProto.UINT8, dims[:3])
+    named = [
+        f"{blob}_{i}" if size is None and i else size or "batch" for i, size in enumerate(shape)
+    ]
+    return helper.make_tensor_value_info(blob, TensorProto.FLOAT, named)

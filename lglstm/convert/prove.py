@@ -18,7 +18,9 @@ import numpy as np
 from lglstm.caffe_files import Net
 from lglstm.caffe_files.caffemodel import StoredLayer
 from lglstm.common.errors import InputError
+from lglstm.common.preprocessing import to_label_map
 from lglstm.convert.caffe_process import Blobs, caffe_is_there, caffe_version
+from lglstm.convert.description import LABELS
 from lglstm.convert.options import ConvertOptions
 from lglstm.convert.read import SourceModel, read_weights
 from lglstm.convert.runtimes import run_onnx, run_onnx_by_opencv, run_torch, run_weights_by_caffe
@@ -27,6 +29,9 @@ from lglstm.convert.write import is_installed
 
 TOLERANCE = 1e-4
 """The largest allowed difference, relative to the largest number of the blob."""
+
+MOST_CHANGED = 1e-3
+"""The largest share of pixels that may get another label: where two classes are nearly equal."""
 
 _REPORT = "report this as a bug in the converter"
 
@@ -47,6 +52,22 @@ class Difference:
 
 
 @dataclass(frozen=True)
+class ChangedLabels:
+    """How many pixels of all samples are labeled otherwise than `lglstm predict` would."""
+
+    changed: int
+    pixels: int
+
+    def check(self, options: ConvertOptions) -> None:
+        if self.changed > MOST_CHANGED * self.pixels:
+            raise InputError(
+                f"{options.output}: the proof failed and nothing was written: {self.changed} of "
+                f"{self.pixels} pixels get another label, allowed is 1 of {1 / MOST_CHANGED:g}; if "
+                f"the net is sound, {_REPORT}"
+            )
+
+
+@dataclass(frozen=True)
 class Proof:
     """What was compared with what; all differences are within the tolerance.
 
@@ -54,6 +75,7 @@ class Proof:
     from other numbers. second_reader: of an ONNX file, what OpenCV makes of it, as a sentence.
     rounding: how far half precision moved what the source computes, without a limit; None for
     weights as they were.
+    changed_labels: of a graph that returns label maps.
     """
 
     reference: str
@@ -61,6 +83,7 @@ class Proof:
     exact_blobs: int | None
     second_reader: str | None = None
     rounding: list[Difference] | None = None
+    changed_labels: ChangedLabels | None = None
 
     def as_json(self) -> dict[str, Any]:
         report: dict[str, Any] = {"tolerance": TOLERANCE, "reference": self.reference}
@@ -70,6 +93,8 @@ class Proof:
             report["second_reader"] = self.second_reader
         if self.rounding is not None:
             report["rounding"] = [asdict(d) for d in self.rounding]
+        if self.changed_labels is not None:
+            report["changed_labels"] = asdict(self.changed_labels)
         return report | {
             "differences": [asdict(d) | {"passed": d.passed} for d in self.differences]
         }
@@ -95,24 +120,28 @@ def prove(
     say(f"running and comparing {options.output}")
     wanted = compared_blobs(model.deploy)
     if options.format == "onnx":
-        outputs = run_onnx(path, expected.samples, wanted)
+        outputs = run_onnx(path, expected.samples, [*wanted, LABELS] if options.labels else wanted)
     elif options.format == "pytorch":
         from lglstm.convert.torch import load
 
         outputs = run_torch(load(path), expected.samples, wanted)
     else:
         outputs = run_weights_by_caffe(path, stored, model.nets, expected.samples, wanted)
+    labels = [blobs.pop(LABELS) for blobs in outputs] if options.labels else []
     differences = compare(expected.samples, expected.outputs, outputs)
     _check_passed(differences, options)
+    changed = _changed_labels(labels, expected, model.deploy.outputs[0]) if labels else None
+    if changed:
+        changed.check(options)
     second_reader = None
-    if options.format == "onnx" and not options.preprocessing:
+    if options.format == "onnx" and not (options.preprocessing or options.labels):
         say(f"reading {options.output} by OpenCV")
         second_reader = _tried_in_opencv(path, expected, model.deploy.outputs)
     rounding = None
     if model.unrounded:
         before = expected_outputs(model.unrounded, options, say)
         rounding = compare(expected.samples, before.outputs, expected.outputs)
-    return Proof(expected.by, differences, exact_blobs, second_reader, rounding)
+    return Proof(expected.by, differences, exact_blobs, second_reader, rounding, changed)
 
 
 def _tried_in_opencv(path: Path, expected: Expected, outputs: Sequence[str]) -> str:
@@ -161,7 +190,7 @@ def expected_outputs(
             "give --reference FILE, made where Caffe is installed by `lglstm convert … --to "
             "reference`, or ask for --no-verify"
         )
-    samples = make_samples(model.deploy, options.photo, options.any_size)
+    samples = make_samples(model.deploy, options.photo, options.any_size, options.labels)
     wanted = compared_blobs(model.deploy)
     say(f"running the source, {sum(len(sample.names) for sample in samples)} images")
     if by_torch:
@@ -206,6 +235,16 @@ def _difference(sample: str, blob: str, expected: np.ndarray, made: np.ndarray) 
         absolute = float(np.abs(made - expected).max(initial=0))
     relative = absolute / largest if largest > 0 else absolute
     return Difference(sample, blob, largest, absolute, relative)
+
+
+def _changed_labels(labels: Sequence[np.ndarray], expected: Expected, score: str) -> ChangedLabels:
+    """Against label maps of the expected scores, as `lglstm predict` makes them."""
+    changed = pixels = 0
+    for maps, outputs in zip(labels, expected.outputs, strict=True):
+        for made, scores in zip(maps, outputs[score], strict=True):
+            changed += int((made != to_label_map(scores, made.shape)).sum())
+            pixels += made.size
+    return ChangedLabels(changed, pixels)
 
 
 def _check_passed(differences: Sequence[Difference], options: ConvertOptions) -> None:

@@ -83,7 +83,7 @@ def _rounded(blob: np.ndarray, layer: str, model: SourceModel) -> np.ndarray:
     if not np.isfinite(half).all():
         raise InputError(
             f'{model.weights_path}: layer "{layer}" has weights up to {np.abs(blob).max():.3g}, '
-            f"but half precision ends at {np.finfo(np.float16).max:.5g}; leave out --float16"
+            f"but half precision ends at {np.finfo(np.float16).max:.5g}; leave out --precision"
         )
     return half.astype(np.float32)
 

@@ -16,6 +16,7 @@ from lglstm.caffe_files import Net
 from lglstm.caffe_files.caffemodel import StoredLayer
 from lglstm.common.scratch import scratch_folder
 from lglstm.convert.caffe_process import Blobs, run_caffe
+from lglstm.convert.description import PHOTO
 from lglstm.convert.read import format_of
 from lglstm.convert.samples import Sample
 from lglstm.convert.write import write_for_caffe
@@ -111,7 +112,7 @@ def run_onnx_by_opencv(path: Path, samples: Sequence[Sample], wanted: Sequence[s
 
 
 def _onnx_inputs(session: onnxruntime.InferenceSession, sample: Sample) -> Blobs:
-    if [x.name for x in session.get_inputs()] != ["photo"]:
+    if [x.name for x in session.get_inputs()] != [PHOTO]:
         return sample.blobs
     assert sample.photos is not None  # a graph with preprocessing takes photos
     return {"photo": np.ascontiguousarray(sample.photos[..., ::-1])}

@@ -32,11 +32,15 @@ class Sample:
     photos: np.ndarray | None = None
 
 
-def make_samples(net: Net, photo: Path | None, any_size: bool, seed: int = 0) -> list[Sample]:
+def make_samples(
+    net: Net, photo: Path | None, any_size: bool, labels: bool = False, seed: int = 0
+) -> list[Sample]:
     """What to compare on: noise and a real photo in one batch, and noise of another size.
 
     Two different images in a batch show whether they are kept apart. Nets that take no photo get
     noise alone, and nets that are bound to their batch get such batches.
+
+    labels: also the photo at its own size, and noise of sizes that shrink, grow, and do both.
     """
     if len(net.inputs) != 1 or next(iter(net.inputs.values()))[1:2] != (3,):
         found = [_noise(net, "noise", seed), _noise(net, "more noise", seed + 1)]
@@ -44,7 +48,7 @@ def make_samples(net: Net, photo: Path | None, any_size: bool, seed: int = 0) ->
     rng = np.random.default_rng(seed)
     ((_, _, height, width),) = net.inputs.values()
     images = {"noise": rng.integers(0, 256, (height, width, 3), np.uint8)}
-    if (picture := _photo(photo)) is not None:
+    if (picture := sample_photo(photo)) is not None:
         images["photo"] = _stretched(picture, (height, width))
     else:
         images["more noise"] = rng.integers(0, 256, (height, width, 3), np.uint8)
@@ -56,6 +60,25 @@ def make_samples(net: Net, photo: Path | None, any_size: bool, seed: int = 0) ->
     if any_size:
         larger = rng.integers(0, 256, (height + 32, width + 64, 3), np.uint8)
         found.append(_photos(net, {"larger noise": larger}))
+    if labels:
+        sizes = {
+            "shrunk": (2 * height + 3, 3 * width + 1),
+            "enlarged": (height // 2 + 1, width // 3 + 1),
+            "stretched": (height + 5, width // 2 + 1),
+        }
+        others = {
+            f"noise, {how}": rng.integers(0, 256, (*size, 3), np.uint8)
+            for how, size in sizes.items()
+        }
+        if picture is not None:
+            others["whole photo"] = picture
+        copies = 1 if batch_is_free(net) else batch
+        found += [
+            _photos(
+                net, {f"{name} {i}" if i else name: image for i in range(copies)}, own_size=True
+            )
+            for name, image in others.items()
+        ]
     return found
 
 
@@ -84,13 +107,16 @@ def _noise(net: Net, name: str, seed: int, more: tuple[int, int] = (0, 0)) -> Sa
     return Sample((name,), blobs)
 
 
-def _photos(net: Net, images: dict[str, np.ndarray]) -> Sample:
+def _photos(net: Net, images: dict[str, np.ndarray], own_size: bool = False) -> Sample:
+    """A batch of images of one size; own_size: it is theirs, and the net takes its own."""
     photos = np.stack(list(images.values()))
-    data = np.stack([to_blob(photo, photo.shape[:2]) for photo in photos])
+    ((_, _, *size),) = net.inputs.values()
+    target = (size[0], size[1]) if own_size else photos.shape[1:3]
+    data = np.stack([to_blob(photo, target) for photo in photos])
     return Sample(tuple(images), {next(iter(net.inputs)): data}, photos)
 
 
-def _photo(path: Path | None) -> np.ndarray | None:
+def sample_photo(path: Path | None) -> np.ndarray | None:
     """The user's photo; without one the portrait that scikit-image brings, if it is installed."""
     if path is not None:
         return read_photo(path)

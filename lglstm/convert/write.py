@@ -17,29 +17,31 @@ from lglstm.caffe_files.caffemodel import StoredLayer, write_layers
 from lglstm.caffe_files.layer_types import LAYER_TYPES
 from lglstm.caffe_files.schema import LayerParameter
 from lglstm.common.errors import InputError
-from lglstm.convert.description import KEY, NOT_STATED, Description, parsing_net
-from lglstm.convert.options import ConvertOptions
+from lglstm.convert.description import KEY, LABELS, NOT_STATED, Description, parsing_net
+from lglstm.convert.options import PRECISIONS, ConvertOptions
 from lglstm.convert.read import SourceModel
 
 
 class Format(NamedTuple):
     """The suffixes of its files, the usual one first, and the Python packages that it needs.
 
-    halves: whether it can hold weights in half precision.
+    precisions: those of options.PRECISIONS that it can hold.
     """
 
     suffixes: tuple[str, ...]
     needs: tuple[str, ...] = ()
-    halves: bool = False
+    precisions: tuple[str, ...] = ("float32",)
 
+
+_WITH_HALVES = ("float32", "float16")
 
 FORMATS = {
-    "pytorch": Format((".safetensors", ".pth", ".pt"), ("torch", "safetensors"), halves=True),
-    "onnx": Format((".onnx",), ("onnx", "onnxruntime")),
+    "pytorch": Format((".safetensors", ".pth", ".pt"), ("torch", "safetensors"), _WITH_HALVES),
+    "onnx": Format((".onnx",), ("onnx", "onnxruntime"), PRECISIONS),
     "caffemodel": Format((".caffemodel",)),
     "hdf5": Format((".caffemodel.h5", ".h5", ".hdf5")),
     "npz": Format((".npz",)),
-    "safetensors": Format((".caffe.safetensors", ".safetensors"), ("safetensors",), halves=True),
+    "safetensors": Format((".caffe.safetensors", ".safetensors"), ("safetensors",), _WITH_HALVES),
 }
 REFERENCE_SUFFIXES = (".reference.npz", ".npz")
 """Of a stored reference (`samples.Reference`), which is made from a model, too."""
@@ -79,7 +81,7 @@ def describe(model: SourceModel, options: ConvertOptions) -> Description | None:
         input_size=size,
         source=model.weights_path.name,
         source_sha256=model.weights_sha256,
-        outputs=model.deploy.outputs,
+        outputs=(LABELS,) if options.labels else tuple(model.deploy.outputs),
         license=options.license or (before.license if before else NOT_STATED),
     )
 
@@ -133,6 +135,7 @@ def _write_onnx(
         model.weights,
         any_size=options.any_size,
         preprocessing=options.preprocessing,
+        labels=options.labels,
         metadata=metadata,
     )
     path.write_bytes(graph.SerializeToString())

@@ -26,6 +26,7 @@ for package in ("torch", "onnx", "onnxruntime", "safetensors"):
     pytest.importorskip(package, reason=f"needs the package {package}: see docs/convert.md")
 
 
+HALF = ("--precision", "float16")
 DEMO = ROOT / "models" / "demo" / "deploy.prototxt"
 
 
@@ -87,7 +88,7 @@ def test_half_precision_is_half_the_size_and_proved_with_the_rounded_weights(
     whole, half, back = (tmp_path / f"{kind}_{name}" for kind in ("whole", "half", "back"))
     back = back.with_suffix(".caffemodel")
     convert("demo", demo, "--to", format_, "-o", whole, "--no-verify")
-    report = convert("demo", demo, "--to", format_, "-o", half, "--float16")
+    report = convert("demo", demo, "--to", format_, "-o", half, *HALF)
     assert half.stat().st_size < 0.65 * whole.stat().st_size
     assert report["exact_blobs"] > 10 and all(d["passed"] for d in report["differences"])
     moved = max(d["relative"] for d in report["rounding"])
@@ -107,11 +108,11 @@ def test_weights_that_half_precision_cannot_hold_are_refused(tmp_path):
     weights[key].flat[0] = 70_000
     write_weights(tmp_path / "net.caffemodel", net, weights)
     files = (tmp_path / "net.prototxt", tmp_path / "net.caffemodel")
-    message = convert(*files, "--to", "safetensors", "--float16", "--no-verify", code=1)
+    message = convert(*files, "--to", "safetensors", *HALF, "--no-verify", code=1)
     assert "has weights up to 7e+04, but half precision ends at 65504" in message
-    result = CliRunner().invoke(main, ["convert", *map(str, files), "--to", "npz", "--float16"])
+    result = CliRunner().invoke(main, ["convert", *map(str, files), "--to", "npz", *HALF])
     assert result.exit_code == 2
-    assert "--float16 is for --to pytorch, safetensors; leave it out" in result.stderr
+    assert "--precision float16 is for --to pytorch, onnx, safetensors" in result.stderr
 
 
 @needs_caffe
@@ -298,12 +299,12 @@ def test_without_caffe(demo, tmp_path, target):
         convert("demo", demo, "--to", "reference", "-o", stored)
         compared = without("caffe", *arguments, "--reference", stored)
         assert compared.returncode == 0, compared.stderr
-        assert f"compared with stored reference {stored}" in " ".join(compared.stdout.split())
+        assert f"of stored reference {stored}" in " ".join(compared.stdout.split())
         made.unlink()
         assert without("caffe", *arguments, "--no-verify").returncode == 0
     else:
         assert plain.returncode == 0, plain.stderr
-        assert "blobs read back, equal bit for bit" in plain.stdout
+        assert "blobs kept bit for bit" in plain.stdout
     assert made.is_file()
 
 
@@ -343,9 +344,19 @@ def test_a_missing_package_is_named(demo, tmp_path, monkeypatch):
         ("--to onnx --photo p.png --reference r.npz", "--photo and --reference exclude each"),
         ("--to reference --no-verify", "--no-verify is for a conversion"),
         ("--to reference --reference r.npz", "--reference is for a conversion"),
-        ("--to npz -o x.bin", "--output x.bin: give a name that ends in .npz for --to npz"),
-        ("--to pytorch -o x.npz", "ends in .safetensors or .pth or .pt for --to pytorch"),
-        ("--to reference -o x", "ends in .reference.npz or .npz for --to reference"),
+        ("--to npz -o x.bin", "--output x.bin: files of --to npz end in .npz; give x.bin.npz"),
+        ("--to pytorch -o x.npz", "end in .safetensors or .pth or .pt; give x.safetensors"),
+        ("--to reference -o x", "end in .reference.npz or .npz; give x.reference.npz"),
+        ("--to onnx -o x.pth", "--output x.pth: files of --to onnx end in .onnx; give x.onnx"),
+        ("--to onnx --output labels", "--returns labels is what makes label maps"),
+        ("--to web -o x.onnx", "--to web makes a folder; give x"),
+        ("--to npz --returns labels", "--returns is for --to onnx"),
+        ("--to onnx --returns labels --any-size", "--any-size and --returns exclude each"),
+        ("--to pytorch --precision int8 --calibrate x", "--precision int8 is for --to onnx"),
+        ("--to onnx --precision int8", "--precision int8 and --calibrate DIR go together"),
+        ("--to onnx --calibrate x", "--precision int8 and --calibrate DIR go together"),
+        ("--to onnx --test-list x", "--test-list is for --to onnx --precision float16 or int8"),
+        ("--to pytorch --precision float16 --reference r.npz", "exclude each other"),
         ("--to tensorflow", "'tensorflow' is not one of"),
     ],
 )
