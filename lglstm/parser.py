@@ -3,7 +3,7 @@
 import cv2
 import lglstm
 
-parser = lglstm.Parser("horse", "runs/horse_iter_8820.caffemodel")
+parser = lglstm.Parser("horse")  # or with weights: "runs/horse_iter_8820.caffemodel"
 result = parser.parse("horse.jpg")
 print(result.areas)                              # {"background": 0.61, "head": 0.08, …}
 cv2.imwrite("overlay.png", result.overlay)
@@ -15,7 +15,6 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 
@@ -23,7 +22,7 @@ from lglstm.common.devices import choose_gpu
 from lglstm.common.errors import InputError
 from lglstm.common.images import read_photo
 from lglstm.common.labels import LabelSet
-from lglstm.common.models import find_model
+from lglstm.common.models import find_model, find_weights
 from lglstm.evaluation.label_choice import check_classes, choose_labels
 from lglstm.evaluation.overlay import overlay
 from lglstm.evaluation.predictor import Prediction, Predictor
@@ -63,7 +62,8 @@ class Parser:
 
     model: a name in models/ (`horse`), or the path of a folder or of a deploy prototxt, as for
         `lglstm predict`.
-    weights: the .caffemodel that was trained with it.
+    weights: the file that was trained with it, in any format that `lglstm convert` reads, or the
+        name of a model that has some in its folder; by default those of this model.
     labels: name or JSON file of the label set; by default the model's own.
     gpu: number of a GPU, or None for the CPU; by default the first GPU if Caffe can use it.
     batch_size: photos in one pass of the net, in `parse_all`.
@@ -75,7 +75,7 @@ class Parser:
     def __init__(
         self,
         model: str | os.PathLike[str],
-        weights: str | os.PathLike[str],
+        weights: str | os.PathLike[str] | None = None,
         *,
         labels: str | None = None,
         gpu: int | str | None = "auto",
@@ -88,7 +88,7 @@ class Parser:
         asked = gpu if isinstance(gpu, int) else None
         self._predictor = Predictor(
             found.file,
-            Path(weights),
+            find_weights(weights, found),
             gpu=choose_gpu(asked, cpu=gpu is None),
             batch_size=batch_size,
             trust_net=trust_net,

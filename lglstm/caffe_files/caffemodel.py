@@ -79,6 +79,26 @@ def read_caffemodel(path: str | os.PathLike[str], empty: bool = False) -> list[S
     return layers
 
 
+def has_raw_data(path: str | os.PathLike[str]) -> bool:
+    """Whether blobs of a caffemodel that can be read hold raw data, which BVLC's Caffe cannot read.
+
+    Such files are written by NVIDIA's Caffe and by OpenCV.
+    """
+    with wire.mapped(path) as view:
+        return any(
+            number == _BLOB["raw_data"]
+            for field_, numbers in (("layer", _LAYER), ("layers", _V1_LAYER))
+            for layer in _fields(view, _NET[field_])
+            for blob in _fields(layer, numbers["blobs"])
+            for number, _ in wire.records(blob)
+        )
+
+
+def _fields(view: memoryview, number: int) -> Iterator[memoryview]:
+    """The contents of each field of this number."""
+    return (wire.content(value) for found, value in wire.records(view) if found == number)
+
+
 def read_blobs(path: str | os.PathLike[str]) -> dict[str, list[Array]]:
     """The blobs of a caffemodel by layer, of the layers that have any; see `read_caffemodel`."""
     return blobs_by_layer(read_caffemodel(path), str(path))

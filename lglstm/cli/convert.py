@@ -16,7 +16,7 @@ from lglstm.cli.options import Choice, labels_option
 from lglstm.common.console import plain_console, status_line
 from lglstm.common.errors import InputError
 from lglstm.common.labels import LabelSet
-from lglstm.common.models import ModelFiles, find_model
+from lglstm.common.models import ModelFiles, find_model, find_weights
 from lglstm.convert.options import PRECISIONS
 from lglstm.evaluation.label_choice import known_labels
 
@@ -29,6 +29,7 @@ TARGETS = ("pytorch", "onnx", "caffemodel", "hdf5", "npz", "safetensors", "web",
 
 EXAMPLES = """\b
 Examples:
+  lglstm convert horse --to onnx
   lglstm convert horse runs/horse_iter_8820.caffemodel --to pytorch
   lglstm convert horse runs/horse_iter_8820.caffemodel --to onnx --any-size
   lglstm convert horse runs/finetuned.safetensors --to caffemodel
@@ -40,7 +41,7 @@ Examples:
 
 @click.command(epilog=EXAMPLES)
 @click.argument("model")
-@click.argument("weights", type=Path)
+@click.argument("weights", type=Path, required=False)
 @click.option("--to", "target", type=Choice(TARGETS), help="The format to make.")
 @click.option(
     "-o", "--output", type=Path, metavar="PATH",
@@ -81,7 +82,7 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def command(
     model: str,
-    weights: Path,
+    weights: Path | None,
     target: str | None,
     output: Path | None,
     any_size: bool,
@@ -101,7 +102,9 @@ def command(
     """Convert WEIGHTS of MODEL, and keep the result only if it computes what Caffe does.
 
     MODEL is a name in models/, or the prototxt of any deploy net. WEIGHTS is a .caffemodel, .h5,
-    .npz, .safetensors or .pth file. Differences and versions go into a JSON file beside the result.
+    .npz, .safetensors or .pth file, or a model's name (default: the trained weights in
+    models/MODEL, with the result in runs/). Differences and versions go into a JSON file beside the
+    result.
     """
     given = {
         "--any-size": any_size,
@@ -127,11 +130,13 @@ def command(
     from lglstm.evaluation.collection import find_photos
 
     found = find_model(model)
+    source = find_weights(weights, found)
+    beside = source if source == weights else Path("runs", found.name)  # not into models/
     options = ConvertOptions(
         deploy=found.file,
-        weights=weights,
+        weights=source,
         format=target,
-        output=_output(target, output, weights),
+        output=_output(target, output, beside),
         verify=not no_verify,
         reference=reference,
         photo=photo,
@@ -300,7 +305,7 @@ def _table(differences: list[dict[str, Any]]) -> Table:
     return table
 
 
-def _list(model: str, weights: Path, as_json: bool) -> None:
+def _list(model: str, weights: Path | None, as_json: bool) -> None:
     """The layers of a weights file, and the line of each in the prototxt of MODEL."""
     from lglstm.convert.read import read_deploy, read_weights
 
@@ -309,7 +314,8 @@ def _list(model: str, weights: Path, as_json: bool) -> None:
         net = read_deploy(find_model(model).file)
     except InputError as error:
         reason = str(error)
-    stored = read_weights(weights, (net,) if net else ()).stored
+    source = find_weights(None, find_model(model)) if weights is None else weights
+    stored = read_weights(source, (net,) if net else ()).stored
     lines = {layer.name: layer.line for layer in net.layers} if net else {}
     rows = [
         (layer.name, layer.type, [list(blob.shape) for blob in layer.blobs], lines.get(layer.name))

@@ -15,6 +15,7 @@ from lglstm.cli.options import (
     output_option,
     trust_option,
     warn,
+    weights_option,
 )
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\b
 Examples:
+  lglstm evaluate horse
   lglstm evaluate horse --weights runs/horse_iter_8820.caffemodel
   lglstm evaluate horse --weights runs/horse_iter_8820.caffemodel \\
       --expect horse.lg_lstm --tolerance 0.5
@@ -33,7 +35,7 @@ Examples:
 
 @click.command(epilog=EXAMPLES)
 @click.argument("model", required=False)
-@click.option("--weights", metavar="FILE", type=Path, help="Trained weights (.caffemodel).")
+@weights_option
 @list_options("the model's test list")
 @click.option(
     "--predictions", metavar="DIR", type=Path,

@@ -26,13 +26,22 @@ def command() -> None:
 
 @command.command("list")
 def list_models() -> None:
-    """List the models: what each is, and where the paper reports it."""
+    """List the models: what each is, where the paper reports it, and whose weights are here."""
     from lglstm.prototxt_gen.registry import MODELS
 
-    table = Table("model", "what", "paper", box=None)
+    table = Table("model", "what", "paper", "weights", box=None)
     for name, model in MODELS.items():
-        table.add_row(name, model.what, model.paper)
+        table.add_row(name, model.what, model.paper, weights_of(name))
     plain_console().print(table)
+
+
+def weights_of(name: str) -> str:
+    """The size of the trained weights in a model's folder; nothing where there are none."""
+    try:
+        weights = find_model(name).weights
+    except InputError:  # in the registry, but not generated here
+        return ""
+    return f"{weights.stat().st_size / 1e6:.1f} MB" if weights else ""
 
 
 @command.command()

@@ -41,6 +41,12 @@ labels_option = click.option(
 )
 
 
+weights_option = click.option(
+    "--weights", metavar="FILE|MODEL", type=Path,
+    help="Trained weights, in any format that convert reads (default: those in models/MODEL).",
+)  # fmt: skip
+
+
 def list_options(default: str) -> Callable[[Function], Function]:
     """--list and --root: the images to score, by default those that `default` names."""
     image_list = click.option(

@@ -8,13 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lglstm.cli.options import device_options, labels_option, output_option, trust_option, warn
+from lglstm.cli.options import (
+    device_options,
+    labels_option,
+    output_option,
+    trust_option,
+    warn,
+    weights_option,
+)
 
 if TYPE_CHECKING:
     from lglstm.evaluation.predict import ParsedCollection
 
 EXAMPLES = """\b
 Examples:
+  lglstm predict horse horse.jpg
   lglstm predict horse horse.jpg --weights runs/horse_iter_8820.caffemodel
   lglstm predict atr photos/ --weights runs/atr.caffemodel -o parsed/ --batch 8
   lglstm predict atr photos/ --weights /nfs/atr.caffemodel -o /nfs/parsed \\
@@ -28,7 +36,7 @@ FEW = 12
 @click.command(epilog=EXAMPLES)
 @click.argument("model")
 @click.argument("photos", metavar="IMAGE…|DIR", nargs=-1, required=True, type=Path)
-@click.option("--weights", metavar="FILE", type=Path, required=True, help="Trained weights.")
+@weights_option
 @output_option("Where the results go (default: runs/predict/…).")
 @labels_option
 @click.option("--scores", is_flag=True, help="Also write score maps (NumPy, float32, C × h × w).")

@@ -12,6 +12,7 @@ EXAMPLES = """\b
 Examples:
   lglstm train demo
   lglstm train horse --gpu 0 --weights data/init/vgg16_largefov.caffemodel
+  lglstm train cow --weights horse
   lglstm train horse --resume
   lglstm train horse --iterations 20000 --resume
   lglstm train models/demo/solver.prototxt --cpu --set random_seed=2 \\
@@ -32,7 +33,11 @@ Examples:
     type=click.IntRange(min=1),
     help="Train up to this iteration instead of max_iter.",
 )
-@click.option("--weights", metavar="FILE[,FILE…]", help="Initial weights (.caffemodel).")
+@click.option(
+    "--weights", metavar="FILE[,…]",
+    help="Initial weights, in any format that convert reads, or a model's name for its trained "
+    "weights.",
+)  # fmt: skip
 @click.option(
     "--set", "settings", metavar="KEY=VALUE", multiple=True,
     help="Change a field of the solver; may be repeated.",

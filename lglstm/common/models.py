@@ -1,7 +1,8 @@
 """Finding a model: by its name from any folder, or by the path of its folder or of its file.
 
 A name is looked up in `models/` of the current folder, then of this project or of the installed
-package. Relative paths in a model's files (nets, lists, weights) are meant from its `root`.
+package. Relative paths in a model's files (nets, lists, weights) are meant from its `root`. Trained
+weights that the project brings lie in the model's folder, as `weights.safetensors`.
 """
 
 from __future__ import annotations
@@ -14,8 +15,11 @@ from lglstm.common.checkout import PACKAGE, checkout
 from lglstm.common.errors import InputError
 from lglstm.common.suggest import close, nearest
 
+PathLike = str | os.PathLike[str]
+
 FOLDER = "models"
 LABELS = "labels.json"
+WEIGHTS = "weights.safetensors"
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,15 @@ class ModelFiles:
     def labels(self) -> Path:
         """The file of its label set, which every generated model has: labels.LabelSet.to_text."""
         return self.file.with_name(LABELS)
+
+    @property
+    def weights(self) -> Path | None:
+        """The trained weights that lie in the model's folder; None if it has none.
+
+        Those of an installed package's model are looked for in `models/` of the current folder.
+        """
+        own = Path(FOLDER, self.name) if self.is_packaged else self.folder
+        return own / WEIGHTS if (own / WEIGHTS).is_file() else None
 
     def form(self, name: str) -> Path:
         """Another file of the model: `train`, `test`, `deploy` or `solver`."""
@@ -92,6 +105,41 @@ def known_models(form: str = "deploy") -> list[str]:
     """The names that `find_model` finds."""
     files = (path for root in _roots() for path in (root / FOLDER).glob(f"*/{form}.prototxt"))
     return sorted({path.parent.name for path in files})
+
+
+def find_weights(asked: PathLike | None, model: ModelFiles) -> Path:
+    """The weights to use: those asked for, by a path or a model's name, else the model's own."""
+    return trained_weights(model) if asked is None else named_weights(asked)
+
+
+def named_weights(name: PathLike) -> Path:
+    """The trained weights of the model of this name, or else the path of a file.
+
+    Whether the file exists, its reader says. Raises InputError for a model that has no weights.
+    """
+    if os.fspath(name) not in known_models() or os.path.isfile(name):
+        return Path(name)
+    return trained_weights(find_model(os.fspath(name)))
+
+
+def trained_weights(model: ModelFiles) -> Path:
+    """The weights in a model's folder; InputError where there are none, with models that have."""
+    if model.weights is not None:
+        return model.weights
+    have = [name for name in known_models() if find_model(name).weights]
+    akin = [name for name in have if _kind(name) == _kind(model.name)] or have
+    advice = "name a file with --weights"
+    if model.is_packaged:
+        place = Path(FOLDER, model.name, WEIGHTS)
+        advice = f"copy {place} from a checkout of the project to {place} here, or {advice}"
+    if akin:
+        advice += f", or take a model that has some: {', '.join(akin)}"
+    raise InputError(f"{model.name}: there are no trained weights in its folder; {advice}")
+
+
+def _kind(name: str) -> str:
+    """What a model parses: horse_161 and horse_local2 parse horses."""
+    return name.partition("_")[0]
 
 
 def _roots() -> dict[Path, None]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from lglstm.common.errors import InputError, UsageError
 from lglstm.common.labels import LabelSet
 from lglstm.common.locks import locked
-from lglstm.common.models import ModelFiles, find_model
+from lglstm.common.models import ModelFiles, find_model, find_weights
 from lglstm.common.progress import progress_bar
 from lglstm.evaluation import evaluation_json, nets, paper, report, sanity
 from lglstm.evaluation.evaluation_json import Provenance
@@ -50,10 +50,10 @@ class EvaluateOptions:
     trust_net: bool = False
 
     def __post_init__(self) -> None:
-        if self.predictions is None and (self.model is None or self.weights is None):
+        if self.predictions is None and self.model is None:
             raise UsageError(
-                "give MODEL and --weights FILE to run a net, or --predictions DIR to score label "
-                "maps that already exist"
+                "give MODEL to run a net, or --predictions DIR to score label maps that already "
+                "exist"
             )
         if self.predictions is not None and (self.weights is not None or self.all_layers):
             raise UsageError(
@@ -88,6 +88,7 @@ class _Scored:
     evaluation: Evaluation
     folder: Path
     label_maps: Path
+    weights: Path | None = None
     weights_sha256: str | None = None
     warning: str | None = None
 
@@ -105,8 +106,8 @@ def evaluate(options: EvaluateOptions, warn: Callable[[str], None]) -> Evaluatio
         if options.predictions is not None:
             scored = _score_label_maps(options, options.predictions, model, list_path, row, held)
         else:
-            assert model is not None and options.weights is not None  # see EvaluateOptions
-            scored = _run_net(options, model, options.weights, list_path, row, held)
+            assert model is not None  # see EvaluateOptions
+            scored = _run_net(options, model, list_path, row, held)
         return _write(options, scored, model, list_path, row, curves, warn)
 
 
@@ -127,7 +128,7 @@ def _write(
     cells = paper.compare(evaluation.metrics, row)
     provenance = Provenance(
         model=model.name if model else None,
-        weights=str(options.weights) if options.weights else None,
+        weights=str(scored.weights) if scored.weights else None,
         weights_sha256=scored.weights_sha256,
         predictions=str(scored.label_maps),
         list=str(list_path),
@@ -154,7 +155,6 @@ def _list_of(options: EvaluateOptions, model: ModelFiles | None) -> Path:
 def _run_net(
     options: EvaluateOptions,
     model: ModelFiles,
-    weights: Path,
     list_path: Path,
     row: str | None,
     held: contextlib.ExitStack,
@@ -165,6 +165,7 @@ def _run_net(
     from lglstm.evaluation.evaluator import evaluate_list
     from lglstm.evaluation.predictor import Predictor
 
+    weights = find_weights(options.weights, model)
     gpu = devices.choose_gpu(options.gpu, options.cpu)
     predictor = Predictor(
         model.file,
@@ -188,7 +189,7 @@ def _run_net(
         )
     written = label_maps.folder_of(folder, nets.OUTPUT)
     warning = sanity.untrained_layers(weights, predictor.loaded)
-    return _Scored(evaluation, folder, written, predictor.weights_sha256, warning)
+    return _Scored(evaluation, folder, written, weights, predictor.weights_sha256, warning)
 
 
 def _score_label_maps(

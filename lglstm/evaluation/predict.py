@@ -11,7 +11,7 @@ from lglstm.common.devices import choose_gpu
 from lglstm.common.errors import InputError
 from lglstm.common.labels import LabelSet
 from lglstm.common.locks import locked
-from lglstm.common.models import find_model
+from lglstm.common.models import find_model, find_weights
 from lglstm.common.progress import progress_bar
 from lglstm.evaluation import resume, sanity
 from lglstm.evaluation.collection import (
@@ -39,7 +39,7 @@ class PredictOptions:
 
     model: str
     photos: tuple[Path, ...]
-    weights: Path
+    weights: Path | None = None
     output: Path | None = None
     labels: str | None = None
     scores: bool = False
@@ -74,27 +74,28 @@ def predict(options: PredictOptions, warn: Callable[[str], None]) -> ParsedColle
     """
     photos = find_photos(options.photos)
     model = find_model(options.model)
+    weights = find_weights(options.weights, model)
     gpu = choose_gpu(options.gpu, options.cpu)
     predictor = Predictor(
         model.file,
-        options.weights,
+        weights,
         gpu=gpu,
         batch_size=options.batch,
         trust_net=options.trust_net,
     )
     labels = choose_labels(options.labels, model, predictor.num_classes, None)
     check_classes(predictor, labels)
-    if sentence := sanity.untrained_layers(options.weights, predictor.loaded):
+    if sentence := sanity.untrained_layers(weights, predictor.loaded):
         warn(sentence)
     maker = resume.made_by(predictor, labels)
-    folder = (options.output or _default_folder(model.name, options, maker, photos)).resolve()
+    folder = (options.output or _default_folder(model.name, weights, maker, photos)).resolve()
     files = ResultFiles(folder, labels, maker, not options.no_overlays, options.scores)
     with locked(folder):
         resume.claim(folder, maker, ("labels", "overlays", "scores"))
         if options.scheduler:
             settings = PredictorSettings(
                 model.file.resolve(),
-                options.weights.resolve(),
+                weights.resolve(),
                 gpu,
                 options.batch,
                 options.trust_net,
@@ -110,12 +111,12 @@ def predict(options: PredictOptions, warn: Callable[[str], None]) -> ParsedColle
 
 
 def _default_folder(
-    model: str, options: PredictOptions, maker: resume.MadeBy, photos: Sequence[Photo]
+    model: str, weights: Path, maker: resume.MadeBy, photos: Sequence[Photo]
 ) -> Path:
     """A folder for this net with these weights on photos below the same folder."""
     below = photos[0].path.parents[len(Path(photos[0].name).parts) - 1]
     net = (maker["deploy_sha256"], maker["weights_sha256"], maker["labels"])
-    return OUTPUT / model / resume.folder_name(options.weights.stem, *net, below)
+    return OUTPUT / model / resume.folder_name(weights.stem, *net, below)
 
 
 def _on_cluster(

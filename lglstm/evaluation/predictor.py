@@ -66,7 +66,8 @@ class Predictor:
     """Loads a net once and parses photos in batches.
 
     deploy: prototxt with input `data` (B, 3, h, w) and output `score` (B, C, h, w).
-    weights_path: caffemodel; see evaluation/weights.py for what is refused.
+    weights_path: of any format that `lglstm convert` reads; see evaluation/weights.py for what is
+        refused.
     gpu: the number of a GPU, None for the CPU.
     batch_size: photos in one forward pass; 1 needs the least memory.
     test: the model's test prototxt, to get the earlier LG-LSTM layers' scores too.
@@ -106,7 +107,8 @@ class Predictor:
         self._net = _build(caffe, net)
         self.layers_sha256 = _modules_sha256(net)
         with unchanged(weights_path) as self.weights_sha256:
-            self.loaded = weights.load(self._net, weights_path, nets.fixed_layers(net))
+            fixed = nets.fixed_layers(net)
+            self.loaded = weights.load(self._net, self.deploy, self.weights_path, fixed)
         height, width = self._net.blobs[nets.INPUT].shape[2:]
         self.input_size = int(height), int(width)
         self.num_classes = int(self._net.blobs[nets.OUTPUT].shape[1])

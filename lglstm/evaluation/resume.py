@@ -154,7 +154,7 @@ def _code_sha256() -> str:
     """Of this package's own modules that have a part in predicting, as they are now."""
     package = Path(__file__).parents[1]
     digest = hashlib.sha256()
-    for room in ("caffe_files", "common", "evaluation", "layers"):
+    for room in ("caffe_files", "common", "convert", "evaluation", "layers"):
         for path in sorted((package / room).glob("*.py")):
             digest.update(f"{room}/{path.name}\0".encode() + path.read_bytes() + b"\0")
     return digest.hexdigest()

@@ -1,7 +1,7 @@
 """Weights into a net, checked: pycaffe skips what matches no name and aborts on a wrong shape.
 
-`load(net, path)` compares names and shapes first, says in one sentence what does not fit, and
-returns which layers got weights and which kept their initial values.
+`load(net, deploy, path)` compares names and shapes first, says in one sentence what does not fit,
+and returns which layers got weights and which kept their initial values.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from lglstm.caffe_files import read_blobs
+from lglstm.caffe_files.caffemodel import blobs_by_layer
 from lglstm.common.errors import InputError
+from lglstm.convert.read import read_weights_for
 
 Shapes = Mapping[str, tuple[tuple[int, ...], ...]]
 """Layer name → shape of each of its blobs."""
@@ -34,17 +35,18 @@ class Loaded:
     unused: tuple[str, ...]
 
 
-def load(net: Any, path: str | Path, fixed: Iterable[str] = ()) -> Loaded:
-    """Copy the weights of `path` (.caffemodel) into the pycaffe `net`.
+def load(net: Any, deploy: Path, path: Path, fixed: Iterable[str] = ()) -> Loaded:
+    """Copy the weights of `path`, in any format that `lglstm convert` reads, into a pycaffe `net`.
 
-    fixed: layers whose values the net itself defines (a bilinear upsampling); it is no news when
-    the file lacks them. Raises InputError when the file is no caffemodel, when a layer has another
-    shape than in the net, when it holds NaN or infinity, or when no layer matches by name.
+    deploy: the prototxt that the net is from. fixed: layers whose values the net itself defines (a
+    bilinear upsampling); it is no news when the file lacks them. Raises InputError when the file is
+    damaged, when a layer has another shape than in the net, when it holds NaN or infinity, or when
+    no layer matches by name.
     """
     wanted = {
         name: tuple(tuple(blob.shape) for blob in blobs) for name, blobs in net.params.items()
     }
-    stored = read_blobs(path)
+    stored = blobs_by_layer(read_weights_for(deploy, path), str(path))
     shapes = {name: tuple(blob.shape for blob in blobs) for name, blobs in stored.items()}
     loaded = compare(wanted, shapes, str(path), fixed)
     for name in loaded.loaded:

@@ -12,22 +12,22 @@ import ctypes
 import importlib
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
 import caffe
 import numpy as np
+from google.protobuf import text_format
 
-from lglstm.caffe_files import read_blobs
-from lglstm.caffe_files.schema import SolverParameter
 from lglstm.common import devices
 from lglstm.common.errors import InputError
 from lglstm.common.pycaffe import Solver
-from lglstm.training import health, log, record, snapshots
+from lglstm.training import health, initial, log, record, snapshots
 from lglstm.training.display import Display
 from lglstm.training.place import PLACELESS
-from lglstm.training.plan import TrainingPlan, weight_files
+from lglstm.training.plan import TrainingPlan
 from lglstm.training.plot import draw
 from lglstm.training.probe import Probe, source_layers
 from lglstm.training.stop import Stopped, StopRequest
@@ -79,28 +79,30 @@ def seed_iteration(seed: int, rank: int, iteration: int) -> None:
     np.random.seed(number)
 
 
-def build_solver(plan: TrainingPlan) -> Solver:
-    """Choose the device, and let Caffe build the nets and restore the plan's snapshot."""
+def build_solver(plan: TrainingPlan, given: Sequence[initial.InitialWeights]) -> Solver:
+    """Choose the device, and let Caffe build the nets and restore the plan's snapshot.
+
+    given: the weights to start from.
+    """
     devices.select_gpu(plan.gpus[plan.rank] if plan.gpus else None)
     if len(plan.gpus) > 1:
         caffe.set_solver_count(len(plan.gpus))
         caffe.set_solver_rank(plan.rank)
         caffe.set_multiprocess(True)
     _import_python_layers(plan)
+    parameters = plan.parameters()
     # In memory: a full disk does not matter, and a killed process leaves no file.
-    with os.fdopen(os.memfd_create("solver.prototxt"), "w", encoding="utf-8") as file:
-        file.write(plan.solver)
+    with (
+        initial.readable_by_caffe(given) as paths,
+        os.fdopen(os.memfd_create("solver.prototxt"), "w", encoding="utf-8") as file,
+    ):
+        parameters.weights[:] = paths
+        file.write(text_format.MessageToString(parameters))
         file.flush()
         solver = caffe.get_solver(f"/proc/self/fd/{file.fileno()}")
     if plan.resume:
         solver.restore(plan.resume)
     return solver
-
-
-def layers_of_weights(parameters: SolverParameter) -> dict[str, set[str]]:
-    """The layers of each .caffemodel that a solver starts from; InputError for a damaged one."""
-    names = (name for name in weight_files(parameters) if not name.endswith(".h5"))
-    return {name: set(read_blobs(name)) for name in names}
 
 
 def _import_python_layers(plan: TrainingPlan) -> None:
@@ -139,8 +141,8 @@ class Training:
     def __init__(self, plan: TrainingPlan, stop: StopRequest, stream: TextIO):
         self.plan, self.stop = plan, stop
         self.parameters = plan.parameters()
-        given = layers_of_weights(self.parameters)  # before Caffe, which aborts on a damaged file
-        self.solver = build_solver(plan)
+        given = initial.read(self.parameters)  # before Caffe, which aborts on a damaged file
+        self.solver = build_solver(plan, given)
         self.net = self.solver.net
         self.start = self.solver.iter
         health.require_space(Path(plan.prefix).parent, snapshots.size(self.net, self.parameters))
@@ -205,19 +207,17 @@ class Training:
 
     # -- before the first iteration
 
-    def _report_weights(self, given: dict[str, set[str]]) -> None:
-        """Say how many layers the initial weights fill: Caffe skips unknown names in silence.
-
-        given: the layers of each file.
-        """
+    def _report_weights(self, given: Sequence[initial.InitialWeights]) -> None:
+        """Say how many layers the initial weights fill: Caffe skips unknown names in silence."""
         needed = {name for name, blobs in self.net.params.items() if len(blobs)}
-        for name, layers in given.items():
-            filled = needed & layers
+        for weights in given:
+            filled = needed & weights.layers
             if not filled:
                 raise InputError(
-                    f"{name}: none of its layers is in this net; give weights of the same backbone"
+                    f"{weights.path}: none of its layers is in this net; give weights of the "
+                    "same backbone"
                 )
-            self.display.note(f"{name}: fills {len(filled)} of {len(needed)} layers")
+            self.display.note(f"{weights.path}: fills {len(filled)} of {len(needed)} layers")
 
     def _advance(self) -> None:
         if self.start:
@@ -389,7 +389,7 @@ def follow(plan: TrainingPlan) -> None:
     the first one ends, the supervisor ends them.
     """
     parameters = plan.parameters()
-    solver = build_solver(plan)
+    solver = build_solver(plan, initial.read(plan.parameters()))
     advance_data(solver, plan, StopRequest())
     _nccl = connect(solver, plan)
 

@@ -18,10 +18,11 @@ from lglstm.caffe_files.prototxt import read_message
 from lglstm.common import devices
 from lglstm.common.errors import InputError, UsageError
 from lglstm.common.locks import locked_prefix
-from lglstm.common.models import find_model
+from lglstm.common.models import find_model, named_weights
 from lglstm.common.pycaffe import Message
 from lglstm.common.suggest import close
 from lglstm.training import place, record, snapshots
+from lglstm.training.initial import weight_files
 
 # Used when the solver file names no random_seed: a run can then be repeated, and continued.
 DEFAULT_SEED = 1
@@ -300,7 +301,8 @@ def _choose_weights(options: TrainOptions, solver: Message, folder: Path) -> Non
         solver.ClearField("weights")
     elif options.weights:
         solver.ClearField("weights")
-        solver.weights.extend(os.path.abspath(name) for name in options.weights.split(","))
+        names = map(named_weights, options.weights.split(","))
+        solver.weights.extend(os.path.abspath(name) for name in names)
     for name in weight_files(solver):
         if options.weights:
             wire.require_readable(name)
@@ -309,8 +311,3 @@ def _choose_weights(options: TrainOptions, solver: Message, folder: Path) -> Non
                 f"{name}: the initial weights do not exist; make them with lglstm init-weights, "
                 "or name others with --weights FILE"
             )
-
-
-def weight_files(solver: Message) -> list[str]:
-    """The files in `weights`, where one entry may hold several with commas between."""
-    return [name.strip() for entry in solver.weights for name in entry.split(",")]

@@ -140,14 +140,62 @@ def as_raw_data(whole: bytes, code: int, dtype: str) -> bytes:
 def test_numbers_stored_as_raw_data_predict_the_same(files, code, dtype):
     whole = (files / "colors.caffemodel").read_bytes()
     (files / "raw.caffemodel").write_bytes(as_raw_data(whole, code, dtype))
-    areas = {}
-    for name in ("colors", "raw"):
-        line = commands(files / f"{name}.caffemodel")["predict"]
-        result = CliRunner().invoke(main, [*line, "--json"])
-        assert result.exit_code == 0, result.output
-        (entry,) = json.loads(result.stdout)
-        areas[name] = entry["areas"]
-    assert areas["raw"] == areas["colors"] and len(areas["raw"]) > 1
+    expected = areas(files / "colors.caffemodel")
+    assert len(expected) > 1 and areas(files / "raw.caffemodel") == expected
+
+
+FORMATS = {
+    "colors.npz": ["--to", "npz"],
+    "colors.h5": ["--to", "hdf5"],
+    "caffe.safetensors": ["--to", "safetensors", "--precision", "float16"],
+    "modules.safetensors": ["--to", "pytorch", "--precision", "float16"],
+    "modules.pth": ["--to", "pytorch"],
+}
+"""Weights in other formats, and what `lglstm convert` makes them with."""
+
+
+def convert(files: Path, name: str) -> Path:
+    for package in ("torch", "safetensors"):
+        pytest.importorskip(package, reason=f"needs the package {package}: see docs/convert.md")
+    line = ["convert", "deploy.prototxt", "colors.caffemodel", *FORMATS[name], "-o", name]
+    result = CliRunner().invoke(main, [*line, "--no-verify"])
+    assert result.exit_code == 0, result.output
+    return files / name
+
+
+def areas(weights: Path) -> dict[str, float]:
+    """What predict finds in the photo."""
+    result = CliRunner().invoke(main, [*commands(weights)["predict"], "--json"])
+    assert result.exit_code == 0, result.output
+    (entry,) = json.loads(result.stdout)
+    return entry["areas"]
+
+
+def test_weights_of_every_format_predict_the_same(files):
+    expected = areas(files / "colors.caffemodel")
+    assert len(expected) > 1
+    for name in FORMATS:
+        assert areas(convert(files, name)) == expected, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["raw.caffemodel", "colors.npz", "modules.safetensors"])
+def test_weights_that_caffe_cannot_read_start_a_training(files, name):
+    """With a learning rate of 0 the snapshot holds what the run started from."""
+    path = files / name
+    if name == "raw.caffemodel":
+        whole = (files / "colors.caffemodel").read_bytes()
+        path.write_bytes(as_raw_data(whole, 2, "<f2"))
+    else:
+        convert(files, name)
+    command = [sys.executable, "-m", "lglstm.cli.main", *commands(path)["train"]]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    assert f"{path}: fills 1 of 1 layers" in result.stderr
+    before, after = read_blobs(files / "colors.caffemodel"), read_blobs("tiny_iter_1.caffemodel")
+    for mine, theirs in zip(before["nearest"], after["nearest"], strict=True):
+        rounded = mine if name == "colors.npz" else mine.astype(np.float16)
+        np.testing.assert_array_equal(theirs, rounded.astype(np.float32))
 
 
 @pytest.mark.parametrize("form", ["deploy", "solver"])

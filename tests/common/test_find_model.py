@@ -12,7 +12,7 @@ import pytest
 
 from lglstm.common import models
 from lglstm.common.errors import InputError
-from lglstm.common.models import find_model, known_models
+from lglstm.common.models import WEIGHTS, find_model, find_weights, known_models
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROGRAM = Path(sys.prefix, "bin", "lglstm")
@@ -80,6 +80,31 @@ def test_what_is_not_there_is_said_with_the_nearest_name(elsewhere: Path) -> Non
     assert {"mine", "horse", "atr"} <= set(known_models())
 
 
+def test_weights_are_the_models_own_or_those_that_are_named(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "checkout", lambda: elsewhere)
+    for name in ("horse", "horse_small", "cow", "atr"):
+        make_model(elsewhere, name)
+    horse = find_model("horse")
+    assert horse.weights is None
+    message = "horse: there are no trained weights in its folder; name a file with --weights"
+    for have, advice in ((None, ""), ("atr", "atr"), ("horse_small", "horse_small")):
+        if have:
+            (elsewhere / "models" / have / WEIGHTS).touch()
+            advice = f", or take a model that has some: {advice}"
+        with pytest.raises(InputError) as error:
+            find_weights(None, horse)
+        assert str(error.value) == message + advice
+    own = elsewhere / "models/horse_small" / WEIGHTS
+    assert (
+        find_weights("horse_small", horse) == own == find_weights(None, find_model("horse_small"))
+    )
+    assert find_weights("runs/a.caffemodel", horse) == Path("runs/a.caffemodel")
+    Path("horse_small").touch()
+    assert find_weights("horse_small", horse) == Path("horse_small"), "a file comes first"
+
+
 def test_models_of_an_installed_package_have_their_data_in_the_current_folder(
     elsewhere: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,6 +119,12 @@ def test_models_of_an_installed_package_have_their_data_in_the_current_folder(
     assert found.file == package / "models/pony/solver.prototxt"
     assert found.root == here
     assert found.is_packaged
+    with pytest.raises(InputError, match="copy models/pony/weights.safetensors from a checkout"):
+        find_weights(None, found)
+    own = here / "models/pony" / WEIGHTS
+    own.parent.mkdir(parents=True)
+    own.touch()
+    assert find_weights(None, found).resolve() == own
 
 
 @pytest.mark.parametrize(

@@ -413,7 +413,7 @@ def test_options_that_do_not_fit(colors, listed, tmp_path):
     assert not (tmp_path / "out").exists()  # said before anything is parsed
     assert "scores 5 classes, but the label set atr has 18" in error_of(*net, "--labels", "atr")
     for arguments, words in (
-        (("demo",), "give MODEL and --weights FILE"),
+        ((), "give MODEL to run a net"),
         ((*net[1:], "--predictions", tmp_path), "leave them out"),
         ((*net[1:], "--paper", "horse.vgg16", "--expect", "horse.lg_lstm"), "different rows"),
         ((*net[1:], "--cpu", "--gpu", "0"), "--cpu and --gpu exclude each other"),

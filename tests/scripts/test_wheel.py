@@ -43,13 +43,15 @@ def build(checkout: Path, wheels: Path) -> Path:
 def copy_checkout(destination: Path, links: bool) -> Path:
     """Copy what git would hold; without links as Windows checks it out: a file with the target."""
     skipped = shutil.ignore_patterns(
-        ".*", "__pycache__", "build", "dist", "data", "runs", "*.egg-info", "node_modules"
-    )
+        ".*", "__pycache__", "build", "dist", "data", "runs", "*.egg-info", "node_modules",
+        "weights.safetensors",
+    )  # fmt: skip
     destination.mkdir(parents=True)
     for name in ("lglstm", *PARTS, "tests", "scripts", "docs"):
         shutil.copytree(REPOSITORY / name, destination / name, symlinks=True, ignore=skipped)
     for name in ("pyproject.toml", "LICENSE"):
         shutil.copy(REPOSITORY / name, destination)
+    (destination / "models/demo/weights.safetensors").write_bytes(b"for a checkout only")
     for link in sorted((destination / "lglstm").rglob("*")):
         if link.is_symlink() and not links:
             target = os.readlink(link)
@@ -87,6 +89,7 @@ def test_the_wheel_holds_one_package_with_all_that_belongs_to_it(wheel: Path) ->
     assert "lglstm/models/horse/deploy.prototxt" in names
     assert "lglstm/models/horse/labels.json" in names
     assert "lglstm/common/label_sets/horse.json" in names
+    assert not [name for name in names if name.endswith(".safetensors")], "a wheel is small"
     assert "lglstm/evaluation/paper_tables.toml" in names
     assert "lglstm/convert/web/index.html" in names
 

@@ -1,0 +1,85 @@
+"""Puts trained weights into a model's folder, where `lglstm predict MODEL` finds them.
+
+    python scripts/release_weights.py horse runs/horse_iter_8820.caffemodel --license "CC BY 4.0"
+
+writes models/horse/weights.safetensors in half precision, proved, with its report; scores.json,
+what the net says of a drawn animal, with which a test compares; and, if there is none yet, card.md
+with the headings that a model card must have. Whoever trained the net fills in the card.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from lglstm.cli.main import main as lglstm
+from lglstm.common.files import write_text
+from lglstm.common.models import WEIGHTS, find_model, find_weights
+from lglstm.data_prep.synthetic import draw_example
+from lglstm.evaluation.predictor import Predictor
+
+CARD = "card.md"
+SCORES = "scores.json"
+SECTIONS = {
+    "Intended use": "What the net parses, on which photos, and what it must not be used for: …",
+    "Data and license": (
+        "Trained on … (license …), from initial weights of VGG-16 by Karen Simonyan and Andrew "
+        "Zisserman (CC BY 4.0). These weights: …"
+    ),
+    "Training": "The command …, at commit …, … hours on ….",
+    "Numbers": "Mean IoU … on … images (`lglstm evaluate {name}`).",
+    "Known failures": "…",
+}
+"""The headings of a model card, and what belongs below each."""
+
+GRID = 5
+"""Scores are kept at so many points a side, evenly spaced."""
+
+
+def drawn_scores(name: str) -> np.ndarray:
+    """What a model with its own weights says of a drawn animal: (classes, GRID, GRID) scores."""
+    model = find_model(name)
+    photo, _ = draw_example()
+    (scores,) = Predictor(model.file, find_weights(None, model)).scores([photo])["score"]
+    rows, columns = (
+        np.linspace(0, size - 1, GRID).round().astype(int) for size in scores.shape[1:]
+    )
+    return scores[:, rows][:, :, columns]
+
+
+def write_scores(name: str, path: Path) -> None:
+    scores = drawn_scores(name)
+    values = [float(f"{value:.6g}") for value in scores.ravel().tolist()]
+    about = "what the net says of data_prep.synthetic.draw_example(), at evenly spaced points"
+    content = {"about": about, "shape": list(scores.shape), "scores": values}
+    write_text(path, json.dumps(content) + "\n")
+
+
+def card(name: str) -> str:
+    sections = (f"## {title}\n\n{text.format(name=name)}\n" for title, text in SECTIONS.items())
+    return f"# The weights of `{name}`\n\n" + "\n".join(sections)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model")
+    parser.add_argument("weights", help="of any format that `lglstm convert` reads")
+    parser.add_argument("--license", required=True, help="of these weights, kept in the file")
+    given = parser.parse_args()
+    folder = find_model(given.model).folder
+    options = ["--to", "pytorch", "--precision", "float16", "-o", str(folder / WEIGHTS)]
+    line = ["convert", given.model, given.weights, *options, "--license", given.license]
+    if status := lglstm(line, standalone_mode=False):
+        sys.exit(status)  # it has said why
+    write_scores(given.model, folder / SCORES)
+    if not (folder / CARD).exists():
+        write_text(folder / CARD, card(given.model))
+        print(f"now fill in {folder / CARD}")
+
+
+if __name__ == "__main__":
+    main()
