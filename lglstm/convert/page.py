@@ -21,7 +21,8 @@ from lglstm.convert.read import read_deploy
 
 MODEL = "model.onnx"
 _SOURCE = Path(__file__).with_name("web")
-_PAGE = ("index.html", "page.css", "page.js", "parse.js")
+_PAGE = ("index.html", "page.css", "page.js", "parse.js", "sample.jpg")
+"""sample.jpg is `lglstm.data_prep.synthetic.draw_example(291, seed=7, index=1005)`."""
 _RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 
 

@@ -19,6 +19,7 @@ from convert_help import ROOT, assert_close, needs_caffe, write_weights
 from lglstm.caffe_files import random_weights, read_net
 from lglstm.common.errors import InputError
 from lglstm.common.images import read_photo
+from lglstm.common.labels import LABEL_SETS
 from lglstm.common.preprocessing import MEAN_BGR, to_blob, to_label_map
 from lglstm.convert.caffe_process import run_caffe
 
@@ -65,22 +66,37 @@ def test_the_page_in_chromium_shows_what_caffe_computes(tmp_path, monkeypatch):
     arguments = ["demo", str(weights), "--to", "web", "-o", str(tmp_path / "page"), "--no-verify"]
     assert CliRunner().invoke(command, arguments).exit_code == 0
     photo = Path(skimage.__file__).parent / "data" / "astronaut.png"
-    screenshot = tmp_path / "page.png"
+    no_photo = tmp_path / "no_photo.jpg"
+    no_photo.write_text("no photo")
     with serve(tmp_path / "page") as url:
-        browse = ["node", WEB / "browse.mjs", CHROMIUM, url, photo, screenshot]
+        browse = ["node", WEB / "browse.mjs", CHROMIUM, url, photo, no_photo, tmp_path]
         result = subprocess.run(browse, capture_output=True, text=True, timeout=400)
     assert result.returncode == 0, result.stderr
-    seen = json.loads(result.stdout)
-    assert seen["problems"] == [] and seen["foreign"] == [] and "parsed in" in seen["status"]
+    made = json.loads(result.stdout)
+    assert made["problems"] == [] and made["foreign"] == []
+    check_steps(made["seen"])
     pixels = read_photo(photo)
     size = net.inputs["data"][2:]
     (expected,) = run_caffe(net.path, weights, [{"data": to_blob(pixels, size)[None]}], ["score"])
-    scores = np.frombuffer(base64.b64decode(seen["scores"]), np.float32).reshape(seen["dims"])
+    scores = np.frombuffer(base64.b64decode(made["scores"]), np.float32).reshape(made["dims"])
     assert_close(scores, expected["score"], relative=1e-4)
-    labels = np.frombuffer(base64.b64decode(seen["labels"]), np.uint8)
+    labels = np.frombuffer(base64.b64decode(made["labels"]), np.uint8)
     truth = to_label_map(expected["score"][0], pixels.shape[:2])
     assert (labels.reshape(truth.shape) == truth).mean() > 0.9999
-    assert screenshot.stat().st_size > 10_000
+    assert all((tmp_path / f"{step}.png").stat().st_size > 5_000 for step in made["seen"])
+
+
+def check_steps(seen: dict) -> None:
+    """What a person sees: a sample or a result, never both, and no result of an earlier photo."""
+    for step in ("sample", "photo"):
+        assert "parsed in" in seen[step]["status"], seen[step]
+        assert seen[step]["overlay"] and not seen[step]["sample"]
+        drawn = {f"rgb({', '.join(map(str, color))})" for color in LABEL_SETS["horse"].colors[1:]}
+        assert {color for color in seen[step]["colors"] if color} <= drawn
+    assert any(seen["photo"]["colors"])
+    for step in ("empty", "error"):
+        assert seen[step]["sample"] and not seen[step]["overlay"] and not seen[step]["legend"]
+    assert seen["error"]["status"] == "no_photo.jpg cannot be read as a picture by this browser."
 
 
 class serve:

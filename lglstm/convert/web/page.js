@@ -24,6 +24,7 @@ async function load() {
   session = await ort.InferenceSession.create("model.onnx", { executionProviders: ["wasm"] });
   find("model").textContent =
     `${model.name}: ${model.names.length} labels, ${model.size[1]} × ${model.size[0]} pixels`;
+  find("sample").disabled = false;
   document.documentElement.dataset.ready = "true";
 }
 
@@ -46,7 +47,11 @@ async function pixelsOf(file) {
 }
 
 async function parse(file) {
-  if (busy || !session) return;
+  if (busy) return;
+  if (!session) {
+    say("The model is still loading; try again in a moment.");
+    return;
+  }
   busy = true;
   try {
     say("Parsing …");
@@ -63,10 +68,26 @@ async function parse(file) {
     self.lastResult = { scores: scores.data, dims: scores.dims, labels, width, height };
     say(`${file.name}: ${width} × ${height} pixels, parsed in ${seconds.toFixed(1)} s.`);
   } catch (error) {
+    clear();
     say(error.message, true);
   } finally {
     busy = false;
   }
+}
+
+// As before the first photo: nothing on the page is of another photo than the status speaks of.
+function clear() {
+  self.lastResult = undefined;
+  find("result").hidden = true;
+  find("sample").hidden = false;
+  find("save").removeAttribute("href");
+  find("legend").replaceChildren();
+  for (const id of ["photo", "parts"]) find(id).width = find(id).height = 0;
+}
+
+async function parseSample() {
+  const picture = await (await fetch("sample.jpg")).blob();
+  await parse(new File([picture], "the drawing"));
 }
 
 function draw(labels, width, height) {
@@ -83,6 +104,7 @@ function draw(labels, width, height) {
   find("save").href = canvas.toDataURL("image/png");
   find("legend").replaceChildren(...legend(counts));
   find("result").hidden = false;
+  find("sample").hidden = true;
 }
 
 function legend(counts) {
@@ -114,7 +136,13 @@ for (const kind of ["dragover", "dragleave", "drop"]) {
     if (kind === "drop" && event.dataTransfer.files[0]) parse(event.dataTransfer.files[0]);
   });
 }
-find("file").addEventListener("change", ({ target }) => target.files[0] && parse(target.files[0]));
+find("file").addEventListener("change", ({ target }) => {
+  if (target.files[0]) parse(target.files[0]);
+  target.value = ""; // so that the same file can be chosen again
+});
+find("sample").addEventListener("click", () => {
+  parseSample().catch((error) => say(`The drawing could not be loaded: ${error.message}`, true));
+});
 find("opacity").addEventListener("input", ({ target }) => {
   find("parts").style.opacity = target.value / 100;
 });
