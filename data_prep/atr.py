@@ -3,7 +3,8 @@
 No official split exists. Without lists, the names in the order of their hash are dealt out in the
 paper's proportions, 1,000 test, 700 validation, 6,000 training. All `fash_` photos, which are those
 of Fashionista, come first and so into the test part: which of them are Fashionista's own 229 test
-photos is not recorded in their names, and none of those may be trained on.
+photos is not recorded in their names, and none of those may be trained on. Lists that train on
+`fash_` photos need `without`, which finds the 229 by what they show.
 """
 
 from __future__ import annotations
@@ -11,11 +12,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
+import numpy as np
+
+from lglstm.common.hashing import sha256_of
 from lglstm.common.images import read_pair
 from lglstm.common.labels import label_set
 from lglstm.data_prep.prepare import Converted, DataSet, LabeledImage, Task
+from lglstm.data_prep.same_photo import is_one_of, thumbnails
 from lglstm.data_prep.sources import (
     PathLike,
     files_by_stem,
@@ -24,6 +30,7 @@ from lglstm.data_prep.sources import (
     name_hash,
     read_splits,
 )
+from lglstm.layers.seg_list import read_list
 
 PUBLISHED = {"train": 6000, "val": 700, "test": 1000}
 
@@ -42,22 +49,30 @@ MORE = "dataset10k"
 
 FASHIONISTA = "fash"
 
+LEFT_OUT = "pairs left out: their photos are test photos of the set given with --without"
+
 
 @dataclass(frozen=True)
 class LabelFile:
-    """One label map and the folder of its photo."""
+    """One label map, the folder of its photo, and the list of the photos that it must not show."""
 
     path: Path
     photos: Path
+    without: Path | None = None
 
 
 def data_set(
-    source: PathLike, more: bool = False, lists: Mapping[str, PathLike] | None = None
+    source: PathLike,
+    more: bool = False,
+    lists: Mapping[str, PathLike] | None = None,
+    without: PathLike | None = None,
 ) -> DataSet:
     """Describe the set in the folder `source`, which has JPEGImages and SegmentationClassAug in it.
 
     more: add the `dataset10k_` photos to the training part.
     lists: split → file of names, instead of the split by hash.
+    without: a prepared set, Fashionista's; what shows one of its test photos is left out of the
+        training and validation parts, whatever its name (same_photo.py).
     """
     photos = find_folder(source, "JPEGImages")
     folder = find_folder(source, "SegmentationClassAug")
@@ -65,8 +80,14 @@ def data_set(
     known = labels.__contains__
     splits = read_splits(lists, known, folder) if lists else split(list(labels), more)
 
+    held_out = Path(without, "test.txt").resolve() if without else None
+    if held_out:
+        read_list(held_out)  # an error in it is told before anything is prepared
+
     def tasks() -> Iterator[Task]:
-        return (Task(name, LabelFile(labels[name], photos)) for name in splits)
+        for name, part in splits.items():
+            tested_on = held_out if part != "test" else None
+            yield Task(name, LabelFile(labels[name], photos, tested_on))
 
     return DataSet(
         name="atr",
@@ -74,9 +95,17 @@ def data_set(
         splits=splits,
         tasks=tasks,
         convert=convert,
-        settings={"more": more, "lists": sorted(lists or ())},
+        settings={
+            "more": more,
+            "lists": sorted(lists or ()),
+            **({"without": sha256_of(held_out)} if held_out else {}),
+        },
         published=PUBLISHED,
-        notes=(*_prefix_notes(labels), *(() if lists else _split_notes(more))),
+        notes=(
+            *_prefix_notes(labels),
+            *(() if lists else _split_notes(more)),
+            *_fashionista_notes(splits, held_out),
+        ),
     )
 
 
@@ -84,8 +113,16 @@ def convert(label_file: LabelFile) -> Converted:
     """Check one pair and give it on; a JPEG is kept as it is."""
     path = find_photo(label_file.photos, label_file.path.stem)
     photo, label = read_pair(path, label_file.path, label_set("atr").num_classes)
+    if label_file.without and is_one_of(photo, _test_thumbnails(label_file.without)):
+        return Converted([], {LEFT_OUT: 1})
     image = path.read_bytes() if path.suffix.lower() in (".jpg", ".jpeg") else photo
     return Converted([LabeledImage(label_file.path.stem, image, label)])
+
+
+@cache
+def _test_thumbnails(test_list: Path) -> np.ndarray:
+    """The thumbnails of a list's photos, made once in each process."""
+    return thumbnails(example.photo for example in read_list(test_list))
 
 
 def split(names: list[str], more: bool) -> dict[str, str]:
@@ -126,3 +163,12 @@ def _prefix_notes(names: Mapping[str, Path]) -> Iterator[str]:
 def _split_notes(more: bool) -> tuple[str, ...]:
     added = ("all dataset10k_ photos are in the training part",) if more else ()
     return ("the split is ours, by hash of the name; all fash_ photos are in test", *added)
+
+
+def _fashionista_notes(splits: Mapping[str, str], held_out: Path | None) -> Iterator[str]:
+    learned = sum(prefix(name) == FASHIONISTA and part != "test" for name, part in splits.items())
+    if learned and held_out is None:
+        yield (
+            f"{learned:,} fash_ photos are not in test; do not test on Fashionista what learns "
+            "from them, or leave its test photos out with --without"
+        )

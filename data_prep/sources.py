@@ -85,7 +85,8 @@ def read_names(path: PathLike) -> list[str]:
 
 def _stem(path: str) -> str:
     name = PurePosixPath(path).name
-    return name.removesuffix(".jpg").removesuffix(".png")
+    suffix = next((suffix for suffix in PHOTO_SUFFIXES if name.endswith(suffix)), "")
+    return name.removesuffix(suffix)
 
 
 def read_splits(

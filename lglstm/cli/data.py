@@ -192,17 +192,25 @@ def horse_cow(
 @command.command(short_help="Human parsing, 7,700 photos or 10,000 more.")
 @click.option("--more", is_flag=True, help="Add the dataset10k_ photos to the training part.")
 @_lists("train", "val", "test")
+@click.option(
+    "--without",
+    type=click.Path(path_type=Path),
+    metavar="DEST",
+    help="A prepared set (Fashionista); do not train on its test photos, found by what they show.",
+)
 @preparing
-def atr(source: Path, more: bool, **lists: Path | None) -> DataSet:
+def atr(source: Path, more: bool, without: Path | None, **lists: Path | None) -> DataSet:
     """SOURCE is the folder `humanparsing` with JPEGImages and SegmentationClassAug.
 
     \b
     lglstm data atr humanparsing data/atr
     lglstm data atr humanparsing data/atr_more --more
+    lglstm data atr humanparsing data/atr_ids --train train_id.txt --test test_id.txt \\
+        --without data/fashionista
     """
     from lglstm.data_prep import atr as reader
 
-    return reader.data_set(source, more, _given(**lists))
+    return reader.data_set(source, more, _given(**lists), without)
 
 
 @command.command(short_help="Draw animals to try everything with.")

@@ -1,5 +1,7 @@
 """Horse-Cow from VOC photos and PASCAL-Part: merged parts, crops, lists, and bad files."""
 
+import shutil
+
 import numpy as np
 import pytest
 import scipy.io
@@ -18,6 +20,7 @@ from data_help import (
 from lglstm.common.errors import InputError
 from lglstm.common.images import read_pair
 from lglstm.data_prep.horse_cow import HorseCowOptions, data_set
+from lglstm.data_prep.matfiles import load_mat, structs, text
 from lglstm.data_prep.prepare import prepare
 from lglstm.data_prep.sources import name_hash
 
@@ -205,3 +208,53 @@ def test_incomplete_sources_are_named(tmp_path):
     (source / "VOC2010/JPEGImages/a.jpg").unlink()
     with pytest.raises(InputError, match="has no photo 'a.jpg'"):
         prepared(tmp_path, source)
+
+
+def real_files(shared_data, tmp_path):
+    """Six real files of PASCAL-Part with their photos, in the layout of the published set."""
+    for folder, suffix in (("JPEGImages", ".jpg"), ("Annotations_Part", ".mat")):
+        (tmp_path / "VOC2010" / folder).mkdir(parents=True)
+        for path in sorted((shared_data / "pascal_part_mats").glob(f"*{suffix}")):
+            shutil.copy(path, tmp_path / "VOC2010" / folder)
+    return tmp_path / "VOC2010"
+
+
+def test_real_files_hold_what_scipy_finds_in_them(shared_data, tmp_path):
+    files = sorted((real_files(shared_data, tmp_path) / "Annotations_Part").iterdir())
+    seen = set()
+    for path in files:
+        ours = structs(load_mat(path)["anno"], "anno", path)[0]["objects"]
+        theirs = np.atleast_1d(scipy.io.loadmat(path, squeeze_me=True)["anno"]["objects"].item())
+        assert len(ours) == len(theirs) > 0
+        for thing, expected in zip(ours, theirs, strict=True):
+            assert text(thing, "class", path) == expected["class"]
+            np.testing.assert_array_equal(thing["mask"], expected["mask"])
+            parts = structs(thing["parts"], "parts", path)
+            expected_parts = np.atleast_1d(expected["parts"])
+            assert len(parts) == len(expected_parts)
+            for part, expected_part in zip(parts, expected_parts, strict=True):
+                assert text(part, "part_name", path) == expected_part["part_name"]
+                np.testing.assert_array_equal(part["mask"], expected_part["mask"])
+            seen.add(text(thing, "class", path))
+    assert len(files) == 6
+    assert seen == {
+        "aeroplane", "bird", "bottle", "cat", "chair", "horse", "person", "tvmonitor",
+    }  # fmt: skip
+
+
+def test_the_one_horse_of_the_real_files(shared_data, tmp_path):
+    source = real_files(shared_data, tmp_path)
+    found, summary = prepared(tmp_path, source, HorseCowOptions(context=None))
+    assert list(found) == ["2010_005243_11"] and sum(summary["examples"].values()) == 1
+    photo, label = found["2010_005243_11"]
+    assert photo.shape == (333, 500, 3) and label.shape == (333, 500)
+    path = source / "Annotations_Part/2010_005243.mat"
+    horse_in_file = load_mat(path)["anno"][0]["objects"][10]
+    whole = horse_in_file["mask"] > 0
+    named = {text(part, "part_name", path): part["mask"] > 0 for part in horse_in_file["parts"]}
+    assert "tail" not in named  # of this horse it is hidden
+    assert (label[named["head"]] == 1).all() and (label[named["torso"]] != 0).all()
+    assert set(np.unique(label[whole])) == {1, BODY, LEG, IGNORE}
+    assert set(np.unique(label[~whole])) <= {0, IGNORE}  # background, or one of ten other objects
+    cows = data_set(source, HorseCowOptions(animal="cow"))
+    assert sum(prepare(cows, tmp_path / "cows", workers=1)["examples"].values()) == 0
