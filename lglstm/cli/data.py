@@ -14,11 +14,13 @@ from lglstm.cli.group import Group
 from lglstm.cli.options import Choice
 from lglstm.common.console import plain_console
 from lglstm.common.errors import InputError
+from lglstm.common.labels import IGNORE, LABEL_SETS, MOST_CLASSES
+from lglstm.common.labels import label_set as named
 from lglstm.common.progress import progress_bar
 from lglstm.data_prep.prepare import DataSet, prepare
 
-SOURCE = click.argument("source", type=click.Path(path_type=Path))
 DESTINATION = click.argument("dest", type=click.Path(path_type=Path))
+SHARE = click.FloatRange(0, 1, max_open=True)
 Command = TypeVar("Command", bound=Callable[..., Any])
 LABEL_SET = "Label set, a name or a JSON file, when dataset.json is missing."
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -39,9 +41,13 @@ def command() -> None:
 
 
 def preparing(function: Callable[..., DataSet]) -> Callable[..., None]:
-    """Give a command that returns a DataSet the options and the run that all sets share."""
+    """Give a command that returns a DataSet from SOURCE what all sets share: see `_preparing`."""
+    return _preparing(function, ("source",))
 
-    @SOURCE
+
+def _preparing(function: Callable[..., DataSet], sources: tuple[str, ...]) -> Callable[..., None]:
+    """Add the options and the run that all sets share; `sources` are the arguments before DEST."""
+
     @DESTINATION
     @click.option("--workers", type=click.IntRange(1), help="Processes; by default one per core.")
     @click.option("--scheduler", metavar="ADDRESS", help="Run on the Dask cluster at this address.")
@@ -50,7 +56,6 @@ def preparing(function: Callable[..., DataSet]) -> Callable[..., None]:
     )
     @AS_JSON
     def run(
-        source: Path,
         dest: Path,
         workers: int | None,
         scheduler: str | None,
@@ -59,7 +64,7 @@ def preparing(function: Callable[..., DataSet]) -> Callable[..., None]:
         **options: Any,
     ) -> None:
         try:
-            data_set = function(source, **options)
+            data_set = function(**options)
         except OSError as error:
             raise InputError(
                 f"{error.filename}: cannot be read ({error.strerror}); check the path and its "
@@ -77,6 +82,8 @@ def preparing(function: Callable[..., DataSet]) -> Callable[..., None]:
         click.echo(json.dumps(summary) if as_json else _told(summary, dest))
 
     command: Any = run
+    for name in reversed(sources):
+        command = click.argument(name, type=click.Path(path_type=Path))(command)
     command.__name__, command.__doc__ = function.__name__, function.__doc__
     command.__click_params__ = getattr(function, "__click_params__", []) + command.__click_params__
     return command
@@ -213,6 +220,69 @@ def atr(source: Path, more: bool, without: Path | None, **lists: Path | None) ->
     return reader.data_set(source, more, _given(**lists), without)
 
 
+def _pairs_of_two_folders(function: Callable[..., DataSet]) -> Callable[..., None]:
+    return _preparing(function, ("images", "labels"))
+
+
+@command.command(short_help="Any photos with their label maps.")
+@click.option(
+    "--labels", "label_set", metavar="NAME|FILE",
+    help=f"Label set: {', '.join(LABEL_SETS)}, or a JSON file (docs/labels.md).",
+)  # fmt: skip
+@click.option(
+    "--classes", type=click.IntRange(2, MOST_CLASSES), metavar="N",
+    help="Instead: N classes without names, ids 0 to N - 1.",
+)  # fmt: skip
+@click.option("--binary", is_flag=True, help="The label maps are masks of 0 and 255.")
+@click.option(
+    "--colors", type=click.Path(path_type=Path), metavar="FILE",
+    help='The label maps are color pictures; FILE is JSON, {"leaf": [0, 128, 0], …}.',
+)  # fmt: skip
+@click.option(
+    "--ignore", type=click.IntRange(0, 255), default=255, show_default=True, metavar="ID",
+    help="The id that means unknown in the label maps.",
+)  # fmt: skip
+@click.option("--suffix", default="", help="What their names have after the photos', as _mask.")
+@_lists("train", "val", "test")
+@click.option("--test-share", type=SHARE, default=0.2, show_default=True, help="Without lists.")
+@click.option("--val-share", type=SHARE, default=0.0, show_default=True, help="Without lists.")
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True,
+    help="Another seed gives another split.",
+)  # fmt: skip
+@_pairs_of_two_folders
+def pairs(
+    images: Path,
+    labels: Path,
+    label_set: str | None,
+    classes: int | None,
+    colors: Path | None,
+    train: Path | None,
+    val: Path | None,
+    test: Path | None,
+    **options: Any,
+) -> DataSet:
+    """Prepare the photos in IMAGES with the label maps of the same names in LABELS.
+
+    Label maps are PNGs whose values are ids, palette or gray, as large as their photos; or masks
+    (--binary), or color pictures (--colors). Without lists, the pairs are split by the hash of
+    their names.
+
+    \b
+    lglstm data pairs photos ids data/leaves --labels leaves.json
+    lglstm data pairs photos masks data/cats --binary --suffix _mask --test-share 0.1
+    lglstm data pairs photos painted data/rooms --colors rooms.json
+    """
+    from lglstm.data_prep import pairs as reader
+
+    if colors and options["ignore"] != IGNORE:
+        raise click.UsageError('--ignore is an id; name its color "ignore" in the file of --colors')
+    asked = named(label_set) if label_set else None
+    known, by_color = reader.classes_of(asked, classes, options["binary"], colors)
+    chosen = reader.PairsOptions(labels=known, colors=by_color, **options)
+    return reader.data_set(images, labels, chosen, _given(train=train, val=val, test=test))
+
+
 @command.command(short_help="Draw animals to try everything with.")
 @DESTINATION
 @click.option("--train", "count_train", type=click.IntRange(1), default=300, show_default=True)
@@ -252,7 +322,6 @@ def check(
     lglstm data check data/fashionista
     lglstm data check data/fashionista --sheet samples.png --json
     """
-    from lglstm.common.labels import label_set as named
     from lglstm.data_prep import check as checking
 
     labels = named(label_set) if label_set else checking.label_set_of(dest)
@@ -336,7 +405,6 @@ def show(
     lglstm data show data/atr/train.txt --augmented --net models/atr/train.prototxt
     lglstm data show data/fashionista/test.txt --no-photos
     """
-    from lglstm.common.labels import label_set as named
     from lglstm.data_prep import check as checking
     from lglstm.data_prep import show as showing
 

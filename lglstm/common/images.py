@@ -101,9 +101,16 @@ def read_pair(
     """Return a photo and its label map, see `read_photo` and `read_label`, of the same size."""
     photo = read_photo(photo_path)
     label = read_label(label_path, num_classes, ignore)
+    check_same_size(photo_path, photo, label_path, label)
+    return photo, label
+
+
+def check_same_size(
+    photo_path: PathLike, photo: np.ndarray, label_path: PathLike, label: np.ndarray
+) -> None:
+    """Raise InputError if a photo, (H, W, 3), and its label map, (H, W), differ in size."""
     if photo.shape[:2] != label.shape:
         raise InputError(_sizes_differ(photo_path, photo, label_path, label))
-    return photo, label
 
 
 def write_label(

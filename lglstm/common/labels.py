@@ -18,9 +18,9 @@ import numpy as np
 
 from lglstm.common.colors import distinct_colors
 from lglstm.common.errors import InputError
-from lglstm.common.rules import Rule, check, is_list, one_of, parse_object, shown
+from lglstm.common.json_files import read_object
+from lglstm.common.rules import Rule, check, is_list, one_of, shown
 from lglstm.common.suggest import nearest
-from lglstm.common.text_files import read_text
 
 IGNORE = 255
 """The id of pixels that neither train nor count."""
@@ -35,8 +35,6 @@ RESERVED_COLORS = (IGNORE_COLOR, OUTSIDE_COLOR)
 
 FEWEST_CLASSES, MOST_CLASSES = 2, 255
 LONGEST_NAME = 64
-LARGEST_FILE = 1_000_000
-"""Bytes of a label set's file; 255 classes with long names need a tenth."""
 
 _EXAMPLE = '{"name": "leaves", "names": ["background", "leaf", "stem"]}'
 
@@ -207,24 +205,11 @@ def read_label_set(path: Path) -> LabelSet:
 
     A `dataset.json` of an older version has the name of a ready set. Raises InputError.
     """
-    try:
-        if not path.is_file():
-            raise InputError(f"{path}: there is no such file; name a label set's JSON file")
-        if path.stat().st_size > LARGEST_FILE:
-            raise InputError(
-                f"{path}: has more than {LARGEST_FILE:,} bytes; no label set needs so many"
-            )
-        text = read_text(path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check the file") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is not text in UTF-8; write {_EXAMPLE}") from error
-    data = parse_object(str(path), text, _EXAMPLE, what="it")
-    if "names" not in data and "label_set" in data:
-        data = data["label_set"]
-        if isinstance(data, str) and data in LABEL_SETS:
-            return LABEL_SETS[data]
-    return LabelSet.from_json(data, str(path))
+    data = read_object(path, _EXAMPLE)
+    described = data["label_set"] if "names" not in data and "label_set" in data else data
+    if isinstance(described, str) and described in LABEL_SETS:
+        return LABEL_SETS[described]
+    return LabelSet.from_json(described, str(path))
 
 
 def numbered(count: int) -> LabelSet:

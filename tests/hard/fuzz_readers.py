@@ -48,6 +48,7 @@ from lglstm.convert.samples import Reference  # noqa: E402
 from lglstm.data_prep import fashionista, horse_cow, prepare, sources  # noqa: E402
 from lglstm.data_prep.check import label_set_of  # noqa: E402
 from lglstm.data_prep.matfiles import count_structs, load_mat, stream_structs  # noqa: E402
+from lglstm.data_prep.pairs import read_colors  # noqa: E402
 from lglstm.evaluation import evaluation_json, paper  # noqa: E402
 from lglstm.evaluation.image_list import read_image_list  # noqa: E402
 from lglstm.evaluation.label_choice import choose_labels  # noqa: E402
@@ -588,6 +589,13 @@ def _records(folder: Path) -> list[Reader]:
             "labels.json",
             [labels.to_text().encode()],
             lambda path: label_set(str(path)).palette,
+            change,
+        ),
+        Reader(
+            "colors",
+            "colors.json",
+            [b'{"a": [0, 0, 0], "b": [0, 128, 0], "ignore": [9, 9, 9]}'],
+            lambda path: read_colors(path, None),
             change,
         ),
         Reader(

@@ -60,6 +60,8 @@ SCENARIOS = (
     Scenario("data", ("data", "horse-cow", "drawn", "prepared", "--whole", "--workers", "2",
                       "--train", "drawn/ImageSets/train.txt",
                       "--test", "drawn/ImageSets/test.txt")),
+    Scenario("pairs", ("data", "pairs", "set/images", "set/labels", "paired", "--labels", "horse",
+                       "--workers", "2")),
     Scenario("synthetic", ("data", "synthetic", "more", "--train", "6", "--test", "2",
                            "--size", "33")),
     Scenario("check", ("data", "check", "set", "--workers", "2", "--label-set", "horse",
