@@ -159,7 +159,8 @@ def stack(
 @click.option(
     "--implementations", metavar="KEY,…",
     help="Implementations to time; the first is the baseline: stock, onednn, onednn_winograd "
-    "(Caffe's convolution engines), torch, channels_last, compiled (default: all but compiled).",
+    "(Caffe's convolution engines), torch, channels_last, compiled (default: all but compiled; "
+    "with --quick stock, onednn_winograd and torch).",
 )  # fmt: skip
 @trust_option
 @common_options
@@ -181,7 +182,7 @@ def net(
     """
     from benchmarks import net, net_report
 
-    chosen = net.choose_implementations(implementations)
+    chosen = net.choose_implementations(implementations, quick)
     folders = {
         name: model_folder(name, trust_net)
         for name in models or (net.QUICK if quick else net.MODELS)

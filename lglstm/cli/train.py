@@ -42,6 +42,10 @@ Examples:
     "--set", "settings", metavar="KEY=VALUE", multiple=True,
     help="Change a field of the solver; may be repeated.",
 )  # fmt: skip
+@click.option(
+    "--tensorboard", is_flag=True,
+    help="Also write the CSV's numbers as TensorBoard's event files, NAME.tensorboard/.",
+)  # fmt: skip
 @click.option("--verbose", is_flag=True, help="Show Caffe's log too.")
 @click.option("--json", is_flag=True, help="Print the summary at the end as JSON.")
 @click.pass_context

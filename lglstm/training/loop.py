@@ -12,7 +12,7 @@ import ctypes
 import importlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -26,6 +26,7 @@ from lglstm.common.errors import InputError
 from lglstm.common.pycaffe import Solver
 from lglstm.training import health, initial, log, record, snapshots
 from lglstm.training.display import Display
+from lglstm.training.events import EventLog
 from lglstm.training.place import PLACELESS
 from lglstm.training.plan import TrainingPlan
 from lglstm.training.plot import draw
@@ -157,6 +158,7 @@ class Training:
         for net in (self.net, *self.solver.test_nets):
             health.watch_labels(net, nets)
         self.row: dict[str, float] | None = None
+        self.events: EventLog | None = None
         self.recent: list[float] = []
         self.tests: dict[str, float] = {}
         self.data_seconds = 0.0
@@ -175,6 +177,8 @@ class Training:
         self.csv = log.CsvLog(self.plan.csv, self.probe.columns, self.start)
         if self.csv.lost:
             self.display.note(f"warning: {self.csv.lost}")
+        if self.plan.tensorboard:
+            self.events = EventLog(self.plan.events, self.start)
         self.began = time.perf_counter()
         try:
             outcome, diverged = self._solve()
@@ -183,6 +187,7 @@ class Training:
             raise InputError(f"{error}; {self._kept}") from error
         finally:
             self.csv.close()
+            self._tell_events(lambda events: events.close())
             self.display.close()
         self._draw()
         return self._summary(outcome, diverged)
@@ -288,11 +293,28 @@ class Training:
         if log.TOTAL not in row:
             return  # stopped before its loss was known
         row["seconds"] = time.perf_counter() - self.row_began
-        self.csv.write(row)
+        self._record(row)
         self.recent.append(row[log.TOTAL])
         self.data_seconds += row["data_seconds"]
         share = row["data_seconds"] / max(row["seconds"], 1e-9)
         self.display.iteration(int(row["iteration"]), row[log.TOTAL], share)
+
+    def _record(self, row: dict[str, float]) -> None:
+        """Keep a row; event files that cannot be written are no reason to end the training."""
+        self.csv.write(row)
+        self._tell_events(lambda events: events.write(row))
+
+    def _tell_events(self, what: Callable[[EventLog], None]) -> None:
+        if self.events is None:
+            return
+        try:
+            what(self.events)
+        except OSError as error:
+            self.events = None
+            self.display.note(
+                f"warning: {self.plan.events}: cannot be written ({error.strerror}); the numbers "
+                "are in the CSV alone from here on"
+            )
 
     def _take_tests(self) -> dict[str, float]:
         tests = self.probe.take_tests()
@@ -305,7 +327,7 @@ class Training:
         """After the last update: its row, and the results of the test after it."""
         self._finish_row()
         if tests := self._take_tests():
-            self.csv.write({"iteration": self.solver.iter, **tests})
+            self._record({"iteration": self.solver.iter, **tests})
         if self.parameters.snapshot_after_train or self._snapshot_due(self.solver.iter):
             self._check_snapshot()
         if self.watch.since is not None:

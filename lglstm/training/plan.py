@@ -22,6 +22,7 @@ from lglstm.common.models import find_model, named_weights
 from lglstm.common.pycaffe import Message
 from lglstm.common.suggest import close
 from lglstm.training import place, record, snapshots
+from lglstm.training.events import require_tensorboard
 from lglstm.training.initial import weight_files
 
 # Used when the solver file names no random_seed: a run can then be repeated, and continued.
@@ -42,6 +43,7 @@ class TrainOptions:
     settings: tuple[str, ...] = ()
     verbose: bool = False
     json: bool = False
+    tensorboard: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class TrainingPlan:
     overwrite: bool
     verbose: bool
     json: bool
+    tensorboard: bool = False
     rank: int = 0
     nccl_id: str = ""
 
@@ -70,6 +73,10 @@ class TrainingPlan:
     @property
     def csv(self) -> Path:
         return Path(f"{self.prefix}.csv")
+
+    @property
+    def events(self) -> Path:
+        return Path(f"{self.prefix}.tensorboard")
 
     @property
     def curve(self) -> Path:
@@ -160,6 +167,8 @@ def _draft(options: TrainOptions) -> _Draft:
 
 
 def _complete(draft: _Draft, options: TrainOptions) -> TrainingPlan:
+    if options.tensorboard:
+        require_tensorboard()
     solver, path, folder, prefix = draft.solver, draft.path, draft.folder, draft.prefix
     _check_solver(solver, path, folder)
     resume = _choose_snapshot(options, solver, prefix, folder)
@@ -178,6 +187,7 @@ def _complete(draft: _Draft, options: TrainOptions) -> TrainingPlan:
         overwrite=options.overwrite,
         verbose=options.verbose,
         json=options.json,
+        tensorboard=options.tensorboard,
     )
     if resume:
         _require_same_place(plan, resume)

@@ -48,6 +48,7 @@ IMPLEMENTATIONS = (
     _torch("compiled", "PyTorch, compiled", "compiled"),
 )
 DEFAULT = tuple(each.key for each in IMPLEMENTATIONS if each.key != "compiled")
+QUICK_DEFAULT = ("stock", "onednn_winograd", "torch")
 
 COMPARED_WITH = "torch"
 PARTS = ("backbone", "stack", "losses")
@@ -132,10 +133,11 @@ def random_inputs(net_file: Path) -> dict[str, np.ndarray]:
     }
 
 
-def choose_implementations(keys: str | None) -> list[Implementation]:
+def choose_implementations(keys: str | None, quick: bool = False) -> list[Implementation]:
     """Implementations by their keys, separated by commas; the first must be one of Caffe's."""
     given = f"--implementations {keys}"
-    implementations = select(IMPLEMENTATIONS, keys.split(",") if keys else DEFAULT, given)
+    known = QUICK_DEFAULT if quick else DEFAULT
+    implementations = select(IMPLEMENTATIONS, keys.split(",") if keys else known, given)
     if implementations[0].needs_torch:
         raise UsageError(f"{given}: begin with one of Caffe's, which makes the weights")
     return implementations

@@ -37,7 +37,7 @@ from training_help import (  # noqa: E402
 
 from lglstm.cli.main import main  # noqa: E402
 from lglstm.common.errors import InputError  # noqa: E402
-from lglstm.training import health, log, plot, snapshots  # noqa: E402
+from lglstm.training import events, health, log, plot, snapshots  # noqa: E402
 from lglstm.training.loop import Training  # noqa: E402
 from lglstm.training.plan import TrainOptions, make_plan  # noqa: E402
 from lglstm.training.plot import draw, smooth  # noqa: E402
@@ -474,6 +474,37 @@ def test_plot_draws_runs_of_both_kinds(tmp_path):
     run = log.read(tmp_path / "run.csv")
     draw([run], tmp_path / "one.png")
     assert Image.open(tmp_path / "one.png").width > 1.8 * Image.open(tmp_path / "c.png").width
+
+
+def scalars(place: Path) -> dict[tuple[str, int], float]:
+    """What TensorBoard shows: (tag, step) -> value."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(place), {"scalars": 0}).Reload()
+    return {(tag, e.step): e.value for tag in events.Tags()["scalars"] for e in events.Scalars(tag)}
+
+
+def test_event_files_have_the_numbers_of_the_csv(folder):
+    pytest.importorskip("tensorboard", reason="needs the package tensorboard")
+    train("--tensorboard", "--iterations", "8", folder=folder)
+    train("--tensorboard", "--overwrite", "--iterations", "5", folder=folder)
+    train("--tensorboard", "--resume", "--iterations", "21", folder=folder)
+    expected = {
+        (events.tag(column), int(row["iteration"])): pytest.approx(float(value))
+        for row in rows(folder)
+        for column, value in row.items()
+        if value and column != "iteration"
+    }
+    shown = scalars(folder / "runs/tiny.tensorboard")
+    assert shown == expected
+    assert {("train/total_loss", 20), ("test/total_loss", 20), ("run/lr", 0)} <= set(shown)
+
+
+def test_without_tensorboard_one_sentence_says_what_to_do(folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    result = CliRunner().invoke(main, ["train", "solver.prototxt", "--tensorboard"])
+    assert result.exit_code == 1 and "pip install tensorboard, or leave" in result.stderr
+    assert not list((folder / "runs").glob("*")) if (folder / "runs").exists() else True
 
 
 def test_curves_say_what_net_they_are_of(tmp_path, monkeypatch):
