@@ -35,7 +35,7 @@ from lglstm.common.errors import InputError
 from lglstm.layers import seg_options
 from lglstm.layers.python_layer import Blobs, PythonLayer, reports_errors
 from lglstm.layers.seg_list import read_list
-from lglstm.layers.seg_prefetch import Inline, Prefetcher
+from lglstm.layers.seg_prefetch import Inline, Prefetcher, open_source
 
 LAST_BATCH = 2**24
 """float32 counts exactly up to here."""
@@ -109,8 +109,7 @@ class SegData(PythonLayer):
     def _open_source(self) -> Inline | Prefetcher:
         """Start decoding at the first batch: loading a net to look at it starts no process."""
         if self._source is None:
-            kind = Prefetcher if self.options.workers else Inline
-            self._source = kind(self.options, self.examples)
+            self._source = open_source(self.options, self.examples)
             atexit.register(self._source.close)
         return self._source
 

@@ -115,6 +115,11 @@ class Prefetcher:
                 self._worker(number).answer()
 
 
+def open_source(options: SegDataOptions, examples: Sequence[Example]) -> Inline | Prefetcher:
+    """Start the decoding processes that the options ask for, if any."""
+    return (Prefetcher if options.workers else Inline)(options, examples)
+
+
 class _DecodingProcess:
     """One decoding process; see layers/seg_worker.py for what is said over its pipes."""
 

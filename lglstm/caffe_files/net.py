@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lglstm.caffe_files.caffemodel import StoredLayer, blobs_by_layer
+from lglstm.caffe_files.fillers import FIXED, bilinear, fill
 from lglstm.caffe_files.layer_types import (
     IGNORED,
     LAYER_TYPES,
@@ -79,6 +80,25 @@ class Net:
     layers: tuple[Layer, ...]
     weights: dict[str, Shape]
     stages: tuple[str, ...] = ()
+
+    def multipliers(self) -> dict[str, tuple[float, float]]:
+        """`lr_mult` and `decay_mult` of each weight; of a shared one, where they are stated."""
+        stated: dict[str, dict[str, float]] = {key: {} for key in self.weights}
+        for layer in self.layers:
+            for key, param in zip(layer.blobs.values(), layer.message.param, strict=False):
+                for name in ("lr_mult", "decay_mult"):
+                    if param.HasField(name):
+                        stated[key].setdefault(name, getattr(param, name))
+        return {
+            key: (found.get("lr_mult", 1.0), found.get("decay_mult", 1.0))
+            for key, found in stated.items()
+        }
+
+    def stored(self, weights: Weights) -> list[tuple[LayerParameter, list[np.ndarray]]]:
+        """Layers with their blobs, as `write_caffemodel` takes them."""
+        return [
+            (layer.message, [weights[key] for key in layer.blobs.values()]) for layer in self.layers
+        ]
 
     def description(self) -> dict:
         """The net as JSON, all that `lglstm.convert.torch.Net` needs besides the weights."""
@@ -233,12 +253,15 @@ class _Builder:
         return blobs
 
 
-def weights_for(net: Net, stored: Sequence[StoredLayer], source: str) -> Weights:
+def weights_for(
+    net: Net, stored: Sequence[StoredLayer], source: str, rng: np.random.Generator | None = None
+) -> Weights:
     """The net's weights out of a file's layers, by layer name, as Caffe matches them.
 
     `source` names the file in messages. A layer that the file lacks keeps its filler's values if
     these are fixed (constant, bilinear) and given in the prototxt; anything else that is missing or
-    has another shape is an InputError, never a guess.
+    has another shape is an InputError, never a guess. rng: of a training that starts, where every
+    filler that the prototxt gives is taken, and biases without one are zero.
     """
     by_name = blobs_by_layer(stored, source)
     weights: Weights = {}
@@ -248,7 +271,7 @@ def weights_for(net: Net, stored: Sequence[StoredLayer], source: str) -> Weights
     for layer in net.layers:
         for index, key in enumerate(layer.blobs.values()):
             if key not in weights:
-                weights[key] = _filled(net, layer, index, source)
+                weights[key] = _filled(net, layer, index, source, rng)
     return {key: weights[key] for key in net.weights}
 
 
@@ -286,14 +309,23 @@ def _fitted(blob: np.ndarray, shape: Shape) -> np.ndarray | None:
     return blob.reshape(shape) if bare[0] == bare[1] else None
 
 
-def _filled(net: Net, layer: Layer, index: int, source: str) -> np.ndarray:
+def _filled(
+    net: Net, layer: Layer, index: int, source: str, rng: np.random.Generator | None
+) -> np.ndarray:
     name, key = list(layer.blobs.items())[index]
     filler = _filler(layer, name)
-    shape = net.weights[key]
-    if filler is not None and filler.type == "constant":
-        return np.full(shape, filler.value, np.float32)
-    if filler is not None and filler.type == "bilinear":
-        return bilinear(shape)
+    if rng and filler is None and name.endswith("bias"):
+        return np.zeros(net.weights[key], np.float32)
+    if filler is not None and (rng or filler.type in FIXED):
+        array = fill(filler, net.weights[key], rng or np.random.default_rng())
+        if array is not None:
+            return array
+    if rng:
+        kind = f"the filler {filler.type}" if filler else "no filler"
+        raise InputError(
+            f'{net.path}: line {layer.line}: layer "{layer.name}" has {kind} for its {name}, and '
+            f"{source} has no such layer; give it one of constant, uniform, gaussian, xavier, msra"
+        )
     raise InputError(
         f'{source}: has no layer "{layer.name}", which {net.path} needs (line {layer.line}); give '
         "the weights of this model"
@@ -302,23 +334,17 @@ def _filled(net: Net, layer: Layer, index: int, source: str) -> np.ndarray:
 
 def _filler(layer: Layer, name: str) -> Message | None:
     """The filler that the prototxt gives for a blob, or None."""
+    kind = name
+    if layer.type == "LGLSTM":  # its weights have names of their own
+        kind = "bias" if name.endswith("bias") else "weight"
     for field_, parameters in layer.message.ListFields():
         if not field_.name.endswith("_param"):
             continue
-        for wanted in (f"{name}_filler", "filler"):
+        for wanted in (f"{kind}_filler", "filler"):
             known = wanted in parameters.DESCRIPTOR.fields_by_name
             if known and parameters.HasField(wanted):
                 return getattr(parameters, wanted)
     return None
-
-
-def bilinear(shape: Shape) -> np.ndarray:
-    """The weights of Caffe's bilinear filler, an upsampling Deconvolution's."""
-    size = shape[-1]
-    factor = (size + 1) // 2
-    center = (size - 1) / (2 * factor)
-    ramp = 1 - np.abs(np.arange(size) / factor - center)
-    return np.broadcast_to(np.outer(ramp, ramp), shape).astype(np.float32)
 
 
 def random_weights(net: Net, seed: int, contrast: float = 1) -> Weights:

@@ -187,12 +187,16 @@ class SoftmaxWithLoss(nn.Module):
 
     Caffe counts no position as more than 87.3, the logarithm of the smallest float, which changes
     the number that is printed but no gradient; here there is no such ceiling.
+
+    across_processes: divide by the mean of the processes' counts of valid labels, so that the mean
+    of their losses is the loss of all their images; see `Net.count_across_processes`.
     """
 
     def __init__(self, weight: float, ignore_label: int | None, normalization: str, axis: int):
         super().__init__()
         self.weight, self.ignore_label = weight, ignore_label
         self.normalization, self.axis = normalization, axis
+        self.across_processes = False
 
     def extra_repr(self) -> str:
         return f"weight={self.weight}, ignore_label={self.ignore_label}, {self.normalization}"
@@ -202,13 +206,17 @@ class SoftmaxWithLoss(nn.Module):
         labels = labels.reshape(len(scores), *scores.shape[2:]).long()
         ignore = -100 if self.ignore_label is None else self.ignore_label
         total = F.cross_entropy(scores, labels, ignore_index=ignore, reduction="sum")
-        count = {
-            "FULL": labels.numel(),
-            "VALID": (labels != ignore).sum(),
-            "BATCH_SIZE": len(labels),
-            "NONE": 1,
-        }[self.normalization]
-        return self.weight * total / torch.as_tensor(count, device=scores.device).clamp(min=1)
+        if self.normalization == "VALID":
+            return self.weight * total / self._valid(labels != ignore)
+        count = {"FULL": labels.numel(), "BATCH_SIZE": len(labels), "NONE": 1}[self.normalization]
+        return self.weight * total / max(1, count)
+
+    def _valid(self, valid: Tensor) -> Tensor:
+        count = valid.sum()
+        if not self.across_processes:
+            return count.clamp(min=1)
+        torch.distributed.all_reduce(count)
+        return count.clamp(min=1) / torch.distributed.get_world_size()
 
 
 class EuclideanLoss(nn.Module):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .layers import LAYERS
+from .layers import LAYERS, SoftmaxWithLoss
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class Net(nn.Module):
@@ -115,6 +118,31 @@ class Net(nn.Module):
                 target.copy_(source)
         return self
 
+    def count_across_processes(self) -> Net:
+        """Let losses be means over the labels of all processes; return the net.
+
+        For DistributedDataParallel, which averages the gradients of its processes: with this, they
+        are those of one process with the whole batch, also where images have ignored labels.
+        """
+        for module in self.modules():
+            if isinstance(module, SoftmaxWithLoss):
+                module.across_processes = True
+        return self
+
     @property
     def name(self) -> str:
         return self.description["name"]
+
+
+class Losses(nn.Module):
+    """A train net that returns its losses by name, times their weights, instead of their sum.
+
+    For DistributedDataParallel and others that call `forward` alone.
+    """
+
+    def __init__(self, net: Net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
+        return self.net.blobs(inputs, self.net.outputs)
