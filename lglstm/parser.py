@@ -18,12 +18,11 @@ from functools import cached_property
 
 import numpy as np
 
-from lglstm.common.devices import choose_gpu
 from lglstm.common.errors import InputError
 from lglstm.common.images import read_photo
 from lglstm.common.labels import LabelSet
-from lglstm.common.models import find_model, find_weights
-from lglstm.evaluation.label_choice import check_classes, choose_labels
+from lglstm.evaluation.engines import choose_backend, choose_gpu, net_files
+from lglstm.evaluation.label_choice import labels_of
 from lglstm.evaluation.overlay import overlay
 from lglstm.evaluation.predictor import Prediction, Predictor
 
@@ -61,15 +60,17 @@ class Parser:
     """A net with its weights, loaded once; not to be used by several threads at the same time.
 
     model: a name in models/ (`horse`), or the path of a folder or of a deploy prototxt, as for
-        `lglstm predict`.
+        `lglstm predict`, or a file with its net: `horse.onnx`, or what `--to pytorch` makes.
     weights: the file that was trained with it, in any format that `lglstm convert` reads, or the
         name of a model that has some in its folder; by default those of this model.
     labels: name or JSON file of the label set; by default the model's own.
-    gpu: number of a GPU, or None for the CPU; by default the first GPU if Caffe can use it.
+    gpu: number of a GPU, or None for the CPU; by default the first GPU that can be used.
+    backend: "caffe", "onnx" or "torch", what runs the net; by default the first that is installed.
     batch_size: photos in one pass of the net, in `parse_all`.
     trust_net: also run layers of the net that may read or write files or run code.
 
-    Raises InputError when Caffe is not installed, and for files that do not fit, in one sentence.
+    Raises InputError when nothing is installed that runs nets, and for files that do not fit, in
+    one sentence.
     """
 
     def __init__(
@@ -79,22 +80,23 @@ class Parser:
         *,
         labels: str | None = None,
         gpu: int | str | None = "auto",
+        backend: str | None = None,
         batch_size: int = 1,
         trust_net: bool = False,
     ) -> None:
         if isinstance(gpu, str) and gpu != "auto":
             raise InputError(f"gpu={gpu!r}: give a number, None for the CPU, or 'auto'")
-        found = find_model(os.fspath(model))
+        files = net_files(model, weights)
+        chosen = choose_backend(backend, files)
         asked = gpu if isinstance(gpu, int) else None
         self._predictor = Predictor(
-            found.file,
-            find_weights(weights, found),
-            gpu=choose_gpu(asked, cpu=gpu is None),
+            files,
+            gpu=choose_gpu(chosen, asked, cpu=gpu is None),
             batch_size=batch_size,
+            backend=chosen,
             trust_net=trust_net,
         )
-        self.labels = choose_labels(labels, found, self._predictor.num_classes, None)
-        check_classes(self._predictor, self.labels)
+        self.labels = labels_of(self._predictor, labels, files.model)
 
     def parse(self, photo: Photo) -> Parsing:
         """Parse one photo; raises InputError for a file or an array that is not a photo."""

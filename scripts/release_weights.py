@@ -18,8 +18,9 @@ import numpy as np
 
 from lglstm.cli.main import main as lglstm
 from lglstm.common.files import write_text
-from lglstm.common.models import WEIGHTS, find_model, find_weights
+from lglstm.common.models import WEIGHTS, find_model
 from lglstm.data_prep.synthetic import draw_example
+from lglstm.evaluation.engines import net_files
 from lglstm.evaluation.predictor import Predictor
 
 CARD = "card.md"
@@ -42,9 +43,8 @@ GRID = 5
 
 def drawn_scores(name: str) -> np.ndarray:
     """What a model with its own weights says of a drawn animal: (classes, GRID, GRID) scores."""
-    model = find_model(name)
     photo, _ = draw_example()
-    (scores,) = Predictor(model.file, find_weights(None, model)).scores([photo])["score"]
+    (scores,) = Predictor(net_files(name)).scores([photo])["score"]
     rows, columns = (
         np.linspace(0, size - 1, GRID).round().astype(int) for size in scores.shape[1:]
     )

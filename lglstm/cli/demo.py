@@ -215,13 +215,14 @@ def measure(
 ) -> TrainedNet:
     """Parse the held-out images, score them, and draw contact sheet and loss curve."""
     from lglstm.common.labels import label_set
+    from lglstm.evaluation.engines import net_files
     from lglstm.evaluation.evaluator import evaluate_list
     from lglstm.evaluation.predictor import Predictor
     from lglstm.training import log as logs
     from lglstm.training import plot
 
     labels = label_set("horse")
-    predictor = Predictor(Path("models", name, "deploy.prototxt"), weights, batch_size=10)
+    predictor = Predictor(net_files(f"models/{name}/deploy.prototxt", weights), batch_size=10)
     with progress_bar("held-out images") as progress:
         evaluation = evaluate_list(
             predictor, DATA / "test.txt", labels, folder / "predictions", report=progress

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lglstm.cli.options import (
+    backend_option,
     device_options,
     labels_option,
     list_options,
@@ -36,6 +37,7 @@ Examples:
 @click.command(epilog=EXAMPLES)
 @click.argument("model", required=False)
 @weights_option
+@backend_option
 @list_options("the model's test list")
 @click.option(
     "--predictions", metavar="DIR", type=Path,

@@ -41,6 +41,11 @@ labels_option = click.option(
 )
 
 
+backend_option = click.option(
+    "--backend", type=click.Choice(["caffe", "onnx", "torch"]),
+    help="What runs the net (default: Caffe if it is installed, else what is).",
+)  # fmt: skip
+
 weights_option = click.option(
     "--weights", metavar="FILE|MODEL", type=Path,
     help="Trained weights, in any format that convert reads (default: those in models/MODEL).",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lglstm.cli.options import (
+    backend_option,
     device_options,
     labels_option,
     output_option,
@@ -37,6 +38,7 @@ FEW = 12
 @click.argument("model")
 @click.argument("photos", metavar="IMAGE…|DIR", nargs=-1, required=True, type=Path)
 @weights_option
+@backend_option
 @output_option("Where the results go (default: runs/predict/…).")
 @labels_option
 @click.option("--scores", is_flag=True, help="Also write score maps (NumPy, float32, C × h × w).")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import re
 import stat
@@ -19,6 +18,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lglstm.common.errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # Windows has none
+    fcntl = None  # type: ignore[assignment]
 
 PathLike = str | os.PathLike[str]
 
@@ -69,7 +73,8 @@ def atomic_path(destination: PathLike, sync: bool = True) -> Iterator[Path]:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
-        os.close(handle)
+        if handle is not None:
+            os.close(handle)
 
 
 def write_text(destination: PathLike, text: str, errors: str = "strict") -> None:
@@ -83,7 +88,9 @@ def sync_to_disk(path: PathLike) -> None:
 
     Raises OSError, such as that of a full disk, which some file systems notice only here.
     """
-    handle = os.open(path, os.O_RDONLY)
+    if fcntl is None and os.path.isdir(path):
+        return  # Windows opens no folders
+    handle = os.open(path, os.O_RDONLY if fcntl else os.O_RDWR)
     try:
         os.fsync(handle)
     except OSError as error:
@@ -98,6 +105,8 @@ def sweep(folder: PathLike) -> None:
 
     The writer of a file holds a lock on it, which the system releases when it dies.
     """
+    if not hasattr(fcntl, "F_OFD_SETLK"):
+        return  # outside Linux nobody can tell whether the writer is gone
     try:
         with os.scandir(folder) as entries:
             found = [entry.path for entry in entries if _TEMPORARY.fullmatch(entry.name)]
@@ -131,13 +140,19 @@ def _sweep_once(folder: Path) -> None:
         sweep(folder)
 
 
-def _make_temporary(destination: Path) -> tuple[int, Path]:
-    """A new file beside the destination, and the handle that locks it until it is closed."""
+def _make_temporary(destination: Path) -> tuple[int | None, Path]:
+    """A new file beside the destination, and the handle that locks it until it is closed.
+
+    There is no handle on Windows, which renames no file that is open.
+    """
     suffix = destination.suffix
     if len(os.fsencode(suffix)) > _LONGEST_SUFFIX:
         suffix = ""
     while True:
         handle, name = tempfile.mkstemp(prefix=_PREFIX, suffix=suffix, dir=destination.parent)
+        if fcntl is None:
+            os.close(handle)
+            return None, Path(name)
         with contextlib.suppress(OSError):  # without locks on this file system nothing is swept
             _lock(handle)
         if os.path.exists(name):

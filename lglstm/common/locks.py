@@ -6,13 +6,13 @@ with locked_prefix("runs/horse"):       # runs/horse_iter_100.caffemodel, runs/h
     ...
 
 The system holds the lock (flock) and releases it when the process ends, in whatever way: the file
-that a killed process leaves locks nothing, and the next one takes it over.
+that a killed process leaves locks nothing, and the next one takes it over. Windows has no such
+lock: there, whoever starts two processes must give them different folders.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import shlex
 import socket
@@ -24,6 +24,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lglstm.common.errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # Windows has none
+    fcntl = None  # type: ignore[assignment]
 
 FILE = ".lglstm.lock"
 
@@ -55,6 +60,11 @@ def locked_prefix(prefix: str | os.PathLike[str], advice: str) -> Iterator[None]
 
 @contextmanager
 def _held(file: Path, place: str, advice: str) -> Iterator[None]:
+    if fcntl is None:
+        with _writable(place):
+            file.parent.mkdir(parents=True, exist_ok=True)
+        yield
+        return
     handle = _lock(file, place, advice)
     try:
         yield
@@ -87,7 +97,7 @@ def _lock(file: Path, place: str, advice: str) -> int:
 
 
 def _open(file: Path, place: str) -> int:
-    try:
+    with _writable(place):
         file.parent.mkdir(parents=True, exist_ok=True)
         # Never through a link, and never a pipe: a stranger's folder may hold either.
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -95,12 +105,19 @@ def _open(file: Path, place: str) -> int:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             os.close(handle)
             raise OSError(errno.EEXIST, f"{file.name} there is not a file")
+    return handle
+
+
+@contextmanager
+def _writable(place: str) -> Iterator[None]:
+    """Say of what the system refuses in the block that `place` cannot be written."""
+    try:
+        yield
     except OSError as error:
         raise InputError(
             f"{place}: cannot be written ({error.strerror}); choose a folder that you may write "
             "to, with free space"
         ) from error
-    return handle
 
 
 def _is_still(file: Path, handle: int) -> bool:

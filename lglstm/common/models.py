@@ -81,7 +81,7 @@ def find_model(model: str, form: str = "deploy") -> ModelFiles:
     model: a name in `models/`, a folder that holds the file, or the file itself.
     Raises InputError with the nearest name when there is none.
     """
-    if model.endswith(".prototxt") or os.sep in model:
+    if model.endswith(".prototxt") or "/" in model or os.sep in model:
         path = Path(model)
         path = path / f"{form}.prototxt" if path.is_dir() else path
         if not path.is_file():

@@ -8,6 +8,7 @@ resizing aligns the outer edges of the pictures (a pixel is an area, its center 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -16,6 +17,26 @@ MEAN_BGR = (104.008, 116.669, 122.675)
 """Mean of the images VGG-16 was trained on, in the order blue, green, red."""
 
 Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How photos go into a net: stretched to `size`, minus the mean, times `scale`.
+
+    channel_order: "BGR", or "RGB" for a net that was trained elsewhere.
+    """
+
+    size: Size
+    mean_bgr: Sequence[float] = MEAN_BGR
+    scale: float = 1.0
+    channel_order: str = "BGR"
+
+    def blob(self, photo: np.ndarray) -> np.ndarray:
+        """Return (3, h, w) float32 of a photo, (H, W, 3) BGR; see `to_blob`."""
+        blob = to_blob(photo, self.size, self.mean_bgr)
+        if self.scale != 1:
+            blob *= np.float32(self.scale)
+        return blob[::-1] if self.channel_order == "RGB" else blob
 
 
 def to_blob(photo: np.ndarray, size: Size, mean: Sequence[float] = MEAN_BGR) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import shutil
@@ -14,6 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lglstm.common.errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # Windows has none
+    fcntl = None  # type: ignore[assignment]
 
 _PREFIX = ".lglstm-scratch-"
 _NAME = re.compile(re.escape(_PREFIX) + r"[a-z0-9_]{8}")
@@ -35,8 +39,11 @@ def scratch_folder(parent: str | os.PathLike[str] | None = None) -> Iterator[Pat
         try:
             yield folder
         finally:
+            if fcntl is None:
+                os.close(handle)  # Windows removes no file that is open
             shutil.rmtree(folder, ignore_errors=True)
-            os.close(handle)
+            if fcntl is not None:
+                os.close(handle)
     except OSError as error:
         other = "choose another --output" if parent else "name another folder in TMPDIR"
         raise InputError(
@@ -50,6 +57,8 @@ def sweep_scratch(place: Path) -> None:
 
     The maker of a folder holds a lock on a file in it, which the system releases when it dies.
     """
+    if fcntl is None:
+        return  # nobody can tell whether the maker is gone
     with contextlib.suppress(OSError), os.scandir(place) as entries:
         for entry in entries:
             if _NAME.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
@@ -79,6 +88,8 @@ def _made(place: Path) -> tuple[Path, int]:
     while True:
         folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))
         handle = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        if fcntl is None:
+            return folder, handle
         with contextlib.suppress(OSError):  # without locks on this file system nothing is swept
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if (folder / _LOCK).exists():

@@ -30,6 +30,7 @@ from lglstm.common.files import atomic_path, write_text
 from lglstm.common.images import read_label, read_photo, write_label
 from lglstm.common.labels import LabelSet
 from lglstm.evaluation import nets
+from lglstm.evaluation.engines import Gpu, NetFiles
 from lglstm.evaluation.image_list import names_below
 from lglstm.evaluation.overlay import overlay_with_legend
 from lglstm.evaluation.predictor import THREADS, Prediction, Predictor
@@ -105,13 +106,22 @@ class ParsedPhoto:
 
 @dataclass(frozen=True)
 class PredictorSettings:
-    """What another process needs to make the same Predictor; paths are absolute."""
+    """What makes a Predictor, in another process too if the paths are absolute."""
 
-    deploy: Path
-    weights: Path
-    gpu: int | None
+    files: NetFiles
+    backend: str
+    gpu: Gpu
     batch_size: int
     trust_net: bool
+
+    def open(self) -> Predictor:
+        return Predictor(
+            self.files,
+            gpu=self.gpu,
+            batch_size=self.batch_size,
+            backend=self.backend,
+            trust_net=self.trust_net,
+        )
 
 
 def find_photos(paths: Sequence[Path]) -> list[Photo]:
@@ -207,13 +217,7 @@ _one_at_a_time = threading.Lock()  # a Dask worker has several threads, a net ru
 
 @lru_cache(maxsize=1)
 def _predictor(settings: PredictorSettings) -> Predictor:
-    return Predictor(
-        settings.deploy,
-        settings.weights,
-        gpu=settings.gpu,
-        batch_size=settings.batch_size,
-        trust_net=settings.trust_net,
-    )
+    return settings.open()
 
 
 def _check_same(here: MadeBy, wanted: MadeBy) -> None:

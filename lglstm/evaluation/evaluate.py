@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 from lglstm.common.errors import InputError, UsageError
 from lglstm.common.labels import LabelSet
 from lglstm.common.locks import locked
-from lglstm.common.models import ModelFiles, find_model, find_weights
+from lglstm.common.models import ModelFiles, find_model
 from lglstm.common.progress import progress_bar
-from lglstm.evaluation import evaluation_json, nets, paper, report, sanity
+from lglstm.evaluation import engines, evaluation_json, nets, paper, report, sanity
+from lglstm.evaluation.engines import NetFiles
 from lglstm.evaluation.evaluation_json import Provenance
-from lglstm.evaluation.label_choice import choose_labels
+from lglstm.evaluation.label_choice import choose_labels, labels_of
 from lglstm.evaluation.paper import Cell
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class EvaluateOptions:
 
     model: str | None = None
     weights: Path | None = None
+    backend: str | None = None
     list_path: Path | None = None
     root: Path | None = None
     predictions: Path | None = None
@@ -99,15 +101,21 @@ def evaluate(options: EvaluateOptions, warn: Callable[[str], None]) -> Evaluatio
     warn: gets the sentences that the report warns with, too.
     """
     curves = _curves(options.log)
-    model = find_model(options.model) if options.model else None
+    files = None
+    if options.predictions is None:
+        assert options.model is not None  # see EvaluateOptions
+        files = engines.net_files(options.model, options.weights)
+        model = files.model
+    else:
+        model = find_model(options.model) if options.model else None
     row = options.expect or options.row or (paper.row_of_model(model.name) if model else None)
     list_path = _list_of(options, model)
     with contextlib.ExitStack() as held:  # the lock of the folder, once that is known
         if options.predictions is not None:
             scored = _score_label_maps(options, options.predictions, model, list_path, row, held)
         else:
-            assert model is not None  # see EvaluateOptions
-            scored = _run_net(options, model, list_path, row, held)
+            assert files is not None
+            scored = _run_net(options, files, list_path, row, held)
         return _write(options, scored, model, list_path, row, curves, warn)
 
 
@@ -154,42 +162,48 @@ def _list_of(options: EvaluateOptions, model: ModelFiles | None) -> Path:
 
 def _run_net(
     options: EvaluateOptions,
-    model: ModelFiles,
+    files: NetFiles,
     list_path: Path,
     row: str | None,
     held: contextlib.ExitStack,
 ) -> _Scored:
     """Parse and score the images of the list."""
-    from lglstm.common import devices
     from lglstm.evaluation import label_maps, resume
     from lglstm.evaluation.evaluator import evaluate_list
     from lglstm.evaluation.predictor import Predictor
 
-    weights = find_weights(options.weights, model)
-    gpu = devices.choose_gpu(options.gpu, options.cpu)
+    backend = engines.choose_backend(options.backend, files)
+    gpu = engines.choose_gpu(backend, options.gpu, options.cpu)
     predictor = Predictor(
-        model.file,
-        weights,
+        files,
         gpu=gpu,
         batch_size=options.batch,
-        test=model.form("test") if options.all_layers else None,
+        backend=backend,
+        test=_test_net(files, backend) if options.all_layers else None,
         trust_net=options.trust_net,
     )
-    labels = choose_labels(options.labels, model, predictor.num_classes, list_path)
+    labels = labels_of(predictor, options.labels, files.model, list_path)
     _check_row(row, labels)
-    net = (predictor.deploy_sha256, predictor.weights_sha256, labels.name)
+    engine = predictor.engine
+    net = (engine.deploy_sha256, engine.weights_sha256, labels.name)
     data = (list_path.resolve(), options.root and options.root.resolve())
-    name = resume.folder_name(weights.stem, *net, *data)
-    folder = options.output or OUTPUT / model.name / name
+    name = resume.folder_name(files.weights.stem, *net, *data)
+    folder = options.output or OUTPUT / files.name / name
     held.enter_context(locked(folder))
-    device = devices.describe(() if gpu is None else (gpu,))
-    with progress_bar(f"{model.name} on {device}") as progress:
+    with progress_bar(f"{files.name} on {engines.words(gpu)}") as progress:
         evaluation = evaluate_list(
             predictor, list_path, labels, folder, root=options.root, report=progress
         )
     written = label_maps.folder_of(folder, nets.OUTPUT)
-    warning = sanity.untrained_layers(weights, predictor.loaded)
-    return _Scored(evaluation, folder, written, weights, predictor.weights_sha256, warning)
+    warning = sanity.untrained_layers(files.weights, engine.loaded)
+    return _Scored(evaluation, folder, written, files.weights, engine.weights_sha256, warning)
+
+
+def _test_net(files: NetFiles, backend: str) -> Path:
+    """The net with the classifiers of all layers."""
+    if files.model is None or backend != "caffe":
+        raise InputError("only Caffe gives the scores of all layers; leave out --all-layers")
+    return files.model.form("test")
 
 
 def _score_label_maps(

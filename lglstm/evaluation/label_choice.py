@@ -59,10 +59,26 @@ def known_labels(
     return LABEL_SETS[name] if name else None
 
 
+def labels_of(
+    predictor: Predictor, asked: str | None, model: ModelFiles | None, near: Path | None = None
+) -> LabelSet:
+    """The label set of a net: asked for, or that of its own file, or as `choose_labels` finds it.
+
+    Raises InputError for one with another number of classes than the net.
+    """
+    engine = predictor.engine
+    labels = None if asked else engine.label_set
+    labels = labels or choose_labels(asked, model, engine.num_classes, near)
+    check_classes(predictor, labels)
+    return labels
+
+
 def check_classes(predictor: Predictor, labels: LabelSet) -> None:
     """Refuse a label set with another number of classes than the net."""
-    if predictor.num_classes != labels.num_classes:
+    engine = predictor.engine
+    if engine.num_classes != labels.num_classes:
         raise InputError(
-            f"{predictor.deploy}: scores {predictor.num_classes} classes, but the label set "
-            f"{labels.name} has {labels.num_classes}; choose the model's own with --labels"
+            f"{engine.files.deploy or engine.files.weights}: scores {engine.num_classes} classes, "
+            f"but the label set {labels.name} has {labels.num_classes}; choose the model's own "
+            "with --labels"
         )

@@ -60,7 +60,7 @@ def write_label_maps(
         if not digest:
             return dict.fromkeys(folders, "")
         # What --all-layers adds does not spoil the whole net's own predictions.
-        tests = {**dict.fromkeys(folders, predictor.test_sha256), nets.OUTPUT: ""}
+        tests = {**dict.fromkeys(folders, predictor.engine.test_sha256), nets.OUTPUT: ""}
         return {output: mark_of(maker, digest, f"{output} {tests[output]}") for output in folders}
 
     def is_done(image: ListedImage) -> bool:

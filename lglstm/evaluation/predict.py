@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from lglstm.common.devices import choose_gpu
 from lglstm.common.errors import InputError
 from lglstm.common.labels import LabelSet
 from lglstm.common.locks import locked
-from lglstm.common.models import find_model, find_weights
 from lglstm.common.progress import progress_bar
 from lglstm.evaluation import resume, sanity
 from lglstm.evaluation.collection import (
@@ -24,8 +22,8 @@ from lglstm.evaluation.collection import (
     parse_photos,
     write_areas,
 )
-from lglstm.evaluation.label_choice import check_classes, choose_labels
-from lglstm.evaluation.predictor import Predictor
+from lglstm.evaluation.engines import NetFiles, choose_backend, choose_gpu, net_files
+from lglstm.evaluation.label_choice import labels_of
 
 OUTPUT = Path("runs/predict")
 
@@ -40,6 +38,7 @@ class PredictOptions:
     model: str
     photos: tuple[Path, ...]
     weights: Path | None = None
+    backend: str | None = None
     output: Path | None = None
     labels: str | None = None
     scores: bool = False
@@ -73,33 +72,25 @@ def predict(options: PredictOptions, warn: Callable[[str], None]) -> ParsedColle
     warn: gets sentences that a reader of the results must know, as early as they are known.
     """
     photos = find_photos(options.photos)
-    model = find_model(options.model)
-    weights = find_weights(options.weights, model)
-    gpu = choose_gpu(options.gpu, options.cpu)
-    predictor = Predictor(
-        model.file,
-        weights,
-        gpu=gpu,
-        batch_size=options.batch,
-        trust_net=options.trust_net,
+    net = net_files(options.model, options.weights)
+    backend = choose_backend(options.backend, net)
+    settings = PredictorSettings(
+        net.resolved() if options.scheduler else net,
+        backend,
+        choose_gpu(backend, options.gpu, options.cpu),
+        options.batch,
+        options.trust_net,
     )
-    labels = choose_labels(options.labels, model, predictor.num_classes, None)
-    check_classes(predictor, labels)
-    if sentence := sanity.untrained_layers(weights, predictor.loaded):
+    predictor = settings.open()
+    labels = labels_of(predictor, options.labels, net.model)
+    if sentence := sanity.untrained_layers(net.weights, predictor.engine.loaded):
         warn(sentence)
     maker = resume.made_by(predictor, labels)
-    folder = (options.output or _default_folder(model.name, weights, maker, photos)).resolve()
+    folder = (options.output or _default_folder(net, maker, photos)).resolve()
     files = ResultFiles(folder, labels, maker, not options.no_overlays, options.scores)
     with locked(folder):
         resume.claim(folder, maker, ("labels", "overlays", "scores"))
         if options.scheduler:
-            settings = PredictorSettings(
-                model.file.resolve(),
-                weights.resolve(),
-                gpu,
-                options.batch,
-                options.trust_net,
-            )
             stream = _on_cluster(options.scheduler, settings, files, photos)
         else:
             stream = parse_photos(predictor, photos, files)
@@ -110,13 +101,11 @@ def predict(options: PredictOptions, warn: Callable[[str], None]) -> ParsedColle
     return ParsedCollection(results, files)
 
 
-def _default_folder(
-    model: str, weights: Path, maker: resume.MadeBy, photos: Sequence[Photo]
-) -> Path:
+def _default_folder(net: NetFiles, maker: resume.MadeBy, photos: Sequence[Photo]) -> Path:
     """A folder for this net with these weights on photos below the same folder."""
     below = photos[0].path.parents[len(Path(photos[0].name).parts) - 1]
-    net = (maker["deploy_sha256"], maker["weights_sha256"], maker["labels"])
-    return OUTPUT / model / resume.folder_name(weights.stem, *net, below)
+    parts = (maker["deploy_sha256"], maker["weights_sha256"], maker["labels"])
+    return OUTPUT / net.name / resume.folder_name(net.weights.stem, *parts, below)
 
 
 def _on_cluster(

@@ -1,6 +1,6 @@
 """A deploy net with its weights: photos of any size in, label maps of the same size out.
 
-    predictor = Predictor("models/horse/deploy.prototxt", "runs/horse_iter_8820.caffemodel")
+    predictor = Predictor(net_files("horse", "runs/horse_iter_8820.caffemodel"))
     label_map = predictor.predict([read_photo("horse.jpg")])[0].label_map      # (H, W) uint8
 
 Every photo is stretched to the net's input and its scores are scaled back to the photo's own size
@@ -10,25 +10,20 @@ the ground truth as it is.
 
 from __future__ import annotations
 
-import os
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from types import ModuleType
 from typing import TypeVar
 
 import numpy as np
 
 from lglstm.common import preprocessing
-from lglstm.common.devices import select_gpu
 from lglstm.common.errors import InputError
-from lglstm.common.hashing import sha256_of, sha256_of_json, unchanged
-from lglstm.common.pycaffe import CaffeNet, Message, load_caffe
-from lglstm.evaluation import nets, weights
+from lglstm.evaluation import nets
+from lglstm.evaluation.engines import Gpu, NetFiles, open_engine
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -65,73 +60,46 @@ class Prediction:
 class Predictor:
     """Loads a net once and parses photos in batches.
 
-    deploy: prototxt with input `data` (B, 3, h, w) and output `score` (B, C, h, w).
-    weights_path: of any format that `lglstm convert` reads; see evaluation/weights.py for what is
-        refused.
-    gpu: the number of a GPU, None for the CPU.
+    files: a deploy net with its weights.
+    gpu: see `engines.choose_gpu`; None for the CPU.
     batch_size: photos in one forward pass; 1 needs the least memory.
-    test: the model's test prototxt, to get the earlier LG-LSTM layers' scores too.
+    backend: what runs the net, see `engines.choose_backend`.
+    test: the model's test prototxt, to get the earlier LG-LSTM layers' scores too (Caffe only).
     trust_net: run layers that read or write files or run code, too.
     Raises InputError for unusable files.
 
-    input_size: (h, w) of the net. num_classes: C.
-    deploy_sha256, test_sha256, weights_sha256: of the files as they were read; layers_sha256: of
-        the Python modules of its layers.
-    outputs: with `test`, `score1`, `score2`, … of the LG-LSTM layers in order; the last is `score`.
+    engine: what runs the net; it says what the net is and what it was read from.
     """
 
     def __init__(
         self,
-        deploy: str | Path,
-        weights_path: str | Path,
+        files: NetFiles,
         *,
-        gpu: int | None = None,
+        gpu: Gpu = None,
         batch_size: int = 1,
-        test: str | Path | None = None,
+        backend: str = "caffe",
+        test: Path | None = None,
         trust_net: bool = False,
     ) -> None:
-        caffe = load_caffe()
-        self.deploy, self.weights_path = Path(deploy), Path(weights_path)
         self.batch_size = batch_size
-        with unchanged(deploy) as self.deploy_sha256:
-            net = nets.read_net(deploy)
-        nets.check_deploy(net, deploy, trust_net)
-        self._blobs = {nets.OUTPUT: nets.OUTPUT}
-        self.test_sha256 = ""
-        if test is not None:
-            with unchanged(test) as self.test_sha256:
-                whole = nets.read_net(test)
-            net, self._blobs = nets.with_all_scores(net, whole, test, trust_net)
-        self.gpu = gpu
-        select_gpu(gpu)
-        self._net = _build(caffe, net)
-        self.layers_sha256 = _modules_sha256(net)
-        with unchanged(weights_path) as self.weights_sha256:
-            fixed = nets.fixed_layers(net)
-            self.loaded = weights.load(self._net, self.deploy, self.weights_path, fixed)
-        height, width = self._net.blobs[nets.INPUT].shape[2:]
-        self.input_size = int(height), int(width)
-        self.num_classes = int(self._net.blobs[nets.OUTPUT].shape[1])
-        self.outputs = tuple(self._blobs)
+        self.engine = open_engine(files, backend, gpu, test=test, trust_net=trust_net)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of all score maps; the last one is `score`, the whole net's."""
+        return self.engine.outputs
 
     def scores(self, photos: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
         """Run the net once on all `photos`, (H, W, 3) uint8 BGR of any sizes.
 
         Returns output → (B, C, h, w) float32 class scores at the net's input size.
         """
-        data = np.stack([preprocessing.to_blob(photo, self.input_size) for photo in photos])
-        select_gpu(self.gpu)  # Caffe keeps its device per thread
-        blob = self._net.blobs[nets.INPUT]
-        if blob.shape[0] != len(photos):
-            blob.reshape(*data.shape)
-            self._net.reshape()
-        blob.data[...] = data
-        self._net.forward()
-        scores = {name: self._net.blobs[blob].data.copy() for name, blob in self._blobs.items()}
+        scores = self.engine.run(np.stack([self.engine.prepare(photo) for photo in photos]))
         if not np.isfinite(scores[nets.OUTPUT]).all():
+            files = self.engine.files
             raise InputError(
-                f"{self.weights_path}: the scores of {self.deploy} are NaN or infinite with these "
-                "weights, so the training diverged; use an earlier snapshot"
+                f"{files.weights}: the scores of {files.deploy or files.name} are NaN or infinite "
+                "with these weights, so the training diverged; use an earlier snapshot"
             )
         return scores
 
@@ -186,24 +154,6 @@ class Predictor:
             own = {name: values[k] for name, values in scores.items()}
             yield item, pool.submit(complete, item, reading.result(), own)
             k += 1
-
-
-def _build(caffe: ModuleType, net: Message) -> CaffeNet:
-    """Make the pycaffe net; it only reads files, so give it one, which no kill can leave behind."""
-    handle = os.memfd_create("net.prototxt")
-    try:
-        with open(handle, "w", encoding="utf-8", closefd=False) as file:
-            file.write(str(net))
-        return caffe.Net(f"/proc/self/fd/{handle}", caffe.TEST)
-    finally:
-        os.close(handle)
-
-
-def _modules_sha256(net: Message) -> str:
-    """The hash of the Python files that the net's layers are from; they are imported by now."""
-    names = sorted({layer.python_param.module for layer in net.layer if layer.type == "Python"})
-    files = [getattr(sys.modules.get(name), "__file__", None) for name in names]
-    return sha256_of_json([sha256_of(file) for file in files if file])
 
 
 def _read_ahead(

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lglstm import __version__
-from lglstm.common import preprocessing
 from lglstm.common.errors import InputError
 from lglstm.common.files import sweep, write_text
 from lglstm.common.hashing import sha256_of, sha256_of_json, unchanged
@@ -31,6 +30,12 @@ FILE = "predictions.json"
 MARK = "lglstm-made-from"
 """The text chunk of a label map's PNG."""
 
+_ROOMS = (
+    "caffe_files", "common", "convert", "convert/torch", "evaluation", "evaluation/engines",
+    "layers",
+)  # fmt: skip
+"""The folders of this package that have a part in predicting."""
+
 MadeBy = dict[str, str]
 
 _OURS = {"deploy_sha256", "weights_sha256", "labels"}
@@ -41,31 +46,32 @@ _SUFFIXES = {".png", ".jpg", ".npy"}
 
 def made_by(predictor: Predictor, labels: LabelSet) -> MadeBy:
     """What tells the results of one net, weights, labels and programs from those of another."""
+    engine = predictor.engine
+    preparation = engine.preparation
     return {
-        "deploy_sha256": predictor.deploy_sha256,
-        "weights_sha256": predictor.weights_sha256,
+        "deploy_sha256": engine.deploy_sha256,
+        "weights_sha256": engine.weights_sha256,
         "labels": labels.name,
         "labels_sha256": sha256_of_json([labels.names, labels.palette.tolist()]),
-        "input_size": "x".join(map(str, predictor.input_size)),
-        "mean_bgr": " ".join(map(str, preprocessing.MEAN_BGR)),
-        "layers_sha256": predictor.layers_sha256,
+        "input_size": "x".join(map(str, preparation.size)),
+        "mean_bgr": " ".join(map(str, preparation.mean_bgr)),
+        "scale": str(preparation.scale),
+        "channel_order": preparation.channel_order,
+        "layers_sha256": engine.layers_sha256,
+        **engine.versions(),
         **programs(),
     }
 
 
 @cache
 def programs() -> MadeBy:
-    """Versions of everything that has a say in a result: this package, Caffe, and libraries."""
-    import caffe
+    """Versions of what has a say in every result: this package and its libraries."""
     import cv2
     import PIL
 
-    library = Path(caffe._caffe.__file__)
-    parts = [library, *_linked(library)]
     return {
         "lglstm": __version__,
         "code_sha256": _code_sha256(),
-        "caffe_sha256": sha256_of_json([sha256_of(part) for part in parts]),
         "numpy": np.__version__,
         "opencv": cv2.__version__,
         "pillow": PIL.__version__,
@@ -154,14 +160,7 @@ def _code_sha256() -> str:
     """Of this package's own modules that have a part in predicting, as they are now."""
     package = Path(__file__).parents[1]
     digest = hashlib.sha256()
-    for room in ("caffe_files", "common", "convert", "evaluation", "layers"):
+    for room in _ROOMS:
         for path in sorted((package / room).glob("*.py")):
             digest.update(f"{room}/{path.name}\0".encode() + path.read_bytes() + b"\0")
     return digest.hexdigest()
-
-
-def _linked(library: Path) -> list[Path]:
-    """The libcaffe that this process has loaded."""
-    with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:
-        loaded = {line.rstrip("\n").split(maxsplit=5)[-1] for line in maps if "libcaffe" in line}
-    return sorted(path for path in map(Path, loaded) if path.is_file() and path != library)

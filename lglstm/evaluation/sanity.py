@@ -14,9 +14,9 @@ ONE_CLASS = 0.99
 """A share of all pixels that no single class has in predictions of a trained net."""
 
 
-def untrained_layers(weights: str | Path, loaded: Loaded) -> str | None:
+def untrained_layers(weights: str | Path, loaded: Loaded | None) -> str | None:
     """Which layers the weights file did not hold; None when it held all."""
-    if not loaded.initial:
+    if loaded is None or not loaded.initial:
         return None
     return (
         f"{weights} does not hold the layers {_first(loaded.initial)}, which keep their random "

@@ -21,6 +21,7 @@ from PIL import Image  # noqa: E402
 
 from lglstm.cli.main import main  # noqa: E402
 from lglstm.common.images import read_label  # noqa: E402
+from lglstm.evaluation.engines import net_files  # noqa: E402
 from lglstm.evaluation.overlay import overlay_with_legend  # noqa: E402
 from lglstm.evaluation.predictor import Predictor  # noqa: E402
 
@@ -94,7 +95,7 @@ def test_photos_are_not_parsed_twice(colors, tmp_path, monkeypatch):
 
 
 def test_a_long_collection_is_read_only_a_little_ahead(colors):
-    predictor = Predictor(*colors, batch_size=2)
+    predictor = Predictor(net_files(*colors), batch_size=2)
     read = []
 
     def reading(job):

@@ -51,8 +51,17 @@ def data(tmp_path: Path) -> Path:
     "arguments",
     [
         ("train", "demo"),
-        ("predict", "demo", "{data}/images", "--weights", "none.caffemodel"),
-        ("evaluate", "demo", "--weights", "none.caffemodel", "--list", "{data}/test.txt"),
+        ("predict", "demo", "{data}/images", "--weights", "none.caffemodel", "--backend", "caffe"),
+        (
+            "evaluate",
+            "demo",
+            "--weights",
+            "none.caffemodel",
+            "--list",
+            "{data}/test.txt",
+            "--backend",
+            "caffe",
+        ),
         ("demo",),
         ("bench", "net", "demo", "--quick", "--repeats", "1", "--implementations", "stock"),
     ],
@@ -91,7 +100,7 @@ def test_the_python_interface_says_so_too(data: Path) -> None:
         "import sys; sys.modules['caffe'] = None\n"
         "import lglstm\n"
         "from lglstm.common.errors import InputError\n"
-        "try:\n    lglstm.Parser('deploy.prototxt', 'none.caffemodel')\n"
+        "try:\n    lglstm.Parser('deploy.prototxt', 'none.caffemodel', backend='caffe')\n"
         "except InputError as error:\n    print(error)\n"
     )
     folder = ["-c", code.replace("'deploy.prototxt'", repr(str(data / "deploy.prototxt")))]

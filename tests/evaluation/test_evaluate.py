@@ -29,6 +29,7 @@ from lglstm.common.images import read_label, write_label  # noqa: E402
 from lglstm.common.labels import LABEL_SETS, LabelSet, numbered  # noqa: E402
 from lglstm.common.models import find_model  # noqa: E402
 from lglstm.evaluation import nets  # noqa: E402
+from lglstm.evaluation.engines import net_files  # noqa: E402
 from lglstm.evaluation.evaluator import evaluate_list  # noqa: E402
 from lglstm.evaluation.label_choice import choose_labels  # noqa: E402
 from lglstm.evaluation.metrics import Metrics  # noqa: E402
@@ -74,7 +75,7 @@ def test_label_maps_have_the_photos_size_and_the_colors_classes(colors):
     rng = np.random.default_rng(1)
     labels = [draw_label(rng, *size) for size in ((24, 40), (96, 60), (8, 200), (240, 400))]
     photos = [COLORS[ids] for ids in labels]
-    predictor = Predictor(*colors, batch_size=4)
+    predictor = Predictor(net_files(*colors), batch_size=4)
     together = [prediction.label_map for prediction in predictor.predict(photos)]
     for ids, found, photo in zip(labels, together, photos, strict=True):
         assert found.dtype == np.uint8 and found.shape == ids.shape
@@ -86,7 +87,9 @@ def test_label_maps_have_the_photos_size_and_the_colors_classes(colors):
 
 def test_perfect_predictions_score_one_and_a_spoiled_truth_by_its_share(colors, listed, tmp_path):
     def evaluate(out):
-        return evaluate_list(Predictor(*colors, batch_size=2), listed, HORSE, tmp_path / out)
+        return evaluate_list(
+            Predictor(net_files(*colors), batch_size=2), listed, HORSE, tmp_path / out
+        )
 
     labels = [listed.parent / f"labels/photo{k}.png" for k in range(3)]
     counted = sum((read_label(label) != 255).sum() for label in labels)
@@ -113,15 +116,15 @@ def test_perfect_predictions_score_one_and_a_spoiled_truth_by_its_share(colors, 
 
 def test_all_layers_are_the_test_nets_scores_scaled_to_full_size(tmp_path):
     weights = demo_weights(tmp_path, DEMO)
-    predictor = Predictor(DEMO / "deploy.prototxt", weights, test=DEMO / "test.prototxt")
-    plain = Predictor(DEMO / "deploy.prototxt", weights)
+    predictor = Predictor(net_files(DEMO / "deploy.prototxt", weights), test=DEMO / "test.prototxt")
+    plain = Predictor(net_files(DEMO / "deploy.prototxt", weights))
     photo = np.random.default_rng(5).integers(0, 256, (70, 90, 3)).astype(np.uint8)
     scores = predictor.scores([photo])
     count = len(scores)
     assert list(scores) == [f"score{k}" for k in range(1, count)] + ["score"] and count >= 2
     np.testing.assert_array_equal(scores["score"], plain.scores([photo])["score"])
     for k in range(1, count):
-        small = predictor._net.blobs[f"score{k}"].data[0]
+        small = predictor.engine.net.blobs[f"score{k}"].data[0]
         height, width = predictor.input_size
         factors = (1, height / small.shape[1], width / small.shape[2])
         bilinear = ndimage.zoom(small, factors, order=1, grid_mode=False)  # corners aligned
@@ -145,7 +148,7 @@ def test_resuming_parses_only_what_is_missing(colors, listed, tmp_path, monkeypa
 
     def evaluate(weights=colors[1]):
         parsed.clear()
-        return evaluate_list(Predictor(colors[0], weights), listed, HORSE, out)
+        return evaluate_list(Predictor(net_files(colors[0], weights)), listed, HORSE, out)
 
     first = evaluate()
     assert parsed == [24, 48, 72]
@@ -184,7 +187,7 @@ def test_foreign_files_are_never_deleted(colors, listed, tmp_path):
     mine.parent.mkdir(parents=True)
     mine.write_bytes(b"mine")
     with pytest.raises(InputError, match="did not write, such as .*mine.png"):
-        evaluate_list(Predictor(*colors), listed, HORSE, tmp_path / "out")
+        evaluate_list(Predictor(net_files(*colors)), listed, HORSE, tmp_path / "out")
     assert mine.read_bytes() == b"mine"
 
 
@@ -301,7 +304,8 @@ def test_weights_as_caffe_wrote_them_before_2014(colors, tmp_path):
     path.write_bytes(old.SerializeToString())
     photo = COLORS[draw_label(np.random.default_rng(2), 24, 40)]
     ours, theirs = (
-        Predictor(colors[0], weights).predict([photo])[0].label_map for weights in (colors[1], path)
+        Predictor(net_files(colors[0], weights)).predict([photo])[0].label_map
+        for weights in (colors[1], path)
     )
     assert (ours == theirs).all() and ours.max() > 0
 

@@ -188,6 +188,13 @@ def test_the_wheel_is_useful_without_caffe(run: Run, tmp_path: Path) -> None:
     run("convert", "demo", "demo.caffemodel", "--to", "onnx", "--no-verify")
     run("convert", "demo", "demo.safetensors", "--to", "caffemodel", "-o", "back.caffemodel")
 
+    Image.new("RGB", (60, 40), (90, 140, 60)).save(tmp_path / "photo.png")
+    by_file = run("predict", "demo.onnx", "photo.png", "--json", "-o", "by_file")
+    by_model = ["predict", "demo", "photo.png", "--weights", "demo.safetensors"]
+    by_model = run(*by_model, "--backend", "onnx", "--json", "-o", "by_model")
+    (one,), (other,) = json.loads(by_file), json.loads(by_model)
+    assert one["areas"] == other["areas"] and sum(one["areas"].values()) == pytest.approx(1)
+
     run("data", "synthetic", "drawn", "--train", "6", "--test", "4")
     lists = [f"--{split}=drawn/ImageSets/{split}.txt" for split in ("train", "test")]
     run("data", "horse-cow", "drawn", "data/horse", "--whole", "--workers", "2", *lists)
@@ -212,8 +219,8 @@ def test_doctor_sends_to_a_checkout_for_caffe(lglstm: Path, tmp_path: Path) -> N
 
 NEEDS_CAFFE = [
     ["train", "horse"],
-    ["predict", "demo", "photos", "--weights", "demo.caffemodel"],
-    ["evaluate", "demo", "--weights", "demo.caffemodel", "--list", "list.txt"],
+    ["predict", "demo", "photos", "--weights", "demo.caffemodel", "--backend", "caffe"],
+    ["evaluate", "demo", "--weights=demo.caffemodel", "--list=list.txt", "--backend=caffe"],
     ["convert", "demo", "demo.caffemodel", "--to", "reference"],
     ["bench", "stack"],
     ["demo"],

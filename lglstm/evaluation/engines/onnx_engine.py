@@ -1,0 +1,137 @@
+"""Nets run by ONNX Runtime: a file that `lglstm convert --to onnx` made, or a model's own net."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from lglstm.caffe_files import wire
+from lglstm.common import preprocessing
+from lglstm.common.errors import InputError
+from lglstm.common.hashing import sha256_of, unchanged
+from lglstm.convert.description import Description, read_description
+from lglstm.convert.read import read_model
+from lglstm.evaluation.engines import Engine, Gpu, NetFiles, preparation_of
+
+_CUDA = "CUDAExecutionProvider"
+
+
+def choose_gpu(asked: int | None) -> Gpu:
+    """The GPU that is asked for, else the first one if this ONNX Runtime has CUDA, else None."""
+    has_cuda = _CUDA in onnxruntime.get_available_providers()
+    if asked is not None and not has_cuda:
+        raise InputError(
+            f"--gpu {asked}: this ONNX Runtime was built without CUDA; use the CPU with --cpu, or "
+            "install onnxruntime-gpu in its place"
+        )
+    return asked if asked is not None else 0 if has_cuda else None
+
+
+class OnnxEngine(Engine):
+    """A graph with one photo in, `data` (B, 3, h, w) float32 or `photo` (B, h, w, 3) uint8 RGB,
+    and one score map out, (B, C, h, w) float32.
+    """
+
+    def __init__(self, files: NetFiles, gpu: Gpu) -> None:
+        self.files, self.gpu = files, gpu
+        with unchanged(files.weights) as self.weights_sha256:
+            if files.weights.suffix.lower() == ".onnx":
+                wire.require_readable(files.weights)
+                self._session = _session(files.weights, str(files.weights), gpu)
+                described = self._description()
+            else:
+                self._session = _session(files.weights, self._converted(files), gpu)
+                described = read_description(files.weights)
+        self._input, self._output = _ends(self._session, files.weights)
+        self._takes_photo = self._input.type == "tensor(uint8)"
+        size = self._size(described)
+        self.preparation = preparation_of(described, size)
+        self.label_set = described.label_set if described else None
+        blank = self.prepare(np.zeros((*size, 3), np.uint8))
+        self.num_classes = self.run(blank[None])["score"].shape[1]
+
+    def _converted(self, files: NetFiles) -> bytes:
+        """The graph of a model's net with these weights."""
+        from lglstm.convert.onnx_graph import SUPPORTED, to_onnx
+
+        assert files.deploy is not None  # net_files
+        self.deploy_sha256 = sha256_of(files.deploy)
+        model = read_model(files.deploy, files.weights, SUPPORTED)
+        return to_onnx(model.deploy, model.weights).SerializeToString()
+
+    def _description(self) -> Description | None:
+        metadata = self._session.get_modelmeta().custom_metadata_map
+        return Description.from_metadata(metadata, str(self.files.weights))
+
+    def _size(self, described: Description | None) -> preprocessing.Size:
+        """Of the graph, if it is bound to one, else as described."""
+        given = self._input.shape[1:3] if self._takes_photo else self._input.shape[2:4]
+        if all(isinstance(length, int) for length in given):
+            return given[0], given[1]
+        if described is not None:
+            return described.input_size
+        raise InputError(
+            f"{self.files.weights}: takes photos of any size and does not say on which the net was "
+            "trained; make it again with `lglstm convert`"
+        )
+
+    def prepare(self, photo: np.ndarray) -> np.ndarray:
+        if not self._takes_photo:
+            return super().prepare(photo)
+        stretched = preprocessing.resize_photo(np.asarray(photo, np.float32), self.input_size)
+        return np.rint(stretched[..., ::-1]).clip(0, 255).astype(np.uint8)
+
+    def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+        most = self._input.shape[0]
+        if not isinstance(most, int):
+            return {"score": self._scores(batch)}
+        parts = [batch[k : k + most] for k in range(0, len(batch), most)]
+        return {"score": np.concatenate([self._padded(part, most) for part in parts])}
+
+    def _padded(self, part: np.ndarray, count: int) -> np.ndarray:
+        """The scores of a part of a batch by a graph that is bound to so many photos."""
+        more = np.repeat(part[-1:], count - len(part), axis=0)
+        return self._scores(np.concatenate([part, more]))[: len(part)]
+
+    def _scores(self, batch: np.ndarray) -> np.ndarray:
+        given = {self._input.name: np.ascontiguousarray(batch)}
+        return self._session.run([self._output.name], given)[0]
+
+    def versions(self) -> dict[str, str]:
+        provider = self._session.get_providers()[0]
+        return {"onnxruntime": onnxruntime.__version__, "device": provider}
+
+
+def _session(path: Path, graph: str | bytes, gpu: Gpu) -> Any:
+    providers: list[Any] = ["CPUExecutionProvider"]
+    if gpu is not None:
+        providers.insert(0, (_CUDA, {"device_id": gpu}))
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # what matters comes as an error
+    try:
+        return onnxruntime.InferenceSession(graph, options, providers=providers)
+    except Exception as error:  # it raises many kinds on a damaged file
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{path}: ONNX Runtime cannot load it ({reason}); convert the model again"
+        ) from None
+
+
+def _ends(session: Any, path: Path) -> tuple[Any, Any]:
+    """Input and output of a parsing graph. Raises InputError for another one."""
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    given = inputs[0]
+    kinds = {"tensor(float)": 1, "tensor(uint8)": 3}  # and the axis of the colors
+    axis = kinds.get(given.type)
+    takes_photo = len(inputs) == 1 and axis and len(given.shape) == 4 and given.shape[axis] == 3
+    scores = [x for x in outputs if x.type == "tensor(float)" and len(x.shape) == 4]
+    if not takes_photo or len(scores) != 1:
+        raise InputError(
+            f"{path}: does not make one map of scores of one photo (its inputs are "
+            f"{[x.name for x in inputs]}, its outputs {[x.name for x in outputs]}); give a file "
+            "that `lglstm convert MODEL WEIGHTS --to onnx` made, without --returns"
+        )
+    return given, scores[0]
