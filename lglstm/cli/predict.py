@@ -25,6 +25,7 @@ EXAMPLES = """\b
 Examples:
   lglstm predict horse horse.jpg
   lglstm predict horse horse.jpg --weights runs/horse_iter_8820.caffemodel
+  lglstm predict horse.onnx horse.jpg trot.mp4
   lglstm predict atr photos/ --weights runs/atr.caffemodel -o parsed/ --batch 8
   lglstm predict atr photos/ --weights /nfs/atr.caffemodel -o /nfs/parsed \\
       --scheduler tcp://10.0.0.1:8786
@@ -36,7 +37,12 @@ FEW = 12
 
 @click.command(epilog=EXAMPLES)
 @click.argument("model")
-@click.argument("photos", metavar="IMAGE…|DIR", nargs=-1, required=True, type=Path)
+@click.argument("photos", metavar="IMAGE…|DIR|VIDEO", nargs=-1, type=Path)
+@click.option("--camera", metavar="N", type=click.IntRange(min=0), help="Parse what it sees.")
+@click.option(
+    "--seconds", metavar="S", type=click.FloatRange(min=0, min_open=True),
+    help="Stop after so much of each video, or of the camera's recording (else: Ctrl-C).",
+)  # fmt: skip
 @weights_option
 @backend_option
 @output_option("Where the results go (default: runs/predict/…).")
@@ -56,13 +62,17 @@ FEW = 12
 @click.option("--json", "as_json", is_flag=True, help="Print the areas of all photos as JSON.")
 @click.pass_context
 def command(context: click.Context, as_json: bool, **options: Any) -> None:
-    """Parse photos, or all photos in folders, with MODEL.
+    """Parse photos, all photos in folders, or videos, with MODEL.
+
+    MODEL is a name in models/, the path of a deploy net, or a file that holds its net: .onnx, or
+    what `lglstm convert --to pytorch` makes.
 
     Writes for each photo a palette PNG of label ids at the photo's own size and an overlay with a
     legend; areas.csv holds the share of each part in each photo. Photos whose content was parsed
     before by the same net and weights are not parsed again, so giving the same command again
     continues an interrupted run. Photos that cannot be read are reported and skipped; the exit code
-    is then 1.
+    is then 1. Of a video, and of what a camera sees, the parts of every frame go into a video and a
+    CSV file.
     """
     from lglstm.evaluation.predict import PredictOptions, predict
 
@@ -77,9 +87,13 @@ def command(context: click.Context, as_json: bool, **options: Any) -> None:
 
 
 def as_dict(collection: ParsedCollection) -> list[dict[str, Any]]:
-    """Each photo with its files and the share of every part, 0 to 1."""
+    """Each video with its files; each photo with its own and the share of every part, 0 to 1."""
     names = collection.files.labels.names
-    return [
+    videos = [
+        {"video": x.source, "overlay": str(x.video), "areas": str(x.table), "frames": x.frames}
+        for x in collection.videos
+    ]
+    return videos + [
         {"photo": str(parsed.photo.path), "error": parsed.error}
         if parsed.error
         else {
@@ -100,4 +114,10 @@ def show(collection: ParsedCollection) -> None:
     parsed, files = collection.parsed, collection.files
     if 0 < len(parsed) <= FEW:
         console.print(areas_table(parsed, files.labels.names))
-    console.print(f"{len(parsed):,} photos parsed: {files.folder}", soft_wrap=True)
+    if collection.photos:
+        console.print(f"{len(parsed):,} photos parsed: {files.folder}", soft_wrap=True)
+    for video in collection.videos:
+        console.print(
+            f"{video.frames:,} frames of {video.source} parsed: {video.video}, {video.table}",
+            soft_wrap=True,
+        )

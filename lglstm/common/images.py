@@ -8,10 +8,13 @@ ids of palette PNGs alone.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -24,6 +27,8 @@ from lglstm.common.files import atomic_path
 from lglstm.common.labels import IGNORE
 
 PHOTO_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM", "GIF")
+OPTIONAL_FORMATS = {"JPEG2000": "pillow", "AVIF": "pillow", "HEIF": "pillow-heif"}
+"""Those that not every Pillow reads, and the packages that bring them."""
 LABEL_FORMATS = ("PNG",)
 
 MAX_PIXELS = 64_000_000
@@ -50,14 +55,33 @@ _GRAY_STEPS = {"L;2": 85, "L;4": 17}
 PathLike = str | os.PathLike[str]
 
 
+@cache
+def photo_formats() -> tuple[str, ...]:
+    """The formats of photos that can be read here."""
+    with contextlib.suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+    Image.init()
+    return (*PHOTO_FORMATS, *(name for name in OPTIONAL_FORMATS if name in Image.OPEN))
+
+
+def refuse_address(path: PathLike) -> None:
+    """Raise InputError for the address of a photo in the network."""
+    if match := re.match(r"(?i)(https?|ftp|s3|gs):/+", os.fspath(path)):
+        address = f"{match[1]}://{os.fspath(path)[match.end() :]}"  # a Path has lost a slash
+        raise InputError(f"{address}: is an address; download the photo and name its file")
+
+
 def read_photo(path: PathLike) -> np.ndarray:
     """Return (H, W, 3) uint8 BGR, upright.
 
     Gray, palette, CMYK and 16-bit files are converted, transparency is dropped, an EXIF
     orientation is applied. Raises InputError for a missing, empty, damaged, cut-short or oversized
-    file and for formats other than PHOTO_FORMATS.
+    file, for an address, and for formats other than `photo_formats()`.
     """
-    with _opened(path, PHOTO_FORMATS) as image:
+    refuse_address(path)
+    with _opened(path, photo_formats()) as image:
         if image.mode == "F":
             raise InputError(f"{path}: has floating-point pixels; save it with 8 bits per channel")
         image.load()
@@ -67,7 +91,7 @@ def read_photo(path: PathLike) -> np.ndarray:
 
 def photo_size(path: PathLike) -> tuple[int, int]:
     """Return height and width of a photo without reading its pixels; InputError as `read_photo`."""
-    with _opened(path, PHOTO_FORMATS) as image:
+    with _opened(path, photo_formats()) as image:
         return image.height, image.width
 
 
@@ -193,6 +217,13 @@ def _too_large(path: PathLike, fault: str) -> str:
 def _unidentified(path: PathLike, formats: tuple[str, ...]) -> str:
     if Path(path).stat().st_size == 0:
         return "is empty; fetch or save it again"
+    wanted = {".heic": "HEIF", ".heif": "HEIF", ".avif": "AVIF", ".jp2": "JPEG2000"}
+    needed = wanted.get(Path(path).suffix.lower(), "")
+    if needed and formats != LABEL_FORMATS and needed not in formats:
+        package = OPTIONAL_FORMATS[needed]
+        return (
+            f"is a photo in {needed}, which is read with pip install -U {package}; or save as JPEG"
+        )
     return f"is not a {'/'.join(formats)} file, or damaged at its start; fetch or save it again"
 
 
@@ -272,7 +303,7 @@ def _sizes_differ(
 
 def _turned(path: PathLike) -> bool:
     """Whether the photo's EXIF orientation swaps its sides."""
-    with _opened(path, PHOTO_FORMATS) as image:
+    with _opened(path, photo_formats()) as image:
         before = left_orientation(image)
         image.load()
         return max(before, left_orientation(image)) >= 5

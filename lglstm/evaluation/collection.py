@@ -27,7 +27,7 @@ import numpy as np
 
 from lglstm.common.errors import InputError
 from lglstm.common.files import atomic_path, write_text
-from lglstm.common.images import read_label, read_photo, write_label
+from lglstm.common.images import read_label, read_photo, refuse_address, write_label
 from lglstm.common.labels import LabelSet
 from lglstm.evaluation import nets
 from lglstm.evaluation.engines import Gpu, NetFiles
@@ -44,7 +44,10 @@ from lglstm.evaluation.resume import (
     read_marked,
 )
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".gif"}
+SUFFIXES = {
+    ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".gif",
+    ".jp2", ".avif", ".heic", ".heif",
+}  # fmt: skip
 AREAS = "areas.csv"
 
 
@@ -127,8 +130,11 @@ class PredictorSettings:
 def find_photos(paths: Sequence[Path]) -> list[Photo]:
     """The photos that are named, and those in folders, at any depth.
 
-    Raises InputError when there are none, or two results would have the same name.
+    Photos that differ in their suffix alone keep it in their names. Raises InputError when there
+    are none.
     """
+    for path in paths:
+        refuse_address(path)
     files = [file for path in paths for file in _files(path)]
     if not files:
         raise InputError(
@@ -137,13 +143,9 @@ def find_photos(paths: Sequence[Path]) -> list[Photo]:
         )
     files = list(dict.fromkeys(file.resolve() for file in files))
     names = names_below([str(file) for file in files])
-    name, count = Counter(names).most_common(1)[0]
-    if count > 1:
-        twins = [str(file) for file, own in zip(files, names, strict=True) if own == name]
-        raise InputError(
-            f"{' and '.join(twins[:2])} would both become {name}.png; parse them one by one, with "
-            "different --output"
-        )
+    whole = [name + file.suffix for name, file in zip(names, files, strict=True)]
+    while twins := {name for name, count in Counter(names).items() if count > 1}:
+        names = [long if name in twins else name for name, long in zip(names, whole, strict=True)]
     return [Photo(name, file) for name, file in zip(names, files, strict=True)]
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from lglstm.common.errors import InputError
+from lglstm.common.errors import InputError, UsageError
 from lglstm.common.labels import LabelSet
 from lglstm.common.locks import locked
 from lglstm.common.progress import progress_bar
-from lglstm.evaluation import resume, sanity
+from lglstm.evaluation import resume, sanity, video
 from lglstm.evaluation.collection import (
     ParsedPhoto,
     Photo,
@@ -24,6 +24,8 @@ from lglstm.evaluation.collection import (
 )
 from lglstm.evaluation.engines import NetFiles, choose_backend, choose_gpu, net_files
 from lglstm.evaluation.label_choice import labels_of
+from lglstm.evaluation.predictor import Predictor
+from lglstm.evaluation.video import ParsedVideo
 
 OUTPUT = Path("runs/predict")
 
@@ -36,7 +38,9 @@ class PredictOptions:
     """What `lglstm predict` was asked for, as its --help explains."""
 
     model: str
-    photos: tuple[Path, ...]
+    photos: tuple[Path, ...] = ()
+    camera: int | None = None
+    seconds: float | None = None
     weights: Path | None = None
     backend: str | None = None
     output: Path | None = None
@@ -49,13 +53,18 @@ class PredictOptions:
     trust_net: bool = False
     scheduler: str | None = None
 
+    def __post_init__(self) -> None:
+        if not self.photos and self.camera is None:
+            raise UsageError("give photos, folders with photos or videos, or --camera N")
+
 
 @dataclass(frozen=True)
 class ParsedCollection:
-    """The photos in the order in which they were named, and their files."""
+    """The photos in the order in which they were named, the videos, and their files."""
 
     photos: list[ParsedPhoto]
     files: ResultFiles
+    videos: list[ParsedVideo]
 
     @property
     def parsed(self) -> list[ParsedPhoto]:
@@ -71,7 +80,9 @@ def predict(options: PredictOptions, warn: Callable[[str], None]) -> ParsedColle
 
     warn: gets sentences that a reader of the results must know, as early as they are known.
     """
-    photos = find_photos(options.photos)
+    videos = _videos(options)
+    others = [path for path in options.photos if not video.is_video(path)]
+    photos = find_photos(others) if others else []
     net = net_files(options.model, options.weights)
     backend = choose_backend(options.backend, net)
     settings = PredictorSettings(
@@ -86,24 +97,59 @@ def predict(options: PredictOptions, warn: Callable[[str], None]) -> ParsedColle
     if sentence := sanity.untrained_layers(net.weights, predictor.engine.loaded):
         warn(sentence)
     maker = resume.made_by(predictor, labels)
-    folder = (options.output or _default_folder(net, maker, photos)).resolve()
+    folder = (options.output or _default_folder(net, maker, photos, videos)).resolve()
     files = ResultFiles(folder, labels, maker, not options.no_overlays, options.scores)
     with locked(folder):
-        resume.claim(folder, maker, ("labels", "overlays", "scores"))
+        resume.claim(folder, maker, ("labels", "overlays", "scores", video.FOLDER))
         if options.scheduler:
             stream = _on_cluster(options.scheduler, settings, files, photos)
         else:
             stream = parse_photos(predictor, photos, files)
         results = _in_order(stream, photos)
-        write_areas(folder, results, labels)
+        if photos:
+            write_areas(folder, results, labels)
+        parsed = [
+            _parse_video(predictor, name, source, files, options.seconds)
+            for name, source in videos.items()
+        ]
+    for one in parsed:
+        if one.is_short:
+            warn(f"{one.source}: only {one.frames} of its {one.expected} frames can be read")
     if sentence := _one_class(results, labels):
         warn(sentence)
-    return ParsedCollection(results, files)
+    return ParsedCollection(results, files, parsed)
 
 
-def _default_folder(net: NetFiles, maker: resume.MadeBy, photos: Sequence[Photo]) -> Path:
+def _videos(options: PredictOptions) -> dict[str, Path | int]:
+    """The videos by the names of their results; InputError for two of the same name."""
+    named: dict[str, Path | int] = {}
+    for path in filter(video.is_video, options.photos):
+        if path.stem in named:
+            raise InputError(f"{path}: another video is called {path.stem}, too; parse it alone")
+        named[path.stem] = path
+    if options.camera is not None:
+        named[f"camera{options.camera}"] = options.camera
+    return named
+
+
+def _parse_video(
+    predictor: Predictor, name: str, source: Path | int, files: ResultFiles, seconds: float | None
+) -> ParsedVideo:
+    with progress_bar(f"frames of {name}") as report:
+        return video.parse_video(
+            predictor, source, files.folder, name, files.labels, seconds, report
+        )
+
+
+def _default_folder(
+    net: NetFiles, maker: resume.MadeBy, photos: Sequence[Photo], videos: dict[str, Path | int]
+) -> Path:
     """A folder for this net with these weights on photos below the same folder."""
-    below = photos[0].path.parents[len(Path(photos[0].name).parts) - 1]
+    if photos:
+        below = photos[0].path.parents[len(Path(photos[0].name).parts) - 1]
+    else:
+        source = next(iter(videos.values()))
+        below = Path("camera") if isinstance(source, int) else source.resolve().parent
     parts = (maker["deploy_sha256"], maker["weights_sha256"], maker["labels"])
     return OUTPUT / net.name / resume.folder_name(net.weights.stem, *parts, below)
 

@@ -41,7 +41,7 @@ MadeBy = dict[str, str]
 _OURS = {"deploy_sha256", "weights_sha256", "labels"}
 """What predictions.json has had since the first version."""
 
-_SUFFIXES = {".png", ".jpg", ".npy"}
+_SUFFIXES = {".png", ".jpg", ".npy", ".mp4", ".csv"}
 
 
 def made_by(predictor: Predictor, labels: LabelSet) -> MadeBy:

@@ -126,11 +126,88 @@ def test_what_cannot_be_parsed_is_said(colors, tmp_path, monkeypatch):
     assert empty.exit_code == 1 and "no photos there" in empty.stderr
     for suffix in ("png", "bmp"):
         cv2.imwrite(str(tmp_path / f"twin.{suffix}"), halves(0, 1))
-    twins = predict(*net, tmp_path / "twin.png", tmp_path / "twin.bmp")
-    assert "would both become twin.png" in twins.stderr
+    address = predict(*net, "https://example.org/horse.jpg")
+    words = "is an address; download the photo and name its file"
+    assert address.exit_code == 1
+    assert address.stderr == f"error: https://example.org/horse.jpg: {words}\n"
+    heic = tmp_path / "phone.heic"
+    heic.write_bytes(b"\0\0\0\x18ftypheic" + bytes(100))
+    both = predict(*net, heic, tmp_path / "twin.png")
+    assert both.exit_code == 1 and f"not parsed: {heic}: is " in both.stderr
+    assert (tmp_path / "out/labels/twin.png").is_file()
     monkeypatch.setattr("lglstm.common.parallel.CONNECT_SECONDS", 1)
     nobody = predict(*net, tmp_path / "twin.png", "--scheduler", "tcp://127.0.0.1:9")
     assert nobody.exit_code == 1 and "no Dask scheduler answers there" in nobody.stderr
+
+
+def test_photos_that_differ_in_their_suffix_keep_it(colors, tmp_path):
+    """Also where one's whole name is that of another without its suffix."""
+    wanted = {"same.png": 1, "same.bmp": 2, "same.png.bmp": 3, "other.png": 4}
+    for name, part in wanted.items():
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        assert cv2.imwrite(str(tmp_path / "photos" / name), halves(part, part))
+    out = tmp_path / "out"
+    result = predict(colors[0], tmp_path / "photos", "--weights", colors[1], "--output", out)
+    assert result.exit_code == 0, result.stderr
+    made = {path.name: int(read_label(path)[5, 5]) for path in (out / "labels").iterdir()}
+    assert made == {"same.png.png": 1, "same.bmp.png": 2, "same.png.bmp.png": 3, "other.png": 4}
+
+
+@pytest.mark.parametrize("suffix", [".jp2", ".avif"])
+def test_photos_of_newer_formats_are_parsed_where_pillow_reads_them(colors, tmp_path, suffix):
+    Image.init()
+    if {".jp2": "JPEG2000", ".avif": "AVIF"}[suffix] not in Image.SAVE:
+        pytest.skip(f"this Pillow has no {suffix}")
+    photo = tmp_path / f"photo{suffix}"
+    Image.fromarray(halves(1, 2)[:, :, ::-1]).save(photo)
+    result = predict(colors[0], photo, "--weights", colors[1], "--output", tmp_path / "out")
+    assert result.exit_code == 0, result.stderr
+    ids = read_label(tmp_path / "out/labels/photo.png")
+    assert (ids[:, 2] == 1).all() and (ids[:, -2] == 2).all()
+
+
+def test_a_video_becomes_a_video_and_a_table(colors, tmp_path):
+    clip = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(clip), cv2.VideoWriter.fourcc(*"MJPG"), 10, (60, 40))
+    for k in range(7):
+        writer.write(halves(1 + k % 4, 1 + k % 4, 40, 60))
+    writer.release()
+    net = (colors[0], "--weights", colors[1], "--batch", "3", "--output", tmp_path / "out")
+    result = predict(*net, clip, "--json")
+    assert result.exit_code == 0, result.stderr
+    (made,) = json.loads(result.stdout)
+    assert made["frames"] == 7
+    with open(made["areas"], newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["seconds"] for row in rows] == [f"{k / 10:.3f}" for k in range(7)]
+    for k, row in enumerate(rows):
+        assert float(row[HORSE.names[1 + k % 4]]) == 1, row
+    drawn = cv2.VideoCapture(made["overlay"])
+    assert [drawn.get(x) for x in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FPS)] == [60, 10]
+    is_read, frame = drawn.read()
+    blue_green_red = np.array(HORSE.colors[1])[::-1]
+    assert is_read
+    np.testing.assert_allclose(frame[20, 30], COLORS[1] * 0.45 + blue_green_red * 0.55, atol=12)
+    cut = json.loads(predict(*net, clip, "--seconds", "0.4", "--json").stdout)
+    assert cut[0]["frames"] == 4
+
+
+def test_videos_that_cannot_be_parsed_are_said(colors, tmp_path):
+    net = (colors[0], "--weights", colors[1], "--output", tmp_path / "out")
+    playlist = tmp_path / "list.mp4"
+    playlist.write_text("#EXTM3U\n#EXTINF:1,\nhttps://example.org/a.ts\n")
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"\0\0\0\x18ftypisom" + bytes(500))
+    for arguments, message in (
+        ([playlist], "list.mp4: is not an MP4, MOV, AVI, MKV or WebM video"),
+        ([broken], "broken.mp4: cannot be opened; check that it plays"),
+        ([tmp_path / "none.mp4"], "none.mp4: cannot be read (No such file or directory)"),
+        (["--camera", "99"], "camera 99: cannot be opened; check its number"),
+        ([], "give photos, folders with photos or videos, or --camera N"),
+    ):
+        result = predict(*net, *arguments)
+        assert result.exit_code and message in result.stderr, result.stderr
+    assert not list((tmp_path / "out").rglob("*.mp4")) and not list(tmp_path.rglob("*.csv"))
 
 
 def test_overlay_colors_parts_and_names_them():

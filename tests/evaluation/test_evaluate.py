@@ -125,7 +125,7 @@ def test_all_layers_are_the_test_nets_scores_scaled_to_full_size(tmp_path):
     np.testing.assert_array_equal(scores["score"], plain.scores([photo])["score"])
     for k in range(1, count):
         small = predictor.engine.net.blobs[f"score{k}"].data[0]
-        height, width = predictor.input_size
+        height, width = predictor.engine.input_size
         factors = (1, height / small.shape[1], width / small.shape[2])
         bilinear = ndimage.zoom(small, factors, order=1, grid_mode=False)  # corners aligned
         np.testing.assert_allclose(scores[f"score{k}"][0], bilinear, rtol=1e-4, atol=1e-5)
