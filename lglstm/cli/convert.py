@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,11 +28,17 @@ if TYPE_CHECKING:
 
 TARGETS = ("pytorch", "onnx", "caffemodel", "hdf5", "npz", "safetensors", "web", "reference")
 
+CALIBRATED = 100
+"""The most photos that int8 is calibrated on: ranges hardly change with more."""
+
 EXAMPLES = """\b
 Examples:
   lglstm convert horse --to onnx
   lglstm convert horse runs/horse_iter_8820.caffemodel --to pytorch
   lglstm convert horse runs/horse_iter_8820.caffemodel --to onnx --any-size
+  lglstm convert horse --to onnx --returns labels
+  lglstm convert horse --to onnx --precision int8 --calibrate photos/ \\
+      --test-list data/horse/test.txt
   lglstm convert horse runs/finetuned.safetensors --to caffemodel
   lglstm convert horse runs/horse_iter_8820.caffemodel --to web -o runs/horse_page
   lglstm convert net.prototxt net.caffemodel --to onnx
@@ -66,7 +73,7 @@ Examples:
 )  # fmt: skip
 @click.option(
     "--calibrate", type=Path, metavar="DIR|FILE", multiple=True,
-    help="int8: the photos to calibrate on, such as it will see; a hundred are plenty.",
+    help="int8: photos to calibrate on, like those that it will see; a hundred are taken.",
 )  # fmt: skip
 @click.option(
     "--test-list", type=Path, metavar="FILE",
@@ -146,7 +153,7 @@ def command(
         license=license,
         labels=returns == "labels",
         precision=precision,
-        calibration=[photo.path for photo in find_photos(calibrate)] if calibrate else [],
+        calibration=_spread([x.path for x in find_photos(calibrate)] if calibrate else []),
         truth=_truth(test_list) if test_list else None,
         versions={"lg-lstm": __version__},
     )
@@ -217,6 +224,11 @@ def _check_precision(target: str | None, precision: str, given: list[str]) -> No
         raise click.UsageError("--precision int8 and --calibrate DIR go together")
     if "--test-list" in given and (target != "onnx" or precision == "float32"):
         raise click.UsageError("--test-list is for --to onnx --precision float16 or int8")
+
+
+def _spread(photos: list[Path]) -> list[Path]:
+    """As many as a calibration needs, from all over the collection."""
+    return photos[:: math.ceil(len(photos) / CALIBRATED) or 1]
 
 
 def _truth(list_path: Path) -> Truth:

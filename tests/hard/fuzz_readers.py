@@ -42,6 +42,7 @@ from lglstm.common.errors import InputError  # noqa: E402
 from lglstm.common.images import read_label, read_pair, read_photo  # noqa: E402
 from lglstm.common.labels import label_set  # noqa: E402
 from lglstm.common.rules import check, parse_object  # noqa: E402
+from lglstm.convert.description import KEY, Description, read_description  # noqa: E402
 from lglstm.convert.init_weights import CONVOLUTIONS, LAYERS, initial_weights  # noqa: E402
 from lglstm.convert.read import read_weights  # noqa: E402
 from lglstm.convert.samples import Reference  # noqa: E402
@@ -98,6 +99,7 @@ def make_readers(folder: Path) -> dict[str, Reader]:
         *_lists(folder),
         *_options(),
         *_records(folder),
+        *_descriptions(),
     ]
     return {reader.name: reader for reader in made}
 
@@ -631,6 +633,34 @@ I1 solver.cpp:397]     Test net output #0: accuracy = 0.5
 I1 solver.cpp:397]     Test net output #1: loss = 1.25 (* 1 = 1.25 loss)
 I1 solver.cpp:218] Iteration 20 (3.1 iter/s, 1s/20 iters), loss = 0.25
 """
+
+
+def _descriptions() -> list[Reader]:
+    """What converted files say of themselves."""
+    import onnx
+    from onnx import helper
+    from safetensors.numpy import save
+
+    labels = label_set("horse")
+    about = Description("demo", labels, (97, 97), "demo.caffemodel", "0" * 64, ("score",))
+    text = about.to_text()
+    safe = save({"a": np.zeros(2, np.float32)}, {KEY: text})
+    value = helper.make_tensor_value_info("a", onnx.TensorProto.FLOAT, [2])
+    model = helper.make_model(helper.make_graph([], "net", [value], [value]))
+    helper.set_model_props(model, {KEY: text})
+    packed = model.SerializeToString()
+    change = (how.json_tree, how.json_tree, how.text)
+    return [
+        Reader(
+            "description",
+            "a.json",
+            [text.encode()],
+            lambda path: Description.from_text(path.read_text(errors="replace"), "a"),
+            change,
+        ),
+        Reader("safetensors described", "a.safetensors", [safe], read_description, (how.text,)),
+        Reader("onnx described", "a.onnx", [packed], read_description, (how.wire,)),
+    ]
 
 
 def _evaluation() -> bytes:
