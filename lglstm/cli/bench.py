@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from lglstm.cli.group import Group
-from lglstm.cli.options import Choice, picture_option, trust_option
+from lglstm.cli.options import Choice, complete_model, picture_option, trust_option
 from lglstm.common.checkout import checkout
 from lglstm.common.errors import InputError
 from lglstm.common.models import find_model
@@ -151,7 +151,7 @@ def stack(
 
 
 @command.command(epilog=NET_EXAMPLES)
-@click.argument("models", nargs=-1)
+@click.argument("models", nargs=-1, shell_complete=complete_model)
 @click.option(
     "--task", "tasks", multiple=True, type=Choice(["train", "image"]),
     help="train: an iteration with its update; image: one image forward (default: both).",
@@ -196,7 +196,7 @@ def net(
 
 
 @command.command(epilog=DATA_EXAMPLES)
-@click.argument("model", required=False)
+@click.argument("model", required=False, shell_complete=complete_model)
 @click.option(
     "--list", "list_path", type=click.Path(path_type=Path), metavar="FILE",
     help="Images and labels to decode (default: the model's training list if it exists, else "

@@ -13,7 +13,7 @@ import click
 from rich.table import Table
 
 from lglstm import __version__
-from lglstm.cli.options import Choice, labels_option
+from lglstm.cli.options import Choice, complete_model, labels_option
 from lglstm.common.console import plain_console, status_line
 from lglstm.common.errors import InputError
 from lglstm.common.labels import LabelSet
@@ -47,7 +47,7 @@ Examples:
 
 
 @click.command(epilog=EXAMPLES)
-@click.argument("model")
+@click.argument("model", shell_complete=complete_model)
 @click.argument("weights", type=Path, required=False)
 @click.option("--to", "target", type=Choice(TARGETS), help="The format to make.")
 @click.option(

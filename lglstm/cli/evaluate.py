@@ -10,6 +10,7 @@ import click
 
 from lglstm.cli.options import (
     backend_option,
+    complete_model,
     device_options,
     labels_option,
     list_options,
@@ -35,7 +36,7 @@ Examples:
 
 
 @click.command(epilog=EXAMPLES)
-@click.argument("model", required=False)
+@click.argument("model", required=False, shell_complete=complete_model)
 @weights_option
 @backend_option
 @list_options("the model's test list")

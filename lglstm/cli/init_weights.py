@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.table import Table
 
-from lglstm.cli.options import output_option
+from lglstm.cli.options import complete_model, output_option
 from lglstm.common.console import plain_console
 from lglstm.common.errors import InputError
 from lglstm.common.models import find_model
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("model")
+@click.argument("model", shell_complete=complete_model)
 @click.option(
     "--from",
     "source",

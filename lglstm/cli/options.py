@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from lglstm.common.labels import LABEL_SETS
 from lglstm.common.suggest import close
@@ -23,6 +24,16 @@ class Choice(click.Choice):
         message = super().get_invalid_choice_message(value, ctx)
         meant = close(str(value), map(str, self.choices))
         return f"{message} Did you mean '{meant}'?" if meant else message
+
+
+def complete_model(
+    ctx: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """What a shell offers for a model: the names in models/, or files if none begins like that."""
+    from lglstm.common.models import known_models
+
+    names = [name for name in known_models() if name.startswith(incomplete)]
+    return [CompletionItem(name) for name in names] or [CompletionItem(incomplete, type="file")]
 
 
 def device_options(function: Function) -> Function:

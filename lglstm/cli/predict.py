@@ -10,6 +10,7 @@ import click
 
 from lglstm.cli.options import (
     backend_option,
+    complete_model,
     device_options,
     labels_option,
     output_option,
@@ -36,7 +37,7 @@ FEW = 12
 
 
 @click.command(epilog=EXAMPLES)
-@click.argument("model")
+@click.argument("model", shell_complete=complete_model)
 @click.argument("photos", metavar="IMAGE…|DIR|VIDEO", nargs=-1, type=Path)
 @click.option("--camera", metavar="N", type=click.IntRange(min=0), help="Parse what it sees.")
 @click.option(

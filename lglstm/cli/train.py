@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from lglstm.cli.options import complete_model
+
 EXAMPLES = """\b
 Examples:
   lglstm train demo
@@ -21,7 +23,7 @@ Examples:
 
 
 @click.command(epilog=EXAMPLES)
-@click.argument("model")
+@click.argument("model", shell_complete=complete_model)
 @click.option("--resume", is_flag=True, help="Continue from the newest complete snapshot.")
 @click.option(
     "--overwrite", is_flag=True, help="Start again; deletes the snapshots of the earlier run."

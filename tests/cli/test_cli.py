@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from click.testing import CliRunner, Result
 
 from lglstm import __version__
 from lglstm.cli.main import COMMANDS, Entry, main
+from lglstm.common.models import find_model
 
 
 def lglstm(*arguments: str) -> Result:
@@ -150,3 +152,60 @@ def test_every_mistyped_choice_gets_the_nearest_name() -> None:
 def test_a_mistyped_model_gets_the_nearest_name(words: tuple[str, ...]) -> None:
     result = lglstm(*words)
     assert result.exit_code == 1 and re.search(r"did you mean (the model )?horse\b", result.stderr)
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("lglstm tr", {"train"}),
+        ("lglstm data fash", {"fashionista"}),
+        ("lglstm train --tens", {"--tensorboard"}),
+        ("lglstm train horse_l", {"horse_local2", "horse_local4"}),
+        ("lglstm convert dem", {"demo", "demo_conv"}),
+        ("lglstm convert demo x --to on", {"onnx"}),
+    ],
+)
+def test_bash_completes(typed: str, expected: set[str]) -> None:
+    """With the function that docs/install.md turns on, in a real bash."""
+    words = typed.split()
+    script = f"""
+PATH={Path(sys.executable).parent}:$PATH
+eval "$(_LGLSTM_COMPLETE=bash_source lglstm)"
+COMP_WORDS=({typed})
+COMP_CWORD={len(words) - 1}
+compopt() {{ :; }}
+_lglstm_completion lglstm
+printf '%s\\n' "${{COMPREPLY[@]}}"
+"""
+    run = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert set(run.stdout.split()) == expected
+
+
+DOCUMENTS = Path(__file__).resolve().parents[2]
+COMMAND_LINE = re.compile(r"^ *(lglstm [^#\n]+?) *(?:#.*)?$", re.M)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/reproduce.md"])
+def test_the_commands_of_a_page_can_be_given(page: str) -> None:
+    """Commands, options and models exist; weights are named by their solver's last iteration."""
+    text = (DOCUMENTS / page).read_text(encoding="utf-8").replace("\\\n", " ")
+    blocks = "\n".join(re.findall(r"```sh\n(.*?)```", text, re.S))
+    for loop in re.finditer(r"for net in ([^;]+); do\n(.*?)\ndone", blocks, re.S):
+        names = [w for w in loop[1].split() if "$" not in w]
+        blocks += "\n" + "\n".join(
+            loop[2].replace("${net}", name).replace("$net", name) for name in names
+        )
+    lines = [line for line in COMMAND_LINE.findall(blocks) if "$" not in line]
+    assert len(lines) >= 5
+    for line in lines:
+        name, *words = shlex.split(line)[1:]
+        command = main.get_command(click.Context(main), name)
+        assert command, line
+        if isinstance(command, click.Group):
+            command, words = command.commands[words[0]], words[1:]
+        given = command.make_context(name, words).params
+        if model := given.get("model"):
+            solver = find_model(model, "solver").file.read_text()
+            if weights := re.search(r"_iter_(\d+)\.caffemodel", line):
+                assert f"max_iter: {weights[1]}\n" in solver, line
