@@ -82,7 +82,7 @@ def common_options(function: Callable) -> Callable:
         picture_option("Also draw a picture: .png, .pdf or .svg."),
         click.option("--json", "as_json", is_flag=True, help="Print everything as JSON."),
         click.option(
-            "--quick", is_flag=True, help="Tiny sizes, one round, few nets: a first try in under a minute."
+            "--quick", is_flag=True, help="Tiny sizes, one round: a first try in under a minute."
         ),
         click.option(
             "--threads", type=click.IntRange(min=1), default=cores, metavar="N",

@@ -64,11 +64,11 @@ Examples:
     "--license", metavar="TEXT", help="License of the weights, to be kept in ONNX and safetensors."
 )
 @click.option(
-    "--returns", type=click.Choice(["scores", "labels"]), default="scores", show_default=True,
+    "--returns", type=Choice(["scores", "labels"]), default="scores", show_default=True,
     help="onnx: labels: take (batch, H, W, 3) uint8 RGB of any size, return ids (batch, H, W).",
 )  # fmt: skip
 @click.option(
-    "--precision", type=click.Choice(PRECISIONS), default="float32", show_default=True,
+    "--precision", type=Choice(PRECISIONS), default="float32", show_default=True,
     help="Of the numbers: float16 for onnx, pytorch and safetensors, int8 for onnx.",
 )  # fmt: skip
 @click.option(

@@ -53,7 +53,7 @@ labels_option = click.option(
 
 
 backend_option = click.option(
-    "--backend", type=click.Choice(["caffe", "onnx", "torch"]),
+    "--backend", type=Choice(["caffe", "onnx", "torch"]),
     help="What runs the net (default: Caffe if it is installed, else what is).",
 )  # fmt: skip
 
