@@ -19,12 +19,11 @@ import torch
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
-from lg_lstm_torch import Losses, Net
+from lg_lstm_torch import Losses, Net, load_checkpoint, save_checkpoint
 from lg_lstm_torch.solver import make_optimizer, set_rate
 from lglstm.caffe_files import read_net, weights_for, write_caffemodel
 from lglstm.caffe_files.prototxt import read_message
 from lglstm.caffe_files.schema import SolverParameter
-from lglstm.common.files import atomic_path
 from lglstm.common.models import find_model
 from lglstm.convert.read import read_weights
 from lglstm.layers.seg_source import open_training_data
@@ -42,18 +41,15 @@ def train(model: str, resume: bool, bf16: bool, device: str) -> None:
     if os.path.exists(f"{prefix}.pth") and not resume:
         raise FileExistsError(f"{prefix}.pth is there already; give --resume, or move it away")
 
-    plan = read_net(solver.train_net, "TRAIN")
+    train_net = solver.train_net or solver.net
+    plan = read_net(train_net, "TRAIN")
     stored = [x for file in weight_files(solver) for x in read_weights(file, [plan]).stored]
     weights = weights_for(plan, stored, str(found.file), np.random.default_rng(seed))
     net = Net(plan.description()).load_weights(weights).count_across_processes()
     net.to(device, memory_format=torch.channels_last)
-    optimizer, start = make_optimizer(solver, net.weights(), plan.multipliers()), 0
-    if resume:
-        state = torch.load(f"{prefix}.pth", map_location="cpu", weights_only=True)
-        start = state["iteration"]
-        net.load_weights(state["weights"])
-        optimizer.load_state_dict(state["optimizer"])
-    data = open_training_data(solver.train_net, rank, processes)
+    optimizer = make_optimizer(solver, net.weights(), plan.multipliers())
+    start = load_checkpoint(net, optimizer, f"{prefix}.pth") if resume else 0
+    data = open_training_data(train_net, rank, processes)
     losses_of = DistributedDataParallel(Losses(net))
     columns = ["iteration", "lr", TOTAL, *net.outputs]
     log = CsvLog(Path(f"{prefix}.csv"), columns, start) if rank == 0 else None
@@ -79,9 +75,7 @@ def train(model: str, resume: bool, bf16: bool, device: str) -> None:
         if solver.display and iteration % solver.display == 0:
             print(f"iteration {iteration}, lr = {rate:g}, loss = {total:g}", flush=True)
         if done == solver.max_iter or (solver.snapshot and done % solver.snapshot == 0):
-            state = {"weights": net.weights(), "optimizer": optimizer.state_dict()}
-            with atomic_path(f"{prefix}.pth") as temporary:
-                torch.save({"iteration": done, **state}, temporary)
+            save_checkpoint(net, optimizer, done, f"{prefix}.pth")
     if rank == 0:
         arrays = {key: weight.detach().cpu().numpy() for key, weight in net.weights().items()}
         file = f"{prefix}_iter_{solver.max_iter}.caffemodel"

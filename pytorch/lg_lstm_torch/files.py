@@ -34,8 +34,9 @@ def load(path: str | os.PathLike[str], train: bool = False) -> Net:
     except (ImportError, NotConverted):
         raise
     except Exception as error:  # whatever the libraries raise on a damaged file
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ValueError(f"{path}: is damaged, or no such file ({reason}); make it again") from None
+        raise ValueError(
+            f"{path}: is damaged, or no such file ({_reason(error)}); make it again"
+        ) from None
     phase = "train" if train else "deploy"
     if phase not in descriptions:
         raise ValueError(
@@ -79,8 +80,9 @@ def _built(path: Path, description: dict[str, Any], weights: dict[str, Tensor]) 
         with torch.device("meta"):
             needed = {key: value.shape for key, value in Net(description).weights().items()}
     except Exception as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ValueError(f"{path}: its description of the net is damaged ({reason})") from None
+        raise ValueError(
+            f"{path}: its description of the net is damaged ({_reason(error)})"
+        ) from None
     for key, shape in needed.items():
         if key not in weights or weights[key].shape != shape:
             there = list(weights[key].shape) if key in weights else "not there"
@@ -111,16 +113,65 @@ def save(net: Net, path: str | os.PathLike[str]) -> None:
     Raises OSError where it cannot be written; a file that was there before stays as it was.
     """
     path = Path(path)
-    weights = {key: value.detach().cpu().contiguous() for key, value in net.weights().items()}
-    nets = json.dumps({"train" if net.trains else "deploy": net.description})
     if path.suffix == ".safetensors":
         from safetensors.torch import save as serialized
 
-        content: bytes | memoryview = serialized(weights, {"nets": nets})
+        content = _content(net)
+        _write(path, serialized(content["state_dict"], {"nets": content["nets"]}))
     else:
-        file = io.BytesIO()
-        torch.save({"state_dict": weights, "nets": nets}, file)
-        content = file.getbuffer()
+        _write_pickled(path, _content(net))
+
+
+def save_checkpoint(
+    net: Net, optimizer: torch.optim.Optimizer, iteration: int, path: str | os.PathLike[str]
+) -> None:
+    """As `save` to .pth, with what `load_checkpoint` needs to go on with a training.
+
+    iteration: how many were done.
+    """
+    more = {"iteration": iteration, "optimizer": optimizer.state_dict()}
+    _write_pickled(Path(path), _content(net) | more)
+
+
+def load_checkpoint(
+    net: Net, optimizer: torch.optim.Optimizer, path: str | os.PathLike[str]
+) -> int:
+    """Put a checkpoint's weights and state into a net and its optimizer; return its iteration.
+
+    Raises ValueError for a damaged file and for one of another net, OSError where there is none.
+    """
+    with open(path, "rb"):
+        pass
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        net.load_weights(content["state_dict"])
+        optimizer.load_state_dict(content["optimizer"])
+        return int(content["iteration"])
+    except Exception as error:  # whatever the libraries raise on a damaged file
+        raise ValueError(
+            f"{path}: is no whole checkpoint of this net ({_reason(error)}); give another, or "
+            "begin anew"
+        ) from None
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _content(net: Net) -> dict[str, Any]:
+    """What a .pth file of a net holds."""
+    weights = {key: value.detach().cpu().contiguous() for key, value in net.weights().items()}
+    nets = json.dumps({"train" if net.trains else "deploy": net.description})
+    return {"state_dict": weights, "nets": nets}
+
+
+def _write_pickled(path: Path, content: dict[str, Any]) -> None:
+    file = io.BytesIO()
+    torch.save(content, file)
+    _write(path, file.getbuffer())
+
+
+def _write(path: Path, content: bytes | memoryview) -> None:
     temporary = path.with_name(f".{path.name[:40]}.{os.getpid()}")
     try:
         temporary.write_bytes(content)

@@ -19,6 +19,8 @@ order; from outside the map comes zero.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -90,6 +92,10 @@ class LGLSTMTransition(_LGLSTMBase):
         self.bias = nn.Parameter(torch.zeros(lstms, 3 * num_output)) if bias_term else None
         nn.init.uniform_(self.weight, -0.1, 0.1)
 
+    if TYPE_CHECKING:
+
+        def __call__(self, x: Tensor) -> tuple[Tensor, ...]: ...
+
     def forward(self, x: Tensor):  # type: ignore
         """Features (B, C, H, W) to local, memory[, global]; ValueError for other channels."""
         if x.dim() != 4 or x.shape[1] != self.weight.shape[2]:
@@ -133,6 +139,12 @@ class LGLSTM(_LGLSTMBase):
             nn.init.uniform_(weight, -0.1, 0.1)
         self.spatial_bias = nn.Parameter(torch.zeros(sets, 4 * d)) if bias_term else None
         self.depth_bias = nn.Parameter(torch.zeros(4 * d)) if bias_term else None
+
+    if TYPE_CHECKING:
+
+        def __call__(
+            self, local: Tensor, memory: Tensor, grid: Tensor | None = None
+        ) -> tuple[Tensor, ...]: ...
 
     def forward(self, local: Tensor, memory: Tensor, grid: Tensor | None = None):  # type: ignore
         """The tops of the layer before to those of this one; ValueError for other shapes.

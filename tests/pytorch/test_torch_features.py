@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 from convert_help import ROOT
@@ -10,7 +11,15 @@ from convert_help import ROOT
 torch = pytest.importorskip("torch", reason="needs PyTorch: see docs/convert.md")
 
 from lglstm.caffe_files import random_weights, read_net  # noqa: E402
-from lglstm.convert.torch import LGLSTM, LGLSTMTransition, Losses, Net  # noqa: E402
+from lglstm.convert.torch import (  # noqa: E402
+    LGLSTM,
+    LGLSTMTransition,
+    Losses,
+    Net,
+    load,
+    load_checkpoint,
+    save_checkpoint,
+)
 
 torch.set_num_threads(1)
 SIZE = (33, 41)
@@ -142,3 +151,33 @@ def test_replicas_of_data_parallel_compute_the_same(train_net, photos, labels) -
     if torch.cuda.is_available():
         wrapped.cuda()
     close(sum(wrapped(photos, labels).values()).sum().cpu(), train_net(photos, labels), 1e-4)
+
+
+def test_a_checkpoint_is_a_net_and_goes_on(tmp_path: Path, train_net, photos, labels) -> None:
+    path, other = tmp_path / "a.pth", copy.deepcopy(train_net)
+    with pytest.raises(FileNotFoundError):
+        load_checkpoint(other, torch.optim.Adam(other.parameters()), path)
+
+    def step(net: Net, optimizer: torch.optim.Optimizer) -> float:
+        optimizer.zero_grad()
+        loss = net(photos, labels)
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    optimizer = torch.optim.Adam(train_net.parameters(), lr=0.01)
+    step(train_net, optimizer)
+    save_checkpoint(train_net, optimizer, 1, path)
+    same = dict(load(path, train=True).weights())
+    assert all(torch.equal(same[key], value) for key, value in train_net.weights().items())
+
+    resumed = torch.optim.Adam(other.parameters())
+    assert load_checkpoint(other, resumed, path) == 1
+    expected = [step(train_net, optimizer) for _ in range(2)]
+    assert [step(other, resumed) for _ in range(2)] == expected
+
+    content = path.read_bytes()
+    for damaged in (b"", content[:5000], b"text", content.replace(b"iteration", b"iteratoin")):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"a\.pth: is no whole checkpoint of this net \("):
+            load_checkpoint(other, resumed, path)
