@@ -15,14 +15,13 @@ import numpy as np
 
 from lglstm.common.errors import InputError
 from lglstm.common.hashing import sha256_of_json
-from lglstm.common.images import check_same_size, read_label, read_photo
+from lglstm.common.images import PHOTO_SUFFIXES, check_same_size, read_label, read_photo
 from lglstm.common.json_files import read_object
 from lglstm.common.labels import IGNORE, LabelSet, numbered
 from lglstm.common.rules import is_list, shown
 from lglstm.data_prep.prepare import Converted, DataSet, LabeledImage, Task
 from lglstm.data_prep.sources import PathLike, name_hash, read_splits
 
-PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 LABEL_SUFFIX = ".png"
 UNKNOWN = "ignore"
 """In a file of colors, the name of what becomes 255."""

@@ -18,10 +18,12 @@ lglstm models generate horse --set share_spatial=false --name horse_distinct
 lglstm models options horse          # every option, its meaning and its value
 lglstm models summary horse_distinct # layers, weights, multiply-adds, memory
 lglstm models draw horse_distinct    # a picture
+lglstm models generate horse --data data/leaves --name leaves   # for classes of your own
 ```
 
 Each folder has `train.prototxt`, `test.prototxt`, `deploy.prototxt` (takes a batch of images and
-gives class scores of the same size) and `solver.prototxt`. Train in the repository root; if there
+gives class scores of the same size), `solver.prototxt`, and `labels.json`, the names and colors of
+its classes ([docs/own_classes.md](../docs/own_classes.md)). Train in the repository root; if there
 is a GPU that Caffe can use, it will. `lglstm init-weights` makes the initial weights that a solver
 names:
 

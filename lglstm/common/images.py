@@ -29,6 +29,10 @@ from lglstm.common.labels import IGNORE
 PHOTO_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM", "GIF")
 OPTIONAL_FORMATS = {"JPEG2000": "pillow", "AVIF": "pillow", "HEIF": "pillow-heif"}
 """Those that not every Pillow reads, and the packages that bring them."""
+PHOTO_SUFFIXES = (
+    ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".gif",
+    ".jp2", ".avif", ".heic", ".heif",
+)  # fmt: skip
 LABEL_FORMATS = ("PNG",)
 
 MAX_PIXELS = 64_000_000

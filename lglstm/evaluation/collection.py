@@ -27,7 +27,7 @@ import numpy as np
 
 from lglstm.common.errors import InputError
 from lglstm.common.files import atomic_path, write_text
-from lglstm.common.images import read_label, read_photo, refuse_address, write_label
+from lglstm.common.images import PHOTO_SUFFIXES, read_label, read_photo, refuse_address, write_label
 from lglstm.common.labels import LabelSet
 from lglstm.evaluation import nets
 from lglstm.evaluation.engines import Gpu, NetFiles
@@ -44,10 +44,6 @@ from lglstm.evaluation.resume import (
     read_marked,
 )
 
-SUFFIXES = {
-    ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".gif",
-    ".jp2", ".avif", ".heic", ".heif",
-}  # fmt: skip
 AREAS = "areas.csv"
 
 
@@ -138,7 +134,7 @@ def find_photos(paths: Sequence[Path]) -> list[Photo]:
     files = [file for path in paths for file in _files(path)]
     if not files:
         raise InputError(
-            f"{', '.join(map(str, paths))}: no photos there ({', '.join(sorted(SUFFIXES))}); "
+            f"{', '.join(map(str, paths))}: no photos there ({', '.join(sorted(PHOTO_SUFFIXES))}); "
             "name photos or a folder that holds some"
         )
     files = list(dict.fromkeys(file.resolve() for file in files))
@@ -240,7 +236,7 @@ class _BadPhotoError(InputError):
 def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    found = (file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
+    found = (file for file in path.rglob("*") if file.suffix.lower() in PHOTO_SUFFIXES)
     return sorted(file for file in found if file.is_file() and not file.name.startswith("."))
 
 

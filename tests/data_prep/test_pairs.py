@@ -123,7 +123,7 @@ def test_masks_of_one_object(kind):
 
 
 def test_maps_in_colors():
-    truths = photos()
+    truths = photos(suffix="webp")
     for k, ids in enumerate(truths):
         save("colors", k, ids)
     colors = dict(zip(NAMES, RGB.tolist(), strict=True)) | {"ignore": [1, 2, 3]}
