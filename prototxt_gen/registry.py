@@ -109,7 +109,7 @@ def with_weights() -> dict[str, Model]:
         fc6_dilation=6,
         train_images=320,
         test_images=275,
-        epochs=24,
+        epochs=18,
         seed=2,
         weights="data/init/horse_161_fc7.caffemodel",
     )
