@@ -42,8 +42,11 @@ def bound_command(*command: str | os.PathLike[str]) -> list[str]:
 def end_with_parent(parent: int) -> None:
     """Let the system kill this process when `parent`, the one that started it, ends.
 
-    If that has ended before, this process has another parent by now, and ends here.
+    If that has ended before, this process has another parent by now, and ends here. Only Linux can
+    be asked to kill; on other systems, a process whose parent was killed works on to its end.
     """
+    if sys.platform != "linux":
+        return
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(128 + signal.SIGKILL)
