@@ -120,7 +120,7 @@ def verdict(report: dict[str, Any]) -> str:
 def _costs(loss: dict[str, Any]) -> list[str]:
     """What another precision costs and gains, for the verdict."""
     on = f"on {loss['photos']:,} photo{'s' * (loss['photos'] > 1)}"
-    facts = [f"{loss['precision']} keeps {loss['equal']:.2%} of the labels of float32 {on}"]
+    facts = [f"{loss['precision']} keeps {loss['equal']:.3%} of the labels of float32 {on}"]
     if loss["mean_iou"]:
         before, after = loss["mean_iou"]
         facts.append(f"mean IoU {before:.2%} before, {after:.2%} after")

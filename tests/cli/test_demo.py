@@ -57,6 +57,8 @@ def test_demo_trains_measures_and_shows_and_repeats_itself(tmp_path):
     assert 0 < result["mean_iou"] < 1 and 0 < result["pixel_accuracy"] < 1
     for key in ("weights", "sheet", "curve"):
         assert (root / result[key]).stat().st_size > 10_000
+    copied = root / "runs/demo.caffemodel"  # where the examples of the documents look for it
+    assert copied.read_bytes() == (root / result["weights"]).read_bytes()
     assert len((root / "data/demo/test.txt").read_text().splitlines()) == 100
     again = demo(root, "--seed", "5", "--json")
     assert json.loads(again.stdout)[0]["iou"] == result["iou"], "same seed, same result"
