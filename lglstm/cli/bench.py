@@ -42,6 +42,13 @@ Examples:
 """
 
 
+INFER_EXAMPLES = """\b
+Examples:
+  lglstm bench infer
+  lglstm bench infer horse --weights runs/horse_iter_8820.caffemodel
+  lglstm bench infer demo --implementations stock,onednn_bf16,openvino_bf16 --json
+"""
+
 DATA_EXAMPLES = """\b
 Examples:
   lglstm bench data
@@ -193,6 +200,52 @@ def net(
             folders, chosen, tasks, repeats=rounds(repeats, quick), threads=threads, tell=tell
         )
     show(result, net_report, as_json, output)
+
+
+@command.command(epilog=INFER_EXAMPLES)
+@click.argument("model", required=False)
+@click.option(
+    "--weights", type=click.Path(path_type=Path), metavar="FILE",
+    help="A caffemodel of the model (default: random weights).",
+)  # fmt: skip
+@click.option(
+    "--implementations", metavar="KEY,…",
+    help="Implementations to time; the first is the baseline: stock, onednn, onednn_winograd, "
+    "onednn_bf16 (Caffe's convolution engines), onnxruntime, openvino, openvino_bf16, torch, "
+    "channels_last, compiled (default: all, with --quick all but compiled).",
+)  # fmt: skip
+@trust_option
+@common_options
+def infer(
+    model: str | None,
+    weights: Path | None,
+    implementations: str | None,
+    trust_net: bool,
+    repeats: int | None,
+    threads: int,
+    quick: bool,
+    as_json: bool,
+    output: Path | None,
+) -> None:
+    """Time one image through MODEL (default: horse) in Caffe and in other programs.
+
+    ONNX Runtime, OpenVINO and PyTorch take part if their packages are installed; those that are
+    missing are named. The image is noise. All must compute the same scores, bf16 within 10 % of the
+    largest.
+    """
+    from benchmarks import infer, infer_report
+
+    if weights is not None and not weights.is_file():
+        raise InputError(f"{weights}: there is no such file; name a caffemodel, or leave it out")
+    chosen = infer.choose_implementations(implementations, quick)
+    model = model or ("demo" if quick else "horse")
+    folder = model_folder(model, trust_net)
+    with progress_bar("infer") as tell:
+        result = infer.run(
+            folder.name, folder, weights, chosen,
+            repeats=rounds(repeats, quick), threads=threads, tell=tell,
+        )  # fmt: skip
+    show(result, infer_report, as_json, output)
 
 
 @command.command(epilog=DATA_EXAMPLES)

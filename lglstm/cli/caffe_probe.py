@@ -13,6 +13,7 @@ import re
 import sys
 from pathlib import Path
 
+AVX512_BF16 = 0xE7  # dnnl_cpu_isa_avx512_core_bf16, of which AMX is a superset
 PYTHON_LAYERS = ["lglstm.layers.lg_lstm", "lglstm.layers.seg_data"]
 
 
@@ -30,8 +31,14 @@ def probe() -> dict[str, object]:
         "python_layers": {module: _import_error(module) for module in PYTHON_LAYERS},
         "blas_library": blas.group() if blas else None,
         "onednn_library": onednn.group() if onednn else None,
+        "bf16": onednn is not None and _has_bf16(onednn.group()),
         "threads": ctypes.CDLL("libgomp.so.1").omp_get_max_threads(),
     }
+
+
+def _has_bf16(onednn: str) -> bool:
+    """Whether oneDNN finds instructions for bfloat16 (it calls a set of them by these bits)."""
+    return ctypes.CDLL(onednn).dnnl_get_effective_cpu_isa() & AVX512_BF16 == AVX512_BF16
 
 
 def _version() -> str:

@@ -25,7 +25,7 @@ OUR_LAYERS = ["LGLSTM", "LGLSTMTransition"]
 RECORD = Path("share/lg-lstm/caffe.json")  # written by make setup: what Caffe was built from
 SETUP = setup_advice()
 ENGINE_VARIABLE = "CAFFE_CONVOLUTION_ENGINE"
-ENGINES = ("caffe", "onednn", "onednn_winograd")
+ENGINES = ("caffe", "onednn", "onednn_winograd", "onednn_bf16")
 
 
 class Finding(NamedTuple):
@@ -103,19 +103,23 @@ def _judge_caffe(
     yield Finding(
         "BLAS", blas, f"{SETUP}: this one competes with our threads" if slow else None, False
     )
-    yield _judge_convolution(engine, caffe["onednn_library"])
+    yield _judge_convolution(engine, caffe["onednn_library"], caffe["bf16"])
     yield Finding("threads", f"{caffe['threads']} (OMP_NUM_THREADS sets another number)")
 
 
-def _judge_convolution(engine: str, onednn: str | None) -> Finding:
+def _judge_convolution(engine: str, onednn: str | None, bf16: bool) -> Finding:
     """Which engine convolutions on the CPU have, unless their prototxt names one."""
     if engine not in ENGINES:
         remedy = f"set {ENGINE_VARIABLE} to one of {', '.join(ENGINES)}, or unset it"
         return Finding("convolution", engine, remedy)
+    if engine == "onednn_bf16" and onednn and not bf16:
+        value = "onednn_bf16, but this processor has no bfloat16: onednn_winograd computes"
+        return Finding("convolution", value)
     if engine != "caffe":
         return Finding("convolution", engine if onednn else "no oneDNN", None if onednn else SETUP)
-    faster = f" ({ENGINE_VARIABLE}=onednn_winograd is faster on a CPU)" if onednn else ""
-    return Finding("convolution", f"Caffe's own{faster}")
+    faster = "onednn_bf16 or onednn_winograd" if bf16 else "onednn_winograd"
+    advice = f" ({ENGINE_VARIABLE}={faster} is faster on a CPU)" if onednn else ""
+    return Finding("convolution", f"Caffe's own{advice}")
 
 
 def _judge_device(build: dict[str, Any] | None, gpus: list[str]) -> Finding:
@@ -194,6 +198,7 @@ def as_json(facts: dict[str, Any], findings: list[Finding]) -> dict[str, Any]:
             "mode": build.get("mode"),
             "blas": caffe.get("blas_library"),
             "onednn": caffe.get("onednn_library"),
+            "bf16": caffe.get("bf16"),
             "compiler": build.get("compiler"),
             "command": facts["command"].get("path"),
         },

@@ -118,6 +118,12 @@ class CaffeNet:
             measured["update"] = clearing + seconds_of(self.solver.apply_update)
         return measured
 
+    def takes_onnx(self) -> bool:
+        return False
+
+    def score(self) -> np.ndarray:
+        return self.net.forward()["score"].copy()
+
     def peak_mib(self) -> float:
         return self.memory.mib()
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import math
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,7 +24,6 @@ Result = TypeVar("Result")
 TOLERANCE = 1e-4
 """Largest difference allowed, relative to the largest value of an array; single precision."""
 
-WITHOUT_TORCH = "PyTorch is not installed: .venv/bin/pip install torch"
 TORCH_ENVIRONMENT = {"OMP_WAIT_POLICY": None}
 """PyTorch's threads wait as GNU OpenMP's do by default, spinning for a moment before they sleep.
 
@@ -45,7 +46,7 @@ class Implementation:
 
     key: its name in options and JSON. label: its name in tables. target, arguments, environment:
     see Worker; `threads` as an argument is replaced by their number. slow: takes part in fewer
-    rounds.
+    rounds. package: the Python package that it needs, if that may be missing.
     """
 
     key: str
@@ -54,10 +55,7 @@ class Implementation:
     arguments: tuple[Any, ...] = ()
     environment: Mapping[str, str | None] = field(default_factory=dict)
     slow: bool = False
-
-    @property
-    def needs_torch(self) -> bool:
-        return "torch" in self.target
+    package: str = ""
 
     def start(self, threads: int, environment: Mapping[str, str | None] | None = None) -> Worker:
         given = [threads if a == "threads" else a for a in self.arguments]
@@ -160,13 +158,16 @@ class Comparison:
         prepare: Callable[[Worker], None],
         repeats: int,
         others: Mapping[str, Worker] | None = None,
+        seconds: float = math.inf,
     ) -> dict[str, list[Measured | None]]:
         """Run all implementations in turns after `prepare`, and the others, by name, with them.
 
+        seconds: no further round is begun that would end later than this, counted from here.
         All have been started. If the memory does not suffice for all at once, going by that of the
         baseline, each is started and prepared for every single run.
         """
         self.peaks_mib = {}
+        deadline = time.monotonic() + seconds
         self._try(self.baseline, prepare)
         peak = self.workers[self.baseline.key].peak_mib()
         self.one_at_a_time = peak * (MEMORY_MARGIN * len(self.workers) - 1) > available_mib()
@@ -182,7 +183,7 @@ class Comparison:
         slow = max(1, repeats // SLOW_SHARE)
         fewer = {each.key: slow for each in self.implementations if each.slow}
         runs |= {name: worker.run for name, worker in (others or {}).items()}
-        measured = rounds(runs, repeats, fewer, lambda name: self.step())
+        measured = rounds(runs, repeats, fewer, lambda name: self.step(), deadline)
         return {key: results for key, results in measured.items() if key not in self.left_out}
 
     def _run(
@@ -206,8 +207,9 @@ class Comparison:
 
     def _start(self, implementation: Implementation) -> None:
         key = implementation.key
-        if implementation.needs_torch and importlib.util.find_spec("torch") is None:
-            self.left_out[key] = WITHOUT_TORCH
+        package = implementation.package
+        if package and importlib.util.find_spec(package) is None:
+            self.left_out[key] = without(package)
         if key in self.left_out:
             return
         try:
@@ -237,6 +239,11 @@ class Comparison:
         worker = self.workers.pop(implementation.key, None)
         if worker is not None:
             worker.close()
+
+
+def without(package: str) -> str:
+    """Why an implementation was left out whose package is missing."""
+    return f"{package} is not installed: .venv/bin/pip install {package}"
 
 
 def check_equal(

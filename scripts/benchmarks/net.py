@@ -35,18 +35,23 @@ def _caffe(key: str, label: str, engine: str | None) -> Implementation:
 
 def _torch(key: str, label: str, form: str) -> Implementation:
     return Implementation(
-        key, label, "benchmarks.torch_net:TorchNet", (form, "threads"), TORCH_ENVIRONMENT
-    )
+        key, label, "benchmarks.torch_net:TorchNet", (form, "threads"), TORCH_ENVIRONMENT,
+        package="torch",
+    )  # fmt: skip
 
 
-IMPLEMENTATIONS = (
+CAFFE_ENGINES = (
     _caffe("stock", "Caffe", None),
     _caffe("onednn", "Caffe, oneDNN", "onednn"),
     _caffe("onednn_winograd", "Caffe, oneDNN Winograd", "onednn_winograd"),
+    _caffe("onednn_bf16", "Caffe, oneDNN bf16", "onednn_bf16"),
+)
+TORCH_FORMS = (
     _torch("torch", "PyTorch", "eager"),
     _torch("channels_last", "PyTorch, channels last", "channels_last"),
     _torch("compiled", "PyTorch, compiled", "compiled"),
 )
+IMPLEMENTATIONS = (*CAFFE_ENGINES[:-1], *TORCH_FORMS)  # not bf16, whose gradients differ
 DEFAULT = tuple(each.key for each in IMPLEMENTATIONS if each.key != "compiled")
 QUICK_DEFAULT = ("stock", "onednn_winograd", "torch")
 
@@ -57,6 +62,9 @@ MODELS, QUICK = ("horse", "atr"), ("demo",)
 
 INPUT_STD = 50
 """Of photos minus the mean, about."""
+
+CASE_S = 240
+"""No further round of a model and task is begun that would end after so many seconds."""
 
 RATE = 1e-6
 """Learning rate: so small that random labels do no harm in the rounds."""
@@ -138,7 +146,7 @@ def choose_implementations(keys: str | None, quick: bool = False) -> list[Implem
     given = f"--implementations {keys}"
     known = QUICK_DEFAULT if quick else DEFAULT
     implementations = select(IMPLEMENTATIONS, keys.split(",") if keys else known, given)
-    if implementations[0].needs_torch:
+    if implementations[0].package:
         raise UsageError(f"{given}: begin with one of Caffe's, which makes the weights")
     return implementations
 
@@ -161,23 +169,25 @@ def _case(comparison: Comparison, arguments: tuple, repeats: int) -> dict[str, A
         worker.warm_up()
 
     comparison.start()
-    measured = comparison.measure(prepare, repeats)
+    measured = comparison.measure(prepare, repeats, seconds=CASE_S)
     reference = measured.get(COMPARED_WITH, measured[comparison.baseline.key])
     return {
         "one_at_a_time": comparison.one_at_a_time,
+        "rounds": len(reference),
         "implementations": [
-            _row(implementation, comparison, measured, reference)
+            net_row(implementation, comparison, measured, reference)
             for implementation in comparison.implementations
         ],
     }
 
 
-def _row(
+def net_row(
     implementation: Implementation,
     comparison: Comparison,
     measured: dict[str, list[Measured | None]],
     reference: list[Measured | None],
 ) -> dict[str, Any]:
+    """What is printed of one implementation."""
     row: dict[str, Any] = {"key": implementation.key, "label": implementation.label}
     if implementation.key not in measured:
         return row | {"left_out": comparison.left_out[implementation.key]}

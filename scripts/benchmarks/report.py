@@ -62,7 +62,8 @@ def one_at_a_time(case: dict[str, Any]) -> list[str]:
 def machine_line(result: dict[str, Any]) -> str:
     about, versions = result["machine"], result["versions"]
     software = [f"Caffe {version}" for version in versions.values() if "with" in version][:1]
-    software += [f"PyTorch {version}" for version in versions.values() if "with" not in version][:1]
+    others = dict.fromkeys(version for version in versions.values() if "with" not in version)
+    software += [version if " " in version else f"PyTorch {version}" for version in others]
     return (
         f"{about['cpu']}, {about['threads']} of {about['cores']} cores; {', '.join(software)}; "
         f"medians of {result['repeats']} rounds, in which all take turns, with quartiles"

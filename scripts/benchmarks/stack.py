@@ -33,7 +33,7 @@ def _caffe(key: str, label: str, engine: str, slow: bool = False) -> Implementat
 
 def _torch(key: str, label: str) -> Implementation:
     target = "benchmarks.torch_stack:TorchStack"
-    return Implementation(key, label, target, (key, "threads"), TORCH_ENVIRONMENT)
+    return Implementation(key, label, target, (key, "threads"), TORCH_ENVIRONMENT, package="torch")
 
 
 IMPLEMENTATIONS = (

@@ -6,6 +6,7 @@ after the other, and a ratio is taken within each round before the median is.
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -45,21 +46,28 @@ def rounds(
     repeats: int,
     fewer: Mapping[str, int] | None = None,
     tell: Callable[[str], None] = lambda name: None,
+    deadline: float = math.inf,
 ) -> dict[str, list[Measured | None]]:
     """Call every run `repeats` times, in turns, each time in another order.
 
     runs: by name; None is a run that failed. fewer: how many rounds a slow one takes part in,
-    evenly among all; those it misses are None, too. tell: is called after each run. Warming up is
-    the caller's.
+    evenly among all; those it misses are None, too. tell: is called after each run. deadline: on
+    the clock time.monotonic; a round that would take as long as the longest so far and end later is
+    not begun, and those after it are left out of the results. Warming up is the caller's.
     """
     results: dict[str, list[Measured | None]] = {name: [None] * repeats for name in runs}
     names = list(runs)
+    longest = 0.0
     for i in range(repeats):
+        started = time.monotonic()
+        if i > 0 and started + longest > deadline:
+            return {name: measured[:i] for name, measured in results.items()}
         first = i % len(names)
         for name in names[first:] + names[:first]:
             if takes_part(i, repeats, (fewer or {}).get(name, repeats)):
                 results[name][i] = runs[name]()
                 tell(name)
+        longest = max(longest, time.monotonic() - started)
     return results
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -68,6 +69,13 @@ class TorchNet:
         backward = seconds_of(made[0].backward)
         update = clearing + seconds_of(self.optimizer.step)
         return {"forward": forward, "backward": backward, "update": update}
+
+    def takes_onnx(self) -> bool:
+        return False
+
+    def score(self) -> np.ndarray:
+        with torch.inference_mode():
+            return self.compute(*self.inputs).numpy()
 
     def peak_mib(self) -> float:
         return self.memory.mib()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import subprocess
 import sys
 import sysconfig
@@ -24,10 +25,13 @@ def facts() -> dict[str, Any]:
 
 
 def run_doctor(
-    *arguments: str, python: Path | str = sys.executable
+    *arguments: str, python: Path | str = sys.executable, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [python, "-m", "lglstm.cli.main", "doctor", *arguments], capture_output=True, text=True
+        [python, "-m", "lglstm.cli.main", "doctor", *arguments],
+        capture_output=True,
+        text=True,
+        env=os.environ | environment,
     )
 
 
@@ -64,6 +68,13 @@ def test_table_names_every_finding() -> None:
     assert run.returncode == 0, run.stdout
     for name in ("Python", "NumPy", "Caffe", "layer types", "BLAS", "convolution", "threads"):
         assert name in run.stdout
+
+
+def test_bf16_without_its_instructions_says_what_computes() -> None:
+    """It is oneDNN that is told that the processor has no more than AVX-512's first set."""
+    run = run_doctor(CAFFE_CONVOLUTION_ENGINE="onednn_bf16", DNNL_MAX_CPU_ISA="AVX512_CORE")
+    assert run.returncode == 0, run.stdout
+    assert "no bfloat16: onednn_winograd computes" in " ".join(run.stdout.split())
 
 
 def test_caffe_that_cannot_be_imported(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import math
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,6 +59,16 @@ def test_all_take_turns_and_slow_ones_sit_out() -> None:
     assert "".join(order) == "ab" + "bca" + "ab" + "abc"
     assert [r is not None for r in results["c"]] == [False, True, False, True]
     assert all(r is not None for name in "ab" for r in results[name])
+
+
+def test_no_round_is_begun_that_would_end_too_late() -> None:
+    def work() -> dict[str, float]:
+        time.sleep(0.05)
+        return {"forward": 1.0}
+
+    late = timing.rounds({"a": work, "b": work}, 5, deadline=time.monotonic() + 0.15)
+    assert [len(measured) for measured in late.values()] == [1, 1]
+    assert len(timing.rounds({"a": work}, 2)["a"]) == 2
 
 
 def test_fit_of_a_line_and_of_what_is_none() -> None:
@@ -244,6 +255,25 @@ def test_net() -> None:
 
 
 @pytest.mark.slow
+def test_infer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Caffe's engines and ONNX Runtime agree on an image; a package that is missing is named."""
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        implementations.importlib.util, "find_spec", lambda n: None if n == "openvino" else find(n)
+    )
+    run = bench(
+        "infer", "--quick", "--threads", "1", "--json",
+        "--implementations", "stock,onednn_bf16,onnxruntime,openvino_bf16",
+    )  # fmt: skip
+    assert run.exit_code == 0, run.output
+    stock, bf16, onnx, openvino = json.loads(run.stdout)["implementations"]
+    assert stock["score_difference"] == 0 and stock["same_label"] == 1
+    assert onnx["score_difference"] < 1e-4 and onnx["total_ms"]["median"] > 0
+    assert bf16["score_difference"] < 0.1 and bf16["same_label"] > 0.9
+    assert openvino["left_out"] == "openvino is not installed: .venv/bin/pip install openvino"
+
+
+@pytest.mark.slow
 def test_too_little_memory_for_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each implementation is then started for every run; what is measured is the same."""
     monkeypatch.setattr(implementations, "available_mib", lambda: 0.0)
@@ -349,7 +379,7 @@ def test_without_pytorch_its_rows_say_how_to_get_it(monkeypatch: pytest.MonkeyPa
     sizes = stack.choose((), (1,), quick=True)
     result = stack.run(sizes, chosen, repeats=1, threads=1, limits=stack.QUICK_LIMITS)
     [_, torch_row] = result["cases"][0]["implementations"]
-    assert torch_row["left_out"] == implementations.WITHOUT_TORCH
+    assert torch_row["left_out"] == implementations.without("torch")
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,15 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import caffe
 import numpy as np
 import pytest
 
 ENGINES = ("caffe", "onednn", "onednn_winograd")
+WITHOUT_BF16 = {"DNNL_MAX_CPU_ISA": "AVX512_CORE"}
+"""What makes oneDNN believe that the processor has only AVX-512's first set of instructions."""
 
 RUN = """
 import sys
@@ -17,7 +20,7 @@ import numpy as np
 
 caffe.set_mode_cpu()
 caffe.set_random_seed(3)
-net = caffe.Net(sys.argv[1], caffe.TRAIN)
+net = caffe.Net(sys.argv[1], getattr(caffe, sys.argv[3]))
 for blobs in net.params.values():
     if len(blobs[0].shape) == 4:  # large enough for gradients to be seen (He et al.)
         fan_in = np.prod(blobs[0].data.shape[1:])
@@ -57,15 +60,32 @@ layer { name: "fc7" type: "Convolution" bottom: "fc6" top: "fc7"
 """
 
 
-def compute(folder, engine, text=NET):
+# What the LG-LSTM layers multiply, with maps, global cells and images that differ in size.
+STACK = """
+force_backward: true
+layer { name: "data" type: "Input" top: "data"
+  input_param { shape { dim: 2 dim: 24 dim: 13 dim: 11 } } }
+layer { name: "transition" type: "LGLSTMTransition" bottom: "data"
+  top: "local0" top: "memory0" top: "global0"
+  lg_lstm_param { num_output: 16 neighbors: 4 global_grid: 2 } }
+layer { name: "lg_lstm1" type: "LGLSTM" bottom: "local0" bottom: "memory0" bottom: "global0"
+  top: "local1" top: "memory1" top: "global1"
+  lg_lstm_param { num_output: 16 neighbors: 4 global_grid: 2 } }
+layer { name: "rest" type: "Silence" bottom: "memory1" bottom: "global1" }
+layer { name: "score" type: "Convolution" bottom: "local1" top: "score"
+  convolution_param { num_output: 8 kernel_size: 1 weight_filler { type: "msra" } } }
+"""
+
+
+def compute(folder, engine, text=NET, phase="TRAIN", **more):
     net = folder / "net.prototxt"
     net.write_text(text)
     result = folder / f"{engine}.npz"
-    environment = os.environ | {"OMP_NUM_THREADS": "2", "GLOG_minloglevel": "2"}
+    environment = os.environ | {"OMP_NUM_THREADS": "2", "GLOG_minloglevel": "2"} | more
     environment.pop("CAFFE_CONVOLUTION_ENGINE", None)
     if engine:
         environment["CAFFE_CONVOLUTION_ENGINE"] = engine
-    command = [sys.executable, "-c", RUN, net, result]
+    command = [sys.executable, "-c", RUN, net, result, phase]
     subprocess.run(command, env=environment, check=True)
     with np.load(result) as arrays:
         return dict(arrays)
@@ -88,6 +108,28 @@ def test_every_engine_computes_the_same_net(tmp_path, stock, engine):
             assert error < 1e-4, f"{name}: {error}"
 
 
+@pytest.mark.parametrize("text", [NET, STACK], ids=["convolutions", "lg_lstm"])
+def test_bf16_rounds_and_falls_back(tmp_path, text):
+    """Near single precision where the processor has bf16, the bits of Winograd where it hasn't."""
+    expected = compute(tmp_path, "onednn_winograd", text, phase="TEST")
+    found = compute(tmp_path, "onednn_bf16", text, phase="TEST")
+    without = compute(tmp_path, "onednn_bf16", text, phase="TEST", **WITHOUT_BF16)
+    fallback = compute(tmp_path, "onednn_winograd", text, phase="TEST", **WITHOUT_BF16)
+    np.testing.assert_array_equal(without["top"], fallback["top"])
+    error = np.abs(found["top"] - expected["top"]).max() / np.abs(expected["top"]).max()
+    assert (1e-5 if has_bf16() else 0) <= error < 0.02
+
+
+def test_training_is_not_in_bf16(tmp_path):
+    expected = compute(tmp_path, "onednn_winograd", STACK)
+    for name, values in compute(tmp_path, "onednn_bf16", STACK).items():
+        np.testing.assert_array_equal(values, expected[name], err_msg=name)
+
+
+def has_bf16():
+    return "avx512_bf16" in Path("/proc/cpuinfo").read_text()
+
+
 def test_an_unknown_engine_is_refused(tmp_path):
     net = tmp_path / "net.prototxt"
     net.write_text(NET)
@@ -98,7 +140,10 @@ def test_an_unknown_engine_is_refused(tmp_path):
         text=True,
     )
     assert done.returncode != 0
-    assert "CAFFE_CONVOLUTION_ENGINE=mkl: it must be caffe, onednn" in done.stderr
+    assert (
+        "CAFFE_CONVOLUTION_ENGINE=mkl: it must be caffe, onednn, onednn_winograd or onednn_bf16"
+        in done.stderr
+    )
 
 
 def test_an_engine_named_in_the_prototxt_wins(tmp_path, stock):

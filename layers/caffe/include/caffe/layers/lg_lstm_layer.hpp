@@ -7,6 +7,7 @@
 #include "caffe/layer.hpp"
 #include "caffe/proto/caffe.pb.h"
 #include "caffe/util/lg_lstm.hpp"
+#include "caffe/util/onednn.hpp"
 
 namespace caffe {
 
@@ -54,7 +55,7 @@ template <typename Dtype>
 class LGLSTMBaseLayer : public Layer<Dtype> {
  public:
   explicit LGLSTMBaseLayer(const LayerParameter& param)
-      : Layer<Dtype>(param) {}
+      : Layer<Dtype>(param), bf16_(onednn_bf16_wanted(param.phase())) {}
   virtual void LayerSetUp(const vector<Blob<Dtype>*>& bottom,
       const vector<Blob<Dtype>*>& top);
 
@@ -100,6 +101,7 @@ class LGLSTMBaseLayer : public Layer<Dtype> {
 
   LGLSTMShape shape_;
   bool bias_term_;
+  const bool bf16_;            // whether forward's large products are in bfloat16
   Blob<Dtype> gates_;          // (B, sets, gates * d, H * W)
   Blob<Dtype> row_offset_;     // (B, sets, gates * d)
   Blob<int> global_index_;     // (B, d, G, G)

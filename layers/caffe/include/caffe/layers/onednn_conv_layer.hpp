@@ -26,14 +26,19 @@ namespace caffe {
  * phases, which oneDNN sees as more images with less dilation: its kernels are
  * faster there, and Winograd's is possible at all.
  *
+ * Where the engine is left open and CAFFE_CONVOLUTION_ENGINE is onednn_bf16, the
+ * factors of a forward pass in the phase TEST are rounded to bfloat16 (see
+ * onednn_bf16_wanted) if the processor can multiply those; elsewhere Winograd's
+ * algorithm computes. Bottoms and weights are converted for every pass, so that
+ * blobs are Caffe's as ever.
+ *
  * What oneDNN has no fast kernel for (groups, 1-D and 3-D convolution, some
  * shapes) is left to ConvolutionLayer, as is everything on a GPU. oneDNN computes
  * in single precision, so there is no such layer for double.
  */
 class OneDNNConvolutionLayer : public ConvolutionLayer<float> {
  public:
-  OneDNNConvolutionLayer(const LayerParameter& param, const bool winograd)
-      : ConvolutionLayer<float>(param), winograd_(winograd) {}
+  OneDNNConvolutionLayer(const LayerParameter& param, const bool winograd);
   virtual ~OneDNNConvolutionLayer() {}
   virtual void Reshape(const vector<Blob<float>*>& bottom,
       const vector<Blob<float>*>& top);
@@ -44,6 +49,9 @@ class OneDNNConvolutionLayer : public ConvolutionLayer<float> {
     return !!forward_ + !!backward_bottom_ + !!backward_weights_;
   }
 
+  /// Whether it rounds the factors of products to bfloat16.
+  bool is_bf16() const { return bf16_; }
+
   class Pass;
 
  protected:
@@ -53,7 +61,7 @@ class OneDNNConvolutionLayer : public ConvolutionLayer<float> {
       const vector<bool>& propagate_down, const vector<Blob<float>*>& bottom);
 
  private:
-  const bool winograd_;
+  const bool winograd_, bf16_;
   vector<int> planned_shape_;  // the bottom's shape that the passes are for
   // Empty where ConvolutionLayer computes.
   shared_ptr<Pass> forward_, backward_bottom_, backward_weights_;
@@ -63,7 +71,8 @@ class OneDNNConvolutionLayer : public ConvolutionLayer<float> {
 /**
  * @brief The engine of a Convolution layer whose prototxt leaves it open: in CPU
  *        mode what the environment variable CAFFE_CONVOLUTION_ENGINE says (caffe,
- *        onednn or onednn_winograd), `otherwise` if it is not set or on a GPU.
+ *        onednn, onednn_winograd, or onednn_bf16, which is ONEDNN_WINOGRAD with
+ *        products of bfloat16), `otherwise` if it is not set or on a GPU.
  */
 ConvolutionParameter_Engine ConvolutionEngineFromEnvironment(
     const ConvolutionParameter_Engine otherwise);

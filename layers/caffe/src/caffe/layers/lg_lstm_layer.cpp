@@ -105,7 +105,7 @@ void LGLSTMLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom,
     lg_lstm_cpu_gemm(CblasNoTrans, CblasNoTrans, shape_.rows(), map,
         local_inputs(), weight + global_inputs(), inputs(),
         bottom[0]->cpu_data() + bottom[0]->offset(b), map, Dtype(0),
-        this->gates(b), map);
+        this->gates(b), map, this->bf16_);
   }
   this->CellsForward_cpu(bottom[1], top);
 }

@@ -44,7 +44,7 @@ void LGLSTMTransitionLayer<Dtype>::Forward_cpu(
     lg_lstm_cpu_gemm(CblasNoTrans, CblasNoTrans, s.rows(), s.map(), channels,
         this->blobs_[0]->cpu_data(), channels,
         bottom[0]->cpu_data() + bottom[0]->offset(b), s.map(),
-        Dtype(0), this->gates(b), s.map());
+        Dtype(0), this->gates(b), s.map(), this->bf16_);
   }
   this->CellsForward_cpu(NULL, top);
 }

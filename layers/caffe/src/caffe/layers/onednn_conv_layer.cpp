@@ -10,6 +10,7 @@
 #endif
 
 #include "caffe/util/math_functions.hpp"
+#include "caffe/util/onednn.hpp"
 
 namespace caffe {
 
@@ -17,37 +18,16 @@ namespace caffe {
 
 typedef dnnl::memory::desc Desc;
 typedef dnnl::memory::format_tag Tag;
+typedef dnnl::memory::data_type Type;
 
 namespace {
 
 /// oneDNN takes arrays that it only reads without const.
 float* Writable(const float* data) { return const_cast<float*>(data); }
 
-const dnnl::engine& Engine() {
-  static const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
-  return engine;
-}
-
-dnnl::stream& Stream() {
-  static thread_local dnnl::stream stream(Engine());
-  return stream;
-}
-
-Desc Describe(const dnnl::memory::dims& dims, const Tag tag) {
-  return Desc(dims, dnnl::memory::data_type::f32, tag);
-}
-
-/// Memory that the layers of a thread use one after the other; grows, and keeps
-/// its size. Valid until the next call.
-char* Workspace(const size_t bytes) {
-  static thread_local vector<char> space;
-  const size_t kAlignment = 64;
-  if (space.size() < bytes + kAlignment) {
-    vector<char>().swap(space);  // before, not after, the larger one is there
-    space.resize(bytes + kAlignment);
-  }
-  const size_t address = reinterpret_cast<size_t>(space.data());
-  return space.data() + (kAlignment - address % kAlignment) % kAlignment;
+Desc Describe(const dnnl::memory::dims& dims, const Tag tag,
+    const Type type = Type::f32) {
+  return Desc(dims, type, tag);
 }
 
 /// The numbers of a 2-D convolution with one group.
@@ -124,8 +104,8 @@ class Operand {
   Operand(const Geometry& whole, const int channels, const int phases,
       const Desc& plain, const Desc& wanted, const bool is_output)
       : whole_(whole), channels_(channels), phases_(phases), bytes_(0),
-        plain_(plain, Engine(), DNNL_MEMORY_NONE),
-        wanted_(wanted, Engine(), DNNL_MEMORY_NONE) {
+        plain_(plain, onednn_engine(), DNNL_MEMORY_NONE),
+        wanted_(wanted, onednn_engine(), DNNL_MEMORY_NONE) {
     if (phases_ > 1) { bytes_ += Rounded(plain.get_size()); }
     if (plain != wanted) {
       bytes_ += Rounded(wanted.get_size());
@@ -166,7 +146,7 @@ class Operand {
  private:
   static size_t Rounded(const size_t bytes) { return (bytes + 63) / 64 * 64; }
   void Reorder(dnnl::memory& from, dnnl::memory& to) {
-    if (reorder_) { reorder_.execute(Stream(), from, to); }
+    if (reorder_) { reorder_.execute(onednn_stream(), from, to); }
   }
   void Copy(const bool to_parts) {
     if (phases_ > 1) {
@@ -191,30 +171,34 @@ class OneDNNConvolutionLayer::Pass {
 
   /// The fastest way that oneDNN has, or nothing if it has none.
   static shared_ptr<Pass> Plan(const Kind kind, const Geometry& whole,
-      const bool bias, const bool winograd) {
+      const bool bias, const bool winograd, const bool bf16 = false) {
     const int dilation = whole.has_phases() ? whole.dilation[0] : 1;
     shared_ptr<Pass> pass(new Pass());
+    if (bf16 && pass->Make(kind, whole, 1, dnnl::algorithm::convolution_direct,
+        Type::bf16, bias)) { return pass; }
     // Winograd's transforms cost more than they save on a photo's 3 channels.
     if (winograd && whole.channels >= 16 && pass->Make(kind, whole, dilation,
-        dnnl::algorithm::convolution_winograd, bias)) { return pass; }
+        dnnl::algorithm::convolution_winograd, Type::f32, bias)) {
+      return pass;
+    }
     // Direct kernels like a dilation of 2 best, except for the weights.
     const int phases = kind != kBackwardWeights && dilation % 2 == 0 ?
         dilation / 2 : 1;
     if (pass->Make(kind, whole, phases, dnnl::algorithm::convolution_direct,
-        bias)) { return pass; }
+        Type::f32, bias)) { return pass; }
     return shared_ptr<Pass>();
   }
 
   /// Compute with Caffe's arrays. The gradient of the weights is added to
   /// `weight`, that of the bias to `bias` unless that is NULL.
   void Run(float* bottom, float* weight, float* bias, float* top) {
-    char* space = Workspace(bottom_.bytes() + weight_.bytes() + top_.bytes() +
-        bias_.get_size());
+    char* space = onednn_workspace(bottom_.bytes() + weight_.bytes() +
+        top_.bytes() + bias_.get_size());
     dnnl::memory src = bottom_.Bind(bottom, space);
     dnnl::memory weights = weight_.Bind(weight, space += bottom_.bytes());
     dnnl::memory dst = top_.Bind(top, space += weight_.bytes());
     float* bias_diff = reinterpret_cast<float*>(space + top_.bytes());
-    dnnl::memory biases(bias_, Engine(), DNNL_MEMORY_NONE);
+    dnnl::memory biases(bias_, onednn_engine(), DNNL_MEMORY_NONE);
     std::unordered_map<int, dnnl::memory> arguments;
     if (bias_.get_size() > 0) {
       arguments[kind_ == kForward ? DNNL_ARG_BIAS : DNNL_ARG_DIFF_BIAS] = biases;
@@ -226,7 +210,7 @@ class OneDNNConvolutionLayer::Pass {
       arguments[DNNL_ARG_SRC] = src;
       arguments[DNNL_ARG_WEIGHTS] = weights;
       arguments[DNNL_ARG_DST] = dst;
-      primitive_.execute(Stream(), arguments);
+      primitive_.execute(onednn_stream(), arguments);
       top_.Store();
     } else if (kind_ == kBackwardBottom) {
       top_.Load();
@@ -234,7 +218,7 @@ class OneDNNConvolutionLayer::Pass {
       arguments[DNNL_ARG_DIFF_DST] = dst;
       arguments[DNNL_ARG_WEIGHTS] = weights;
       arguments[DNNL_ARG_DIFF_SRC] = src;
-      primitive_.execute(Stream(), arguments);
+      primitive_.execute(onednn_stream(), arguments);
       bottom_.Store();
     } else {
       top_.Load();
@@ -242,19 +226,20 @@ class OneDNNConvolutionLayer::Pass {
       arguments[DNNL_ARG_DIFF_DST] = dst;
       arguments[DNNL_ARG_SRC] = src;
       arguments[DNNL_ARG_DIFF_WEIGHTS] = weights;
-      primitive_.execute(Stream(), arguments);
+      primitive_.execute(onednn_stream(), arguments);
       weight_.Store();
     }
-    Stream().wait();
+    onednn_stream().wait();
     if (kind_ == kBackwardWeights && bias) {
       caffe_axpy(outputs_, 1.f, bias_diff, bias);
     }
   }
 
  private:
-  /// Prepare a way to compute; false if oneDNN has no compiled kernel for it.
+  /// Prepare a way to compute with factors of a type (what comes out is float);
+  /// false if oneDNN has no compiled kernel for it.
   bool Make(const Kind kind, const Geometry& whole, const int phases,
-      const dnnl::algorithm algorithm, const bool bias) {
+      const dnnl::algorithm algorithm, const Type factor, const bool bias) {
     using dnnl::convolution_backward_data;
     using dnnl::convolution_backward_weights;
     using dnnl::convolution_forward;
@@ -268,13 +253,13 @@ class OneDNNConvolutionLayer::Pass {
     const dnnl::memory::dims pad = {g.pad[0], g.pad[1]};
     const dnnl::memory::dims dilation =  // oneDNN counts the holes
         {g.dilation[0] - 1, g.dilation[1] - 1};
-    const Desc any_bottom = Describe(bottom, Tag::any);
-    const Desc any_weight = Describe(weight, Tag::any);
+    const Desc any_bottom = Describe(bottom, Tag::any, factor);
+    const Desc any_weight = Describe(weight, Tag::any, factor);
     const Desc any_top = Describe(top, Tag::any);
     bias_ = bias ? Describe({g.outputs}, Tag::x) : Desc();
     const convolution_forward::primitive_desc forward({
         dnnl::prop_kind::forward_training, algorithm, any_bottom, any_weight,
-        bias_, any_top, stride, dilation, pad, pad}, Engine(), true);
+        bias_, any_top, stride, dilation, pad, pad}, onednn_engine(), true);
     if (!forward) { return false; }
     Desc bottom_wanted, weight_wanted, top_wanted;
     string implementation;
@@ -287,7 +272,7 @@ class OneDNNConvolutionLayer::Pass {
     } else if (kind == kBackwardBottom) {
       const convolution_backward_data::primitive_desc backward({algorithm,
           any_bottom, any_weight, any_top, stride, dilation, pad, pad},
-          Engine(), forward, true);
+          onednn_engine(), forward, true);
       if (!backward) { return false; }
       bottom_wanted = backward.diff_src_desc();
       weight_wanted = backward.weights_desc();
@@ -297,7 +282,7 @@ class OneDNNConvolutionLayer::Pass {
     } else {
       const convolution_backward_weights::primitive_desc backward({algorithm,
           any_bottom, any_weight, bias_, any_top, stride, dilation, pad, pad},
-          Engine(), forward, true);
+          onednn_engine(), forward, true);
       if (!backward) { return false; }
       bottom_wanted = backward.src_desc();
       weight_wanted = backward.diff_weights_desc();
@@ -306,7 +291,8 @@ class OneDNNConvolutionLayer::Pass {
       primitive_ = convolution_backward_weights(backward);
     }
     // The others are matrix products or plain loops, no faster than Caffe's.
-    if (implementation.compare(0, 3, "jit") != 0) { return false; }
+    if (implementation.compare(0, 3, "jit") != 0 &&
+        implementation.compare(0, 3, "brg") != 0) { return false; }
     kind_ = kind;
     outputs_ = g.outputs;
     bottom_ = Operand(whole, g.channels, phases, Describe(bottom, Tag::nchw),
@@ -324,6 +310,12 @@ class OneDNNConvolutionLayer::Pass {
   Operand bottom_, weight_, top_;
   Desc bias_;
 };
+
+OneDNNConvolutionLayer::OneDNNConvolutionLayer(const LayerParameter& param,
+    const bool winograd)
+    : ConvolutionLayer<float>(param), winograd_(winograd),
+      bf16_(param.convolution_param().engine() ==
+          ConvolutionParameter_Engine_DEFAULT && onednn_bf16_wanted(phase_)) {}
 
 void OneDNNConvolutionLayer::Reshape(const vector<Blob<float>*>& bottom,
       const vector<Blob<float>*>& top) {
@@ -349,7 +341,7 @@ void OneDNNConvolutionLayer::Reshape(const vector<Blob<float>*>& bottom,
     g.dilation[i] = this->dilation_.cpu_data()[i];
   }
   const bool bias = this->bias_term_;
-  forward_ = Pass::Plan(Pass::kForward, g, bias, winograd_);
+  forward_ = Pass::Plan(Pass::kForward, g, bias, winograd_, bf16_);
   if (this->phase_ == TRAIN) {
     backward_bottom_ = Pass::Plan(Pass::kBackwardBottom, g, bias, winograd_);
     backward_weights_ = Pass::Plan(Pass::kBackwardWeights, g, bias, winograd_);
@@ -402,8 +394,9 @@ ConvolutionParameter_Engine ConvolutionEngineFromEnvironment(
   if (engine.empty() || Caffe::mode() == Caffe::GPU) { return otherwise; }
   if (engine == "caffe") { return ConvolutionParameter_Engine_CAFFE; }
   if (engine == "onednn") { return ConvolutionParameter_Engine_ONEDNN; }
-  CHECK_EQ(engine, "onednn_winograd") << "CAFFE_CONVOLUTION_ENGINE="
-      << engine << ": it must be caffe, onednn or onednn_winograd.";
+  CHECK(engine == "onednn_winograd" || engine == "onednn_bf16")
+      << "CAFFE_CONVOLUTION_ENGINE=" << engine
+      << ": it must be caffe, onednn, onednn_winograd or onednn_bf16.";
   return ConvolutionParameter_Engine_ONEDNN_WINOGRAD;
 }
 

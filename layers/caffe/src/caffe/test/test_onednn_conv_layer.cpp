@@ -9,6 +9,7 @@
 #include "caffe/filler.hpp"
 #include "caffe/layer_factory.hpp"
 #include "caffe/layers/onednn_conv_layer.hpp"
+#include "caffe/util/onednn.hpp"
 #include "google/protobuf/text_format.h"
 
 #include "caffe/test/test_caffe_main.hpp"
@@ -33,6 +34,8 @@ TEST_F(ConvolutionEngineTest, TestEnvironment) {
   EXPECT_EQ(ConvolutionParameter_Engine_ONEDNN, Engine("onednn"));
   EXPECT_EQ(ConvolutionParameter_Engine_ONEDNN_WINOGRAD,
       Engine("onednn_winograd"));
+  EXPECT_EQ(ConvolutionParameter_Engine_ONEDNN_WINOGRAD,
+      Engine("onednn_bf16"));
 }
 
 TEST_F(ConvolutionEngineTest, TestUnsetLeavesTheEngine) {
@@ -41,24 +44,34 @@ TEST_F(ConvolutionEngineTest, TestUnsetLeavesTheEngine) {
 }
 
 TEST_F(ConvolutionEngineTest, TestUnknownNameIsFatal) {
-  EXPECT_DEATH(Engine("oneDNN"), "it must be caffe, onednn or onednn_winograd");
+  EXPECT_DEATH(Engine("oneDNN"), "it must be caffe, onednn, "
+      "onednn_winograd or onednn_bf16");
 }
 
 #ifdef USE_ONEDNN
 
 // Against Caffe's own engine in double precision, where it is exact.
-class OneDNNConvolutionLayerTest : public ::testing::TestWithParam<bool> {
+class OneDNNConvolutionLayerTest
+    : public ::testing::TestWithParam<const char*> {
  protected:
   struct Result {
     vector<double> top, bottom_diff, weight_diff, bias_diff;
-    bool is_onednn;
+    bool is_onednn, is_bf16;
     int num_passes;
   };
 
-  virtual void SetUp() { Caffe::set_mode(Caffe::CPU); }
-  bool winograd() const { return GetParam(); }
-  // Of the largest value: rounding errors of sums, and of Winograd's transforms.
-  double tolerance() const { return winograd() ? 1e-4 : 1e-5; }
+  virtual void SetUp() {
+    Caffe::set_mode(Caffe::CPU);
+    setenv("CAFFE_CONVOLUTION_ENGINE", GetParam(), 1);
+  }
+  virtual void TearDown() { unsetenv("CAFFE_CONVOLUTION_ENGINE"); }
+
+  bool bf16() const { return GetParam() == string("onednn_bf16"); }
+  // Of the largest value: rounding errors of sums, of Winograd's transforms, or
+  // of factors with 8 significant bits.
+  double tolerance() const {
+    return bf16() ? 1e-2 : GetParam() == string("onednn") ? 1e-5 : 1e-4;
+  }
 
   LayerParameter Param(const string& convolution) {
     LayerParameter param;
@@ -74,6 +87,7 @@ class OneDNNConvolutionLayerTest : public ::testing::TestWithParam<bool> {
   Result Compute(LayerParameter param, const vector<int>& shape,
       const ConvolutionParameter_Engine engine, const bool learns = true) {
     param.mutable_convolution_param()->set_engine(engine);
+    if (bf16()) { param.set_phase(TEST); }
     shared_ptr<Layer<Dtype> > layer =
         LayerRegistry<Dtype>::CreateLayer(param);
     Blob<Dtype> bottom, top;
@@ -104,6 +118,7 @@ class OneDNNConvolutionLayerTest : public ::testing::TestWithParam<bool> {
     OneDNNConvolutionLayer* own =
         dynamic_cast<OneDNNConvolutionLayer*>(layer.get());
     result.is_onednn = own != NULL;
+    result.is_bf16 = own && own->is_bf16();
     result.num_passes = own ? own->num_passes() : 0;
     return result;
   }
@@ -141,9 +156,8 @@ class OneDNNConvolutionLayerTest : public ::testing::TestWithParam<bool> {
     const LayerParameter param = Param(convolution);
     const Result expected = Compute<double>(param, shape,
         ConvolutionParameter_Engine_CAFFE);
-    const Result actual = Compute<float>(param, shape, winograd() ?
-        ConvolutionParameter_Engine_ONEDNN_WINOGRAD :
-        ConvolutionParameter_Engine_ONEDNN);
+    const Result actual = Compute<float>(param, shape,
+        ConvolutionParameter_Engine_DEFAULT);
     EXPECT_TRUE(actual.is_onednn);
     ExpectNear(expected.top, actual.top, "top");
     ExpectNear(expected.bottom_diff, actual.bottom_diff, "bottom diff");
@@ -195,9 +209,10 @@ TEST_P(OneDNNConvolutionLayerTest, TestWhatIsLeftToCaffe) {
 #ifdef __x86_64__
 TEST_P(OneDNNConvolutionLayerTest, TestOneDNNComputes) {
   if (!__builtin_cpu_supports("avx2")) { return; }
-  EXPECT_EQ(3, Check("num_output: 32 kernel_size: 3 pad: 1", 32, 13, 17)
+  const int passes = bf16() ? 1 : 3;
+  EXPECT_EQ(passes, Check("num_output: 32 kernel_size: 3 pad: 1", 32, 13, 17)
       .num_passes);
-  EXPECT_EQ(3, Check("num_output: 32 kernel_size: 3 pad: 2 dilation: 2",
+  EXPECT_EQ(passes, Check("num_output: 32 kernel_size: 3 pad: 2 dilation: 2",
       32, 13, 17).num_passes);
 }
 #endif
@@ -206,18 +221,13 @@ TEST_P(OneDNNConvolutionLayerTest, TestWeightsThatDoNotLearn) {
   const int sizes[] = {2, 16, 9, 12};
   const Result result = Compute<float>(
       Param("num_output: 16 kernel_size: 3 pad: 1"),
-      vector<int>(sizes, sizes + 4), winograd() ?
-      ConvolutionParameter_Engine_ONEDNN_WINOGRAD :
-      ConvolutionParameter_Engine_ONEDNN, false);
+      vector<int>(sizes, sizes + 4), ConvolutionParameter_Engine_DEFAULT, false);
   EXPECT_EQ(vector<double>(result.weight_diff.size(), 0), result.weight_diff);
   EXPECT_EQ(vector<double>(result.bias_diff.size(), 0), result.bias_diff);
 }
 
 TEST_P(OneDNNConvolutionLayerTest, TestNewShapes) {
   LayerParameter param = Param("num_output: 16 kernel_size: 3 pad: 1");
-  param.mutable_convolution_param()->set_engine(winograd() ?
-      ConvolutionParameter_Engine_ONEDNN_WINOGRAD :
-      ConvolutionParameter_Engine_ONEDNN);
   shared_ptr<Layer<float> > layer = LayerRegistry<float>::CreateLayer(param);
   Blob<float> bottom(2, 16, 9, 12), top;
   vector<Blob<float>*> bottoms(1, &bottom), tops(1, &top);
@@ -235,12 +245,69 @@ TEST_P(OneDNNConvolutionLayerTest, TestNewShapes) {
     for (int k = 0; k < 16 * 9; ++k) {
       expected += layer->blobs()[0]->cpu_data()[3 * 16 * 9 + k];
     }
-    EXPECT_NEAR(expected, top.cpu_data()[center], 1e-4);
+    EXPECT_NEAR(expected, top.cpu_data()[center], 10 * tolerance());
   }
 }
 
-INSTANTIATE_TEST_CASE_P(DirectAndWinograd, OneDNNConvolutionLayerTest,
-    ::testing::Bool());
+TEST_P(OneDNNConvolutionLayerTest, TestBF16IsWhatWasAskedFor) {
+  const int sizes[] = {1, 32, 13, 17};
+  const vector<int> shape(sizes, sizes + 4);
+  const LayerParameter param = Param("num_output: 32 kernel_size: 3 pad: 1");
+  const Result open = Compute<float>(param, shape,
+      ConvolutionParameter_Engine_DEFAULT);
+  const Result named = Compute<float>(param, shape,
+      ConvolutionParameter_Engine_ONEDNN_WINOGRAD);
+  EXPECT_EQ(onednn_bf16_wanted(TEST), open.is_bf16);
+  EXPECT_FALSE(onednn_bf16_wanted(TRAIN));
+  EXPECT_FALSE(named.is_bf16);
+  if (onednn_bf16_wanted(TEST)) {  // it rounds
+    EXPECT_NE(named.top, open.top);
+  } else if (bf16()) {
+    EXPECT_EQ(named.top, open.top);
+  }
+}
+
+INSTANTIATE_TEST_CASE_P(Engines, OneDNNConvolutionLayerTest,
+    ::testing::Values("onednn", "onednn_winograd", "onednn_bf16"));
+
+// C = A B + beta C in bfloat16 against double precision, with spare columns.
+TEST(OneDNNGemmTest, TestTranspositionsAndSum) {
+  Caffe::set_mode(Caffe::CPU);
+  setenv("CAFFE_CONVOLUTION_ENGINE", "onednn_bf16", 1);
+  const bool wanted = onednn_bf16_wanted(TEST);
+  unsetenv("CAFFE_CONVOLUTION_ENGINE");
+  EXPECT_FALSE(onednn_bf16_wanted(TEST));
+  if (!wanted) { return; }
+  const int m = 37, n = 53, k = 70, spare = 3;
+  for (int way = 0; way < 8; ++way) {
+    const bool ta = way & 1, tb = way & 2;
+    const float beta = way & 4 ? 1 : 0;
+    const int lda = (ta ? m : k) + spare, ldb = (tb ? k : n) + spare;
+    vector<float> a((ta ? k : m) * lda), b((tb ? n : k) * ldb);
+    vector<float> c(m * (n + spare));
+    Caffe::set_random_seed(1701);
+    caffe_rng_gaussian<float>(a.size(), 0, 1, a.data());
+    caffe_rng_gaussian<float>(b.size(), 0, 1, b.data());
+    caffe_rng_gaussian<float>(c.size(), 0, 1, c.data());
+    const vector<float> before = c;
+    onednn_bf16_gemm(ta ? CblasTrans : CblasNoTrans,
+        tb ? CblasTrans : CblasNoTrans, m, n, k, a.data(), lda, b.data(), ldb,
+        beta, c.data(), n + spare);
+    for (int i = 0; i < c.size(); ++i) {
+      const int row = i / (n + spare), column = i % (n + spare);
+      if (column >= n) {
+        ASSERT_EQ(before[i], c[i]);
+        continue;
+      }
+      double sum = beta * before[i];
+      for (int l = 0; l < k; ++l) {
+        sum += static_cast<double>(a[ta ? l * lda + row : row * lda + l]) *
+            b[tb ? column * ldb + l : l * ldb + column];
+      }
+      ASSERT_NEAR(sum, c[i], 0.2) << "way " << way;  // of about 8, at most 30
+    }
+  }
+}
 
 TEST(OneDNNConvolutionTest, TestDoubleIsCaffes) {
   LayerParameter param;
