@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,10 @@ def draw(runs: list[Run], destination: str | Path) -> None:
         _draw_parts(axes[1], runs[0], parts)
     with atomic_path(destination) as temporary:
         figure.savefig(temporary, dpi=130)
+    # A figure is a cycle of references with a canvas of megabytes, and a training makes too few
+    # objects for Python to look for cycles by itself.
+    del figure, axes
+    gc.collect()
 
 
 def smooth(values: np.ndarray) -> np.ndarray:

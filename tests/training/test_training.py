@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,6 +22,7 @@ caffe = pytest.importorskip("caffe")
 
 from caffe.proto import caffe_pb2  # noqa: E402
 from click.testing import CliRunner  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
 from PIL import Image  # noqa: E402
 from training_help import (  # noqa: E402
     PHOTO_NET,
@@ -439,6 +441,20 @@ def test_smoothing_is_a_mean_over_what_came_before():
     values = np.arange(90, dtype=np.float64)
     assert smooth(values)[:4].tolist() == [0, 0.5, 1, 2]  # a window of 3
     assert smooth(np.array([5.0])).tolist() == [5]
+
+
+def test_a_picture_leaves_nothing_in_memory(tmp_path, monkeypatch):
+    figures = []
+
+    def remembered(**options):
+        figure = Figure(**options)
+        figures.append(weakref.ref(figure))
+        return figure
+
+    monkeypatch.setattr(plot, "Figure", remembered)
+    losses = {"total_loss": {k: 1 / (k + 1) for k in range(9)}}
+    draw([log.Run("a", losses=losses)], tmp_path / "a.png")
+    assert [figure() for figure in figures] == [None]
 
 
 def test_plot_draws_runs_of_both_kinds(tmp_path):
