@@ -2,15 +2,17 @@
 
     python scripts/release_weights.py horse runs/horse_iter_8820.caffemodel --license "CC BY 4.0"
 
-writes models/horse/weights.safetensors in half precision, proved, with its report; scores.json,
-what the net says of a drawn animal, with which a test compares; and, if there is none yet, card.md
-with the headings that a model card must have. Whoever trained the net fills in the card.
+writes models/horse/weights.safetensors in half precision, proved; scores.json, what the net says of a
+drawn animal, with which a test compares; and, if there is none yet, card.md with the headings that a
+model card must have. Whoever trained the net fills in the card. The report of the proof goes to
+runs/: it names files of this machine.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -75,6 +77,8 @@ def main() -> None:
     line = ["convert", given.model, given.weights, *options, "--license", given.license]
     if status := lglstm(line, standalone_mode=False):
         sys.exit(status)  # it has said why
+    report = (folder / WEIGHTS).with_suffix(".safetensors.json")
+    shutil.move(report, Path("runs") / f"{given.model}.{WEIGHTS}.json")
     write_scores(given.model, folder / SCORES)
     if not (folder / CARD).exists():
         write_text(folder / CARD, card(given.model))

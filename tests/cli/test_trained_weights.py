@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -126,3 +127,16 @@ def test_published_weights_give_the_stored_scores(name):
     expected = np.array(stored["scores"]).reshape(scores.shape)
     np.testing.assert_allclose(scores, expected, atol=1e-3 * np.abs(expected).max())
     assert np.ptp(expected) > 0.1, "weights that say nothing"
+
+
+@pytest.mark.slow
+def test_published_horse_weights_reach_what_their_card_says(shared_data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CAFFE_CONVOLUTION_ENGINE", "onednn_winograd")
+    run("data", "horse-cow", str(shared_data / "horse_cow/VOC2010"), "horse")
+    line = ("evaluate", "horse_161", "--cpu", "--list", "horse/test.txt", "--json", "-o", "scored")
+    scored = json.loads(run(*line))
+    card = (find_model("horse_161").folder / CARD).read_text(encoding="utf-8")
+    (stated,) = re.findall(r"Mean IoU (\d\d\.\d\d) % on (\d+)", card)
+    assert scored["images"] == int(stated[1])
+    assert 100 * scored["metrics"]["mean_iou"] == pytest.approx(float(stated[0]), abs=0.1)
