@@ -3,9 +3,9 @@
     python scripts/release_weights.py horse runs/horse_iter_8820.caffemodel --license "CC BY 4.0"
 
 writes models/horse/weights.safetensors in half precision, proved; scores.json, what the net says of
-a drawn animal, with which a test compares; and, if there is none yet, card.md with the headings that
-a model card must have. Whoever trained the net fills in the card. The report of the proof goes to
-runs/: it names files of this machine.
+a drawn animal, with which a test compares; and, if there is none yet, card.md with the headings
+that a model card must have. Whoever trained the net fills in the card. The report of the proof goes
+to runs/: it names files of this machine.
 """
 
 from __future__ import annotations
