@@ -164,19 +164,32 @@ def watch_labels(net: CaffeNet, messages: Iterable[Message]) -> None:
     raises InputError where Caffe would go wrong.
     """
     ignored: dict[str, set[int]] = {}
+    axes: dict[str, int] = {}
     for layer in (layer for message in messages for layer in message.layer):
         if layer.type in LABELED:
             parameters = layer.accuracy_param if layer.type == "Accuracy" else layer.loss_param
             own = ignored.setdefault(layer.name, set())
             own |= {parameters.ignore_label} if parameters.HasField("ignore_label") else set()
+            axes[layer.name] = _class_axis(layer)
 
     def look(index: int) -> None:
         name = net._layer_names[index]
         if name in ignored and len(net.bottom_names[name]) >= 2:
             scores, labels = (net.blobs[bottom] for bottom in net.bottom_names[name][:2])
-            _require_scored(name, labels.data, scores.shape[1], ignored[name])
+            classes = scores.shape[axes[name]]
+            _require_scored(name, labels.data, classes, ignored[name])
 
     net.before_forward(look)
+
+
+def _class_axis(layer: Message) -> int:
+    """The axis of a layer's scores along which the classes lie."""
+    parameters = {
+        "SoftmaxWithLoss": layer.softmax_param,
+        "InfogainLoss": layer.infogain_loss_param,
+        "Accuracy": layer.accuracy_param,
+    }
+    return parameters[layer.type].axis if layer.type in parameters else 1
 
 
 def _require_scored(name: str, labels: np.ndarray, classes: int, ignored: set[int]) -> None:

@@ -22,6 +22,7 @@ caffe = pytest.importorskip("caffe")
 
 from caffe.proto import caffe_pb2  # noqa: E402
 from click.testing import CliRunner  # noqa: E402
+from google.protobuf import text_format  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 from PIL import Image  # noqa: E402
 from training_help import (  # noqa: E402
@@ -149,6 +150,35 @@ def test_labels_without_a_score_are_refused(folder, label, ignored, refused):
     expected = f"error: layer 'loss1': has scores for classes 0 … 2, but the label {label} comes"
     assert (expected in err) is refused
     assert (f"add ignore_label: {label} to the layer" in err) is refused
+
+
+@pytest.mark.parametrize(
+    ("layer", "refused"),
+    [
+        ('"SoftmaxWithLoss" softmax_param { axis: 2 }', False),
+        ('"SoftmaxWithLoss" softmax_param { axis: 1 }', True),
+        ('"InfogainLoss" bottom: "gains" infogain_loss_param { axis: -1 }', False),
+        ('"Accuracy" accuracy_param { axis: 2 }', False),
+        ('"Accuracy" accuracy_param { axis: 1 }', True),
+    ],
+)
+def test_labels_are_looked_up_along_the_layers_own_axis(folder, layer, refused):
+    """Three scores along axis 1, five along axis 2, and the label 4."""
+    labels = "dim: 2 dim: 5" if refused else "dim: 2 dim: 3"
+    text = f"""layer {{ name: "data" type: "DummyData" top: "score" top: "label" top: "gains"
+      dummy_data_param {{ shape {{ dim: 2 dim: 3 dim: 5 }} shape {{ {labels} }}
+        shape {{ dim: 1 dim: 1 dim: 5 dim: 5 }}
+        data_filler {{ value: 1 }} data_filler {{ value: 4 }} data_filler {{ value: 1 }} }} }}
+      layer {{ name: "judge" bottom: "score" bottom: "label" top: "judged" type: {layer} }}"""
+    Path("judge.prototxt").write_text(text)
+    net = caffe.Net("judge.prototxt", caffe.TEST)
+    message = text_format.Parse(text, caffe_pb2.NetParameter())
+    health.watch_labels(net, [message])
+    if refused:
+        with pytest.raises(InputError, match="has scores for classes 0 … 2, but the label 4 comes"):
+            net.forward()
+    else:
+        net.forward()
 
 
 def wait_until_quiet(folder: Path) -> int:
