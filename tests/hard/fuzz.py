@@ -66,10 +66,14 @@ class Fault:
 
 @dataclass
 class Tally:
-    """Files tried, and how they came out, by reader; faults that differ, the smallest of each."""
+    """Files tried, and how they came out, by reader; faults that differ, the smallest of each.
+
+    seconds: processor time that the readers took.
+    """
 
     tried: Counter[str] = field(default_factory=Counter)
     read: Counter[str] = field(default_factory=Counter)
+    seconds: Counter[str] = field(default_factory=Counter)
     faults: dict[tuple[str, str, str], Fault] = field(default_factory=dict)
     times: Counter[tuple[str, str, str]] = field(default_factory=Counter)
 
@@ -168,7 +172,7 @@ def _work(readers: dict[str, Reader], folder: Path, connection: Connection) -> N
         reader = readers[name]
         home = folder / name.replace(" ", "_")
         home.mkdir(parents=True, exist_ok=True)
-        read, faults = 0, []
+        read, faults, start = 0, [], time.process_time()
         for content in inputs(reader, seed, count):
             path = home / reader.filename
             path.write_bytes(content)
@@ -177,7 +181,7 @@ def _work(readers: dict[str, Reader], folder: Path, connection: Connection) -> N
             if fault is not None:
                 faults.append(Fault(name, *fault, content))
         shutil.rmtree(home)
-        connection.send((read, faults))
+        connection.send((read, faults, time.process_time() - start))
 
 
 class Worker:
@@ -202,18 +206,23 @@ class Worker:
     def give(self, job: tuple[str, str, int]) -> None:
         self.job = job
         self._since = time.monotonic()
-        with contextlib.suppress(OSError):  # it has just died, which `take` will find
+        with contextlib.suppress(OSError):  # it has just died, which `add_to` will find
             self.connection.send(job)
 
-    def take(self) -> tuple[int, int, list[Fault]]:
-        """Of the job: files tried, files read, faults. Of a crash, only the file that made it."""
+    def add_to(self, tally: Tally) -> None:
+        """Add what came of the job. Of a crash, only the file that made it counts."""
         assert self.job is not None
         try:
-            tried, (read, faults) = self.job[2], self.connection.recv()
+            tried, (read, faults, seconds) = self.job[2], self.connection.recv()
         except (EOFError, OSError):
-            tried, read, faults = 1, 0, [self._replace()]
+            tried, read, faults, seconds = 1, 0, [self._replace()], 0.0
+        name = self.job[0]
         self.job = None
-        return tried, read, faults
+        tally.tried[name] += tried
+        tally.read[name] += read
+        tally.seconds[name] += seconds
+        for fault in faults:
+            tally.add(fault)
 
     def is_stuck(self) -> bool:
         """Whether it took no processor time for long, and so cannot hear its alarm."""
@@ -261,17 +270,10 @@ def fuzz(
             if not busy:
                 return tally
             for connection in wait(list(busy), timeout=1):
-                worker = busy[connection]
-                assert worker.job is not None
-                name = worker.job[0]
-                tried, read, faults = worker.take()
-                tally.tried[name] += tried
-                tally.read[name] += read
-                for fault in faults:
-                    tally.add(fault)
+                busy[connection].add_to(tally)
             for worker in busy.values():
                 if worker.job is not None and worker.is_stuck():
-                    worker.process.kill()  # `take` finds it dead
+                    worker.process.kill()  # `add_to` finds it dead
             if time.monotonic() - told > 60:
                 told = time.monotonic()
                 tell(f"{tally.tried.total():,} inputs tried, {len(tally.faults)} kinds of faults")

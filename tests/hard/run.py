@@ -46,7 +46,8 @@ def report_fuzz(options: argparse.Namespace, folder: Path) -> int:
     tally = fuzz(options.inputs, options.seed, folder, options.workers, options.only, say)
     seconds = time.monotonic() - start
     for name in tally.tried:
-        say(f"  {name}: {tally.tried[name]:,} tried, {tally.read[name]:,} read")
+        each = 1e3 * tally.seconds[name] / tally.tried[name]
+        say(f"  {name}: {tally.tried[name]:,} tried, {tally.read[name]:,} read, {each:.2f} ms each")
     for key, fault in sorted(tally.faults.items()):
         path = save(fault, options.save or CORPUS)
         say(f"FAULT {' | '.join(key)} ({tally.times[key]} times): {fault.detail} [{path}]")
