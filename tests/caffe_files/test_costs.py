@@ -26,6 +26,7 @@ main(sys.argv[1:])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["summary", "demo"], ["draw", "demo", "-o", "net.svg"]])
 def test_summary_and_picture_need_no_caffe(arguments, tmp_path):
     done = subprocess.run(

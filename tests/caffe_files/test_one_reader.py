@@ -106,6 +106,7 @@ def test_a_damaged_file_gets_the_same_sentence_from_every_command(files, damage)
     assert sentences == dict.fromkeys(sentences, f"error: {error.value}\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "reason"),
     [

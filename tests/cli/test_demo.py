@@ -79,6 +79,7 @@ def test_demo_killed_outright_leaves_no_training(tmp_path):
     wait_until(lambda: not any(map(is_running, started)), "the training goes on")
 
 
+@pytest.mark.slow
 def test_demo_where_one_may_not_write(tmp_path):
     drop = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if not os.geteuid() else []
     if drop and subprocess.run([*drop, "true"]).returncode:

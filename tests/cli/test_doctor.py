@@ -63,6 +63,7 @@ def test_all_is_well_after_setup() -> None:
     assert report["threads"] >= 1
 
 
+@pytest.mark.slow
 def test_table_names_every_finding() -> None:
     run = run_doctor()
     assert run.returncode == 0, run.stdout
@@ -70,6 +71,7 @@ def test_table_names_every_finding() -> None:
         assert name in run.stdout
 
 
+@pytest.mark.slow
 def test_bf16_without_its_instructions_says_what_computes() -> None:
     """It is oneDNN that is told that the processor has no more than AVX-512's first set."""
     run = run_doctor(CAFFE_CONVOLUTION_ENGINE="onednn_bf16", DNNL_MAX_CPU_ISA="AVX512_CORE")

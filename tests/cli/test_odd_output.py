@@ -77,6 +77,7 @@ def colors(tmp_path):
     return color_net(tmp_path)
 
 
+@pytest.mark.slow
 def test_paths_with_brackets_in_commands(colors, tmp_path):
     from evaluation_help import COLORS, color_list
 
@@ -101,6 +102,7 @@ def test_paths_with_brackets_in_commands(colors, tmp_path):
 # -------------------------------------------------------------------------------------- streams
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
 def test_streams_of_any_encoding(encoding):
     odd = {"LC_ALL": "C", "PYTHONIOENCODING": encoding}
@@ -120,6 +122,7 @@ def test_what_a_stream_cannot_encode_becomes_similar(monkeypatch):
     assert file.getvalue() == b"2x3 e \xe9 ?"
 
 
+@pytest.mark.slow
 def test_names_that_are_not_utf_8_are_printed(colors, tmp_path):
     from evaluation_help import COLORS
 
@@ -161,6 +164,7 @@ def unwritable(tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_folders_that_cannot_be_written_to(colors, unwritable, tmp_path):
     from evaluation_help import COLORS, color_list
 
@@ -176,6 +180,7 @@ def test_folders_that_cannot_be_written_to(colors, unwritable, tmp_path):
         assert "cannot be written" in sentence(run(*arguments))
 
 
+@pytest.mark.slow
 def test_demo_where_nothing_can_be_written(unwritable, tmp_path):
     pytest.importorskip("caffe", reason="needs Caffe: make setup")
     for name in ("runs", "data"):

@@ -75,6 +75,7 @@ def test_what_needs_caffe_says_so(arguments: tuple[str, ...], data: Path) -> Non
         assert (ROOT / file).is_file()  # what the sentence names
 
 
+@pytest.mark.slow
 def test_tables_evaluations_and_curves_need_no_caffe(data: Path) -> None:
     given = ("--predictions", data / "predictions", "--list", data / "test.txt")
     out = data / "runs/a"

@@ -127,6 +127,7 @@ def test_models_of_an_installed_package_have_their_data_in_the_current_folder(
     assert find_weights(None, found).resolve() == own
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [

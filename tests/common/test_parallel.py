@@ -108,6 +108,7 @@ def kill_if_odd(number: int) -> int:
     return number
 
 
+@pytest.mark.slow
 def test_only_the_items_that_kill_give_nothing():
     results = dict(stream(kill_if_odd, range(6), workers=3))
     assert results == {0: 0, 1: None, 2: 2, 3: None, 4: 4, 5: None}

@@ -79,6 +79,7 @@ def test_every_format_and_back_is_bit_for_bit(demo, tmp_path, name):
     )
 
 
+@pytest.mark.slow
 @needs_caffe
 @pytest.mark.parametrize(("format_", "name"), [("pytorch", "m.safetensors"), ("pytorch", "m.pth"),
                                                ("safetensors", "w.safetensors")])  # fmt: skip
@@ -245,6 +246,7 @@ def test_the_torch_folder_works_alone(demo, tmp_path):
     assert float(result.stdout) == pytest.approx(expected, rel=1e-6), result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("there", ["nothing", "a module of the same name", "a common folder"])
 def test_a_caffemodel_in_another_project(demo, tmp_path, there):
     """The folder alone says what it needs; with lglstm it reads, whatever folders the user has."""

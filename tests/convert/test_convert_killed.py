@@ -118,6 +118,7 @@ def left_in(*folders: Path) -> set[str]:
     return {path.name for folder in folders for path in folder.rglob(".lglstm*")}
 
 
+@pytest.mark.slow
 @needs_caffe
 def test_what_killed_conversions_leave_is_swept(small, monkeypatch):
     """Killed while the result lies under its temporary name and Caffe runs beside it."""

@@ -76,6 +76,7 @@ NETS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @needs_caffe
 @pytest.mark.parametrize("target", ["onnx", "pytorch"])
 @pytest.mark.parametrize("name", NETS)

@@ -93,6 +93,7 @@ def test_hidden_cells_arrive_on_a_map_of_one_position(tmp_path):
     check(model, by_onnx_reference, inputs, wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("read", READERS)
 @pytest.mark.parametrize("name", ["demo", "horse", "horse_wo_global", "atr"])
 def test_a_net_of_each_family(tmp_path, name, read):
@@ -119,6 +120,7 @@ def test_nets_of_any_size(tmp_path, read):
         check(model, read, inputs, list(net.outputs))
 
 
+@pytest.mark.slow
 def test_a_net_of_any_size_by_onnx_reference(tmp_path):
     """OpenCV does not read it: the score is cut to the input's size, which a Shape node tells."""
     text = thin((ROOT / "models" / "horse_wo_global" / "deploy.prototxt").read_text())

@@ -106,6 +106,7 @@ def run(*arguments):
     return json.loads(result.stdout)
 
 
+@pytest.mark.slow
 @needs_caffe
 def test_the_command_measures_on_a_list(tmp_path, photos):
     make_parser(tmp_path)

@@ -139,6 +139,7 @@ def test_there_are_enough_of_them():
     assert sum(count for _, count in KINDS.values()) >= 2000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_damage_ends_in_a_result_or_one_sentence(tmp_path, kind):
     build, count = KINDS[kind]

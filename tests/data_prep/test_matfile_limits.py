@@ -51,6 +51,7 @@ def test_a_matrix_that_claims_gigabytes(tmp_path: Path) -> None:
     assert error_of(path) == f"{path}: {TOO_MUCH}"
 
 
+@pytest.mark.slow
 def test_a_stream_that_inflates_to_more_than_all_may_have(tmp_path: Path) -> None:
     deflate = zlib.compressobj()
     body = element(UINT32, struct.pack("<II", UINT8, 0))

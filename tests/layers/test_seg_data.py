@@ -280,6 +280,7 @@ def prefetch(list_file):
         source.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("workers", "ahead"), [(1, 1), (2, 3), (3, 2)])
 def test_workers_give_the_same_batches_in_any_order(list_file, prefetch, workers, ahead):
     source = prefetch(workers=workers, prefetch=ahead, **AUGMENTATION)

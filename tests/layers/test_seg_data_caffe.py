@@ -107,6 +107,7 @@ def test_a_test_layer_reads_in_order_and_owns_nothing(tmp_path, list_file):
     assert [served(net) for _ in range(8)] == expected(list_file, 8, train=False)
 
 
+@pytest.mark.slow
 def test_a_restored_solver_goes_on_with_the_next_batch(tmp_path, list_file):
     """Two batches in an iteration, several epochs; momentum and decay leave the count alone."""
     solver_file = write_solver(tmp_path, net_text(settings(list_file, **AUGMENTATION)))
@@ -122,6 +123,7 @@ def test_a_restored_solver_goes_on_with_the_next_batch(tmp_path, list_file):
         solver.net.layers[0].close()
 
 
+@pytest.mark.slow
 def test_caffe_train_goes_on_with_the_next_batch(tmp_path, list_file):
     notes = tmp_path / "notes.txt"
     solver = write_solver(tmp_path, net_text(settings(list_file, **AUGMENTATION), notes=notes))
@@ -200,6 +202,7 @@ def test_long_waiting_is_reported(capsys):
     assert "SegData layer of a list: the net waited 100.0 s" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_batches_are_ready_while_the_net_computes(tmp_path, list_file):
     """While C++ layers hold Python's lock, the processes decode."""
     slow = "".join(

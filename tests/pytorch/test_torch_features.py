@@ -83,6 +83,7 @@ def test_compiled_code_computes_the_same() -> None:
         close(torch.compile(scores, fullgraph=True)(x), scores(x), 1e-5)
 
 
+@pytest.mark.slow
 def test_export_leaves_the_batch_free(net, photos) -> None:
     exported = torch.export.export(
         net, (photos,), dynamic_shapes={"inputs": ({0: torch.export.Dim("batch")},)}

@@ -136,6 +136,7 @@ def assert_same_steps(
             assert np.abs(blob - other).max() <= tolerance * move, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "tolerance"), [("horse", 3e-4), ("atr", 3e-4), ("demo", 1e-2)])
 def test_losses_and_weights_are_caffes(tmp_path: Path, model: str, tolerance: float) -> None:
     """SGD in several steps, SGD with an image-label branch and fixed upsampling, and Adam.
@@ -153,6 +154,7 @@ def test_losses_and_weights_are_caffes(tmp_path: Path, model: str, tolerance: fl
     assert_same_steps(file, end, tmp_path / "start.caffemodel", tolerance)
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_with_twice_the_batch(tmp_path: Path) -> None:
     """Corners are ignored, so the processes have different counts of labels."""
     one = write_solver(tmp_path / "one", "horse", batch_size=4, dropout=0.0)
@@ -166,6 +168,7 @@ def test_two_processes_train_as_one_with_twice_the_batch(tmp_path: Path) -> None
             assert np.abs(blob - other).max() <= TOLERANCE * np.abs(blob).max(), name
 
 
+@pytest.mark.slow
 def test_a_resumed_training_is_the_uninterrupted_one(tmp_path: Path) -> None:
     """With dropout, and from the initial weights of the fillers, bit for bit."""
     whole = write_solver(tmp_path / "whole", "horse")

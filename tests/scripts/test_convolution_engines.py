@@ -108,6 +108,7 @@ def test_every_engine_computes_the_same_net(tmp_path, stock, engine):
             assert error < 1e-4, f"{name}: {error}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", [NET, STACK], ids=["convolutions", "lg_lstm"])
 def test_bf16_rounds_and_falls_back(tmp_path, text):
     """Near single precision where the processor has bf16, the bits of Winograd where it hasn't."""

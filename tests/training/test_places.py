@@ -29,6 +29,7 @@ def run(*arguments: str, folder: Path, **settings) -> str:
     return done.stderr.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_a_snapshot_that_does_not_fit(folder):
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (1200, resource.RLIM_INFINITY))

@@ -115,6 +115,7 @@ def test_training_with_closed_streams(folder, closed):
     assert "Iteration 59" in log and "iteration 60/60" not in log
 
 
+@pytest.mark.slow
 def test_closing_the_terminal_takes_a_snapshot(folder):
     write_net(folder, sleep=0.02)
     ours, terminal = pty.openpty()

@@ -240,6 +240,7 @@ CSV = (
 )
 
 
+@pytest.mark.slow
 def test_damaged_logs_are_drawn_or_refused(tmp_path):
     """Every byte replaced by others: a curve, or one sentence that names the file."""
     rng = np.random.default_rng(1)
@@ -278,6 +279,7 @@ def test_what_a_damaged_log_is_refused_for(tmp_path, text, said):
     assert said in str(error.value) and len(str(error.value)) < 400
 
 
+@pytest.mark.slow
 def test_losses_of_any_size_are_drawn(tmp_path):
     for values in ([1e308, 1e-308], [np.nan, np.nan], [np.inf, 1], [-1e308, 1e308], [0, 5e-324]):
         run = log.Run("x")

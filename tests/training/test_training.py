@@ -132,6 +132,7 @@ def test_masks_that_teach_nothing_are_named_before_the_first_iteration(folder):
     assert err.startswith("warning: list.txt: its label maps have only 0 and 255")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("label", "ignored", "refused"), [(255, None, True), (3, 255, True), (255, 255, False)]
 )
