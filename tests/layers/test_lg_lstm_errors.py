@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import json
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +53,18 @@ def net_text(name: str, engine: str) -> str:
     return text + layer_text(layer, GOOD | changed, len(shapes), tops, engine)
 
 
+def in_a_child(call: Callable[[], object], log: Path) -> int:
+    """The status of a process that calls this: Caffe ends the process that it finds a fault in."""
+    if (child := os.fork()) == 0:
+        faulthandler.disable()
+        os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT), 2)
+        with contextlib.suppress(Exception):
+            call()
+            os._exit(0)
+        os._exit(1)
+    return os.waitpid(child, 0)[1]
+
+
 @pytest.mark.parametrize("name", BAD_NETS)
 def test_python_layer_says_what_is_wrong(tmp_path, name):
     path = tmp_path / "net.prototxt"
@@ -65,12 +79,7 @@ def test_python_layer_says_what_is_wrong(tmp_path, name):
 def test_cpp_layer_says_what_is_wrong(tmp_path, name):
     path, log = tmp_path / "net.prototxt", tmp_path / "log"
     path.write_text(net_text(name, "caffe"))
-    if (child := os.fork()) == 0:  # Caffe ends its process
-        faulthandler.disable()
-        os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT), 2)
-        caffe.Net(str(path), caffe.TEST)
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
+    status = in_a_child(lambda: caffe.Net(str(path), caffe.TEST), log)
     (line,) = [line for line in log.read_text().splitlines() if "Check failed" in line]
     assert status != 0
     assert f'{BAD_NETS[name][0]} layer "{BAD_NETS[name][0].lower()}_under_test": ' in line
@@ -159,9 +168,17 @@ def test_unknown_filler_is_refused(tmp_path, filler):
         ({"type": "gaussian", "sparse": -2}, "sparse must be -1 … 2"),
     ],
 )
-def test_filler_with_which_caffe_would_abort_is_refused(filler, fault):
+def test_filler_with_which_caffe_would_abort_is_refused(tmp_path, monkeypatch, filler, fault):
+    """It aborts, or fills with numbers that are not finite."""
+
+    def fill() -> None:
+        values = lg_lstm.filled("LGLSTM layer", (2, 3), filler)
+        assert np.isfinite(values).all()
+
     with pytest.raises(InputError, match=re.escape(fault)):
-        lg_lstm.filled("LGLSTM layer", (2, 3), filler)
+        fill()
+    monkeypatch.setattr(lg_lstm, "_fault_of", lambda filler, shape: None)
+    assert in_a_child(fill, tmp_path / "log") != 0
 
 
 @pytest.mark.parametrize(
