@@ -198,10 +198,11 @@ def needs_msra(model: str, layer: str) -> bool:
 @pytest.mark.parametrize("name", MODELS)
 def test_learning_rates_and_fillers_are_the_papers(name):
     """All but the fillers of deep stacks of new convolutions, which would not train."""
-    pretrained = isinstance(options_of(name), LargeFOV)
+    options = options_of(name)
+    pretrained = isinstance(options, LargeFOV)
     for layer in net(name).layer:
         rates = [(param.lr_mult, param.decay_mult) for param in layer.param]
-        fc_is_new = name.startswith("fashionista_largefov") and layer.name in ("fc6", "fc7")
+        fc_is_new = pretrained and not options.fc_pretrained and layer.name in ("fc6", "fc7")
         old = pretrained and layer.name.startswith(("conv", "fc")) and not fc_is_new
         scale = pytest.approx(0.1 if old else 1)
         if layer.type in ("Convolution", "InnerProduct"):
