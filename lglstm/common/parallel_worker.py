@@ -31,7 +31,7 @@ def main(descriptor: str, parent: str) -> None:
     with suppress(OSError):  # whatever a library prints must not get into the parent's results
         os.dup2(2, 1)
     try:
-        with Connection(int(descriptor)) as connection, suppress(EOFError, BrokenPipeError):
+        with Connection(int(descriptor)) as connection, suppress(EOFError, ConnectionError):
             function = connection.recv_bytes()
             while True:
                 connection.send_bytes(_answer(function, connection.recv_bytes()))

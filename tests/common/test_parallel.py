@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 import uuid
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
 
+from lglstm.common.child import environment, module_command
 from lglstm.common.parallel import stream
 
 PROGRAM = """
@@ -100,6 +103,25 @@ def test_ctrl_c_in_a_terminal_reaches_the_program_alone():
     program.process.kill()
     program.process.communicate()
     assert program.ended()
+
+
+def test_a_process_whose_answer_nobody_takes_ends_without_a_word():
+    """The system then says that the connection was reset, not that it has come to its end."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        number = theirs.fileno()
+        worker = subprocess.Popen(
+            module_command("lglstm.common.parallel_worker", str(number), str(os.getpid())),
+            env=environment(),
+            stderr=subprocess.PIPE,
+            pass_fds=[number],
+        )
+    with Connection(ours.detach()) as connection:
+        connection.send(repr)
+        connection.send(1)
+        assert connection.poll(PATIENCE)
+    assert worker.communicate(timeout=PATIENCE)[1] == b""
+    assert worker.returncode == 0
 
 
 def kill_if_odd(number: int) -> int:
