@@ -101,9 +101,31 @@ def human_parsing() -> dict[str, Model]:
     }
 
 
-def lg_lstm_on_fashionista() -> LargeFOV:
-    """LargeFOV with five LG-LSTM layers, trained on Fashionista from VGG-16's convolutions."""
-    return LargeFOV(
+def with_weights() -> dict[str, Model]:
+    """Nets whose trained weights come with them (docs/results.md), on a quarter of the pixels."""
+    animals: dict[str, dict[str, Any]] = {
+        "horse": {"train_images": 320, "test_images": 275, "epochs": 18},
+        "cow": {"train_images": 231, "test_images": 161, "epochs": 30},
+    }
+    small: dict[str, Any] = {
+        "input_size": (161, 161),
+        "fc6_dilation": 6,
+        "seed": 2,
+        "weights": "data/init/horse_161_fc7.caffemodel",
+    }
+    nets = {
+        f"{animal}_161": dataclasses.replace(lg_lstm_on(animal), **small, **of_set)
+        for animal, of_set in animals.items()
+    }
+    return {
+        name: Model(options, "LargeFOV + 5 LG-LSTM layers", "not in the paper")
+        for name, options in nets.items()
+    }
+
+
+def real_photo_checks() -> dict[str, Model]:
+    """LargeFOV on Fashionista: not in the paper, a check on photos that anybody can get."""
+    full = LargeFOV(
         label_set=LABEL_SETS["atr"],
         train_list="data/fashionista/train.txt",
         test_list="data/fashionista/test.txt",
@@ -112,11 +134,6 @@ def lg_lstm_on_fashionista() -> LargeFOV:
         weights="data/init/vgg16_conv.caffemodel",
         fc_pretrained=False,
     )
-
-
-def real_photo_checks() -> dict[str, Model]:
-    """LargeFOV on Fashionista: not in the paper, a check on photos that anybody can get."""
-    full = lg_lstm_on_fashionista()
     return {
         "fashionista_largefov": Model(full, "LargeFOV + 5 LG-LSTM layers", "not in the paper"),
         "fashionista_largefov_vgg16": Model(
@@ -124,33 +141,6 @@ def real_photo_checks() -> dict[str, Model]:
             "LargeFOV + 1×1 prediction",
             "not in the paper",
         ),
-    }
-
-
-def with_weights() -> dict[str, Model]:
-    """Nets whose trained weights come with them (docs/results.md), on smaller pictures."""
-    small: dict[str, Any] = {
-        "fc6_dilation": 6,
-        "fc_pretrained": True,
-        "seed": 2,
-        "weights": "data/init/horse_161_fc7.caffemodel",
-    }
-    animals: dict[str, dict[str, Any]] = {
-        "horse": {"train_images": 320, "test_images": 275, "epochs": 18},
-        "cow": {"train_images": 231, "test_images": 161, "epochs": 30},
-    }
-    nets = {
-        f"{animal}_161": dataclasses.replace(
-            lg_lstm_on(animal), input_size=(161, 161), **small, **of_set
-        )
-        for animal, of_set in animals.items()
-    }
-    nets["fashionista_largefov_241"] = dataclasses.replace(
-        lg_lstm_on_fashionista(), input_size=(241, 161), epochs=12, **small
-    )
-    return {
-        name: Model(options, "LargeFOV + 5 LG-LSTM layers", "not in the paper")
-        for name, options in nets.items()
     }
 
 
@@ -173,8 +163,8 @@ MODELS: dict[str, Model] = (
     horse_cow("horse")
     | horse_cow("cow")
     | human_parsing()
-    | real_photo_checks()
     | with_weights()
+    | real_photo_checks()
     | demo()
 )
 
