@@ -222,7 +222,7 @@ def _is_running(process: Path) -> bool:
 
 
 def results(folder: Path, scenario: Scenario) -> dict[str, bytes]:
-    """What is below a folder: the content of each file, without times of day and durations."""
+    """What is below a folder: the content of each file, without times, durations and chance."""
     return {
         name: b"" if name.endswith(scenario.ignored) else _content(path)
         for name, path in _files(folder)
@@ -239,6 +239,7 @@ def _content(path: Path) -> bytes:
     clean: Callable[[bytes], bytes] | None = {
         ".json": _without_times,
         ".csv": _without_columns,
+        ".jsonl": _in_order,
     }.get(path.suffix)
     content = path.read_bytes()
     return clean(content) if clean else content
@@ -252,6 +253,11 @@ def _without_times(content: bytes) -> bytes:
     if isinstance(tree, dict):
         tree = {key: value for key, value in tree.items() if key not in TIMES}
     return json.dumps(tree).encode()
+
+
+def _in_order(content: bytes) -> bytes:
+    """A journal's lines come in the order in which processes finish."""
+    return b"\n".join(sorted(content.splitlines()))
 
 
 def _without_columns(content: bytes) -> bytes:
