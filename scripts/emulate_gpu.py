@@ -25,7 +25,7 @@ from lglstm.common.errors import InputError
 EMULATION = Path(__file__).resolve().parent.parent / "tests" / "emulation"
 LAYERS = ["util/lg_lstm", "layers/lg_lstm_base_layer", "layers/lg_lstm_layer"]
 LAYERS += ["layers/lg_lstm_transition_layer"]
-CORE = ["blob", "common", "layer", "syncedmem", "util/math_functions"]
+CORE = ["blob", "common", "layer", "syncedmem", "util/math_functions", "util/onednn"]
 TESTS = ["test/test_caffe_main", "test/test_lg_lstm_layer"]
 LIBRARIES = ["-lprotobuf", "-lglog", "-lgflags", "-lboost_system", "-lboost_thread", "-pthread"]
 LIBRARIES += ["-lopenblas"]

@@ -94,6 +94,12 @@ def run(
         all_.start()
         measured = all_.measure(prepare, repeats)
         reference = measured[all_.baseline.key]
+        rows = [
+            net_row(each, all_, measured, reference)
+            | compare(scores[all_.baseline.key], scores.get(each.key))
+            for each in implementations
+        ]
+        rank(rows)
         return {
             "benchmark": "infer",
             "model": model,
@@ -102,12 +108,16 @@ def run(
             "repeats": repeats,
             "compared_with": all_.baseline.key,
             "one_at_a_time": all_.one_at_a_time,
-            "implementations": [
-                net_row(each, all_, measured, reference)
-                | compare(scores[all_.baseline.key], scores.get(each.key))
-                for each in implementations
-            ],
+            "implementations": rows,
         }
+
+
+def rank(rows: list[dict[str, Any]]) -> None:
+    """Give each row its place in the order of the medians, 1 for the fastest."""
+    timed = [row for row in rows if "left_out" not in row]
+    timed.sort(key=lambda row: row["total_ms"]["median"])
+    for place, row in enumerate(timed, 1):
+        row["rank"] = place
 
 
 def check(all_: Comparison, scores: Arrays) -> None:

@@ -20,7 +20,7 @@ from benchmarks.report import (
 def tables(result: dict[str, Any]) -> list[Table | str]:
     rows = result["implementations"]
     baseline = next(row["label"] for row in rows if row["key"] == result["compared_with"])
-    columns = ["", "ms", f"× {baseline}", "MiB", "score differs by", "same label"]
+    columns = ["", "ms", f"× {baseline}", "MiB", "score differs by", "same label", "rank"]
     made = table(title(result), columns)
     for row in rows:
         if "left_out" in row:
@@ -33,6 +33,7 @@ def tables(result: dict[str, Any]) -> list[Table | str]:
             number(row["peak_mib"]),
             f"{row['score_difference']:.0e}",
             f"{100 * row['same_label']:.2f} %",
+            str(row["rank"]),
         )
     return [made, *one_at_a_time(result)]
 

@@ -270,6 +270,8 @@ def test_infer(monkeypatch: pytest.MonkeyPatch) -> None:
     assert stock["score_difference"] == 0 and stock["same_label"] == 1
     assert onnx["score_difference"] < 1e-4 and onnx["total_ms"]["median"] > 0
     assert bf16["score_difference"] < 0.1 and bf16["same_label"] > 0.9
+    timed = sorted((stock, bf16, onnx), key=lambda row: row["total_ms"]["median"])
+    assert [row["rank"] for row in timed] == [1, 2, 3] and "rank" not in openvino
     assert openvino["left_out"] == "openvino is not installed: .venv/bin/pip install openvino"
 
 

@@ -121,6 +121,45 @@ def test_bf16_rounds_and_falls_back(tmp_path, text):
     assert (1e-5 if has_bf16() else 0) <= error < 0.02
 
 
+LIVE = """
+import sys
+import caffe
+import numpy as np
+
+caffe.set_mode_cpu()
+nets = [caffe.Net(sys.argv[1], caffe.TEST) for _ in range(2)]
+random = np.random.default_rng(0)
+for name, blobs in nets[0].params.items():
+    blobs[0].data[...] = random.normal(0, 0.1, blobs[0].data.shape)
+    nets[1].params[name][0].data[...] = blobs[0].data
+image = random.normal(0, 1, nets[0].blobs["data"].data.shape)
+live = {name: blob.data for name, blob in nets[0].blobs.items()}
+weights = nets[0].params["conv2"][0].data
+for change in (1, 0.5):
+    weights[3] *= change  # by an array from before
+    nets[1].params["conv2"][0].data[3] *= change
+    for net in nets:
+        net.blobs["data"].data[...] = image
+        net.forward()
+for name, blob in nets[1].blobs.items():
+    np.testing.assert_array_equal(live[name], blob.data, err_msg=name)
+live["conv2"][...] = 1
+nets[1].blobs["conv2"].data[...] = 1
+for net in nets:
+    net.forward(start="pool2")
+np.testing.assert_array_equal(live["fc7"], nets[1].blobs["fc7"].data)
+assert live["pool2"].max() == 1
+"""
+
+
+def test_arrays_in_python_are_those_of_a_net_in_bf16(tmp_path):
+    """Arrays that somebody holds show each pass, and are read by the next; looking is free."""
+    (tmp_path / "net.prototxt").write_text(NET.replace("force_backward: true", ""))
+    environment = {"CAFFE_CONVOLUTION_ENGINE": "onednn_bf16", "GLOG_minloglevel": "2"}
+    command = [sys.executable, "-c", LIVE, tmp_path / "net.prototxt"]
+    subprocess.run(command, env=os.environ | environment, check=True)
+
+
 def test_training_is_not_in_bf16(tmp_path):
     expected = compute(tmp_path, "onednn_winograd", STACK)
     for name, values in compute(tmp_path, "onednn_bf16", STACK).items():

@@ -50,12 +50,18 @@ namespace caffe {
  *             and in again for their sums; memory, hidden cells and the
  *             gradients of both tops in, gradient of memory out.
  * With d = 64, N = 8 and shared weights 2,752 and 4,992 values: 11 and 20 KB.
+ *
+ * Where onednn_bf16_wanted, the factors of all large products are rounded to
+ * bfloat16, and so are the hidden cells. Their layout is then oneDNN's, as is that
+ * of the memory cells, until somebody reads these tops. A backward pass, which such
+ * nets hardly need, first computes the forward pass in single precision.
  */
 template <typename Dtype>
 class LGLSTMBaseLayer : public Layer<Dtype> {
  public:
   explicit LGLSTMBaseLayer(const LayerParameter& param)
-      : Layer<Dtype>(param), bf16_(onednn_bf16_wanted(param.phase())) {}
+      : Layer<Dtype>(param), bf16_(sizeof(Dtype) == sizeof(float) &&
+            onednn_bf16_wanted(param.phase())) {}
   virtual void LayerSetUp(const vector<Blob<Dtype>*>& bottom,
       const vector<Blob<Dtype>*>& top);
 
@@ -74,6 +80,11 @@ class LGLSTMBaseLayer : public Layer<Dtype> {
   int num_weights() const { return this->blobs_.size() / (bias_term_ ? 2 : 1); }
   /// Shape the tops and what is kept for the backward pass.
   void ReshapeCells(const int num, const int height, const int width,
+      const vector<Blob<Dtype>*>& top);
+  /// Forward pass in bfloat16 (bf16_), with what is added to each row of gates in
+  /// row_offset_: products of `input` with `weight` (rows, C), and the tops.
+  void BF16Forward_cpu(const Blob<Dtype>& input, const Dtype* weight,
+      const int leading, const Blob<Dtype>* memory,
       const vector<Blob<Dtype>*>& top);
   /// From the products in gates_ and the constants in row_offset_ to the tops.
   void CellsForward_cpu(const Blob<Dtype>* memory,
@@ -101,7 +112,7 @@ class LGLSTMBaseLayer : public Layer<Dtype> {
 
   LGLSTMShape shape_;
   bool bias_term_;
-  const bool bf16_;            // whether forward's large products are in bfloat16
+  const bool bf16_;            // whether the forward pass is in bfloat16
   Blob<Dtype> gates_;          // (B, sets, gates * d, H * W)
   Blob<Dtype> row_offset_;     // (B, sets, gates * d)
   Blob<int> global_index_;     // (B, d, G, G)
@@ -136,6 +147,8 @@ class LGLSTMTransitionLayer : public LGLSTMBaseLayer<Dtype> {
 
  protected:
   virtual void Forward_cpu(const vector<Blob<Dtype>*>& bottom,
+      const vector<Blob<Dtype>*>& top);
+  void ExactForward_cpu(const vector<Blob<Dtype>*>& bottom,
       const vector<Blob<Dtype>*>& top);
   virtual void Backward_cpu(const vector<Blob<Dtype>*>& top,
       const vector<bool>& propagate_down, const vector<Blob<Dtype>*>& bottom);
@@ -182,6 +195,8 @@ class LGLSTMLayer : public LGLSTMBaseLayer<Dtype> {
  protected:
   virtual void Forward_cpu(const vector<Blob<Dtype>*>& bottom,
       const vector<Blob<Dtype>*>& top);
+  void ExactForward_cpu(const vector<Blob<Dtype>*>& bottom,
+      const vector<Blob<Dtype>*>& top);
   virtual void Backward_cpu(const vector<Blob<Dtype>*>& top,
       const vector<bool>& propagate_down, const vector<Blob<Dtype>*>& bottom);
   virtual void Forward_gpu(const vector<Blob<Dtype>*>& bottom,
@@ -200,6 +215,9 @@ class LGLSTMLayer : public LGLSTMBaseLayer<Dtype> {
   /// Both weight blobs one below the other (rows, K), for one product instead of
   /// two. Valid until the next layer's call.
   Dtype* JoinedWeights();
+  /// What does not depend on the position, into row_offset_; returns W_local, the
+  /// rest of the joined weights' columns.
+  const Dtype* GlobalForward_cpu(const vector<Blob<Dtype>*>& bottom);
   /// Add the gradient of the joined weights to that of each blob that learns.
   void AddWeightDiffs(const Dtype* joined_diff);
 

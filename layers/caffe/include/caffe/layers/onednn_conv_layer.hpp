@@ -7,6 +7,7 @@
 #include "caffe/layer.hpp"
 #include "caffe/layers/conv_layer.hpp"
 #include "caffe/proto/caffe.pb.h"
+#include "caffe/util/onednn_convolution.hpp"
 
 namespace caffe {
 
@@ -29,8 +30,8 @@ namespace caffe {
  * Where the engine is left open and CAFFE_CONVOLUTION_ENGINE is onednn_bf16, the
  * factors of a forward pass in the phase TEST are rounded to bfloat16 (see
  * onednn_bf16_wanted) if the processor can multiply those; elsewhere Winograd's
- * algorithm computes. Bottoms and weights are converted for every pass, so that
- * blobs are Caffe's as ever.
+ * algorithm computes. Bottoms and tops then pass between layers as OneDNNSource,
+ * and weights are converted again only when they have changed.
  *
  * What oneDNN has no fast kernel for (groups, 1-D and 3-D convolution, some
  * shapes) is left to ConvolutionLayer, as is everything on a GPU. oneDNN computes
@@ -46,7 +47,8 @@ class OneDNNConvolutionLayer : public ConvolutionLayer<float> {
   /// How many of the three passes (forward, gradient of the bottom, gradient of
   /// the weights) oneDNN computes; ConvolutionLayer does the others.
   int num_passes() const {
-    return !!forward_ + !!backward_bottom_ + !!backward_weights_;
+    return (forward_ || bf16_forward_) + !!backward_bottom_ +
+        !!backward_weights_;
   }
 
   /// Whether it rounds the factors of products to bfloat16.
@@ -63,6 +65,7 @@ class OneDNNConvolutionLayer : public ConvolutionLayer<float> {
  private:
   const bool winograd_, bf16_;
   vector<int> planned_shape_;  // the bottom's shape that the passes are for
+  shared_ptr<OneDNNConvolution> bf16_forward_;  // takes the place of forward_
   // Empty where ConvolutionLayer computes.
   shared_ptr<Pass> forward_, backward_bottom_, backward_weights_;
 };

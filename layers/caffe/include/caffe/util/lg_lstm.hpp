@@ -1,6 +1,8 @@
 #ifndef CAFFE_UTIL_LG_LSTM_HPP_
 #define CAFFE_UTIL_LG_LSTM_HPP_
 
+#include <stdint.h>
+
 #include <vector>
 
 // What the CPU and a CUDA kernel both compute with.
@@ -76,6 +78,20 @@ LG_LSTM_HOST_DEVICE inline int lg_lstm_grid_start(const int g,
 template <typename Dtype>
 void lg_lstm_cell_forward_cpu(const LGLSTMShape& shape, const Dtype* row_offset,
     const Dtype* memory, Dtype* gates, Dtype* hidden, Dtype* next_memory);
+
+/**
+ * @brief The same with the values of a position side by side, in the order
+ *        (B, H, W, channels), and hidden cells rounded to bfloat16.
+ *
+ * The activations are exact to 1e-5. Gates are left undefined.
+ */
+void lg_lstm_cell_forward_bf16(const LGLSTMShape& shape,
+    const float* row_offset, const float* memory, float* gates,
+    uint16_t* hidden, float* next_memory);
+
+/// Global hidden cells (B, d, G, G) of such hidden cells.
+void lg_lstm_grid_max_bf16(const LGLSTMShape& shape, const uint16_t* hidden,
+    float* global);
 
 /**
  * @brief The gradient of lg_lstm_cell_forward_cpu.

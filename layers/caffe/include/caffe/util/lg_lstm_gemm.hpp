@@ -7,7 +7,6 @@
 
 #include "caffe/common.hpp"
 #include "caffe/util/mkl_alternate.hpp"
-#include "caffe/util/onednn.hpp"
 
 namespace caffe {
 
@@ -16,19 +15,13 @@ namespace caffe {
  *        caffe_cpu_gemm lacks: the weights' global and local columns are
  *        multiplied where they stand.
  *
- * A (after transposition) is m x k, B is k x n, C is m x n. With bf16, which
- * double precision ignores, factors are rounded to bfloat16.
+ * A (after transposition) is m x k, B is k x n, C is m x n.
  */
 inline void lg_lstm_cpu_gemm(const CBLAS_TRANSPOSE transpose_a,
     const CBLAS_TRANSPOSE transpose_b, const int m, const int n, const int k,
     const float* a, const int lda, const float* b, const int ldb,
-    const float beta, float* c, const int ldc, const bool bf16 = false) {
+    const float beta, float* c, const int ldc) {
 #ifdef USE_ONEDNN
-  if (bf16) {
-    onednn_bf16_gemm(transpose_a, transpose_b, m, n, k, a, lda, b, ldb, beta, c,
-        ldc);
-    return;
-  }
   // A tenth faster than OpenBLAS, except for the long sums of weight gradients.
   if (transpose_b == CblasNoTrans) {
     CHECK_EQ(dnnl_success, dnnl_sgemm(transpose_a == CblasNoTrans ? 'N' : 'T',
@@ -43,7 +36,7 @@ inline void lg_lstm_cpu_gemm(const CBLAS_TRANSPOSE transpose_a,
 inline void lg_lstm_cpu_gemm(const CBLAS_TRANSPOSE transpose_a,
     const CBLAS_TRANSPOSE transpose_b, const int m, const int n, const int k,
     const double* a, const int lda, const double* b, const int ldb,
-    const double beta, double* c, const int ldc, const bool bf16 = false) {
+    const double beta, double* c, const int ldc) {
   cblas_dgemm(CblasRowMajor, transpose_a, transpose_b, m, n, k, 1., a, lda, b,
       ldb, beta, c, ldc);
 }

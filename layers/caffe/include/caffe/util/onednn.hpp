@@ -5,7 +5,6 @@
 
 #include "caffe/common.hpp"
 #include "caffe/proto/caffe.pb.h"
-#include "caffe/util/mkl_alternate.hpp"
 
 namespace dnnl {
 struct engine;
@@ -21,7 +20,8 @@ namespace caffe {
  *
  * Factors are then rounded to bfloat16, that is to 8 significant bits with the
  * range of float; products are exact and their sums are in single precision.
- * Blobs stay in single precision, and so does all of training.
+ * Between layers, values stay in bfloat16 (see OneDNNSource); whoever looks at a
+ * blob, or changes it, has Caffe's array. Training is in single precision.
  */
 bool onednn_bf16_wanted(const Phase phase);
 
@@ -33,16 +33,6 @@ dnnl::stream& onednn_stream();
 /// Memory that the layers of a thread use one after the other; grows, and keeps
 /// its size. Valid until the next call.
 char* onednn_workspace(const size_t bytes);
-
-/**
- * @brief C = A B + beta C with factors rounded to bfloat16; row-major matrices
- *        with leading dimensions as for cblas_sgemm, A (after transposition)
- *        m x k and B k x n.
- */
-void onednn_bf16_gemm(const CBLAS_TRANSPOSE transpose_a,
-    const CBLAS_TRANSPOSE transpose_b, const int m, const int n, const int k,
-    const float* a, const int lda, const float* b, const int ldb,
-    const float beta, float* c, const int ldc);
 #endif  // USE_ONEDNN
 
 }  // namespace caffe

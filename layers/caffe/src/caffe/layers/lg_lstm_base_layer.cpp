@@ -4,6 +4,7 @@
 #include "caffe/filler.hpp"
 #include "caffe/layers/lg_lstm_layer.hpp"
 #include "caffe/util/math_functions.hpp"
+#include "caffe/util/onednn_maps.hpp"
 
 namespace caffe {
 
@@ -90,6 +91,72 @@ Dtype* LGLSTMBaseLayer<Dtype>::gates(const int image) {
 template <typename Dtype>
 Dtype* LGLSTMBaseLayer<Dtype>::gates_diff(const int image) {
   return gates_.mutable_cpu_diff() + gates_.offset(image);
+}
+
+#ifdef USE_ONEDNN
+namespace {
+
+/// Memory cells in the order (B, H, W, channels).
+class MemoryCells : public SyncedMemory::Source {
+ public:
+  explicit MemoryCells(const vector<int>& shape)
+      : shape_(shape), cells_(shape[0] * shape[1] * shape[2] * shape[3]) {}
+  virtual void WriteTo(void* data) {
+    onednn_from_maps(shape_, cells_.data(), static_cast<float*>(data));
+  }
+  float* mutable_cells() { return cells_.data(); }
+  const float* cells() const { return cells_.data(); }
+
+  /// Those of a blob, whoever made it.
+  static shared_ptr<const MemoryCells> Of(const Blob<float>& blob) {
+    shared_ptr<MemoryCells> cells =
+        boost::dynamic_pointer_cast<MemoryCells>(blob.data()->source());
+    if (!cells || cells->shape_ != blob.shape()) {
+      cells.reset(new MemoryCells(blob.shape()));
+      onednn_to_maps(blob.shape(), blob.cpu_data(), cells->mutable_cells());
+    }
+    return cells;
+  }
+
+ private:
+  const vector<int> shape_;
+  vector<float> cells_;
+};
+
+}  // namespace
+
+template <>
+void LGLSTMBaseLayer<float>::BF16Forward_cpu(const Blob<float>& input,
+      const float* weight, const int leading, const Blob<float>* memory,
+      const vector<Blob<float>*>& top) {
+  shared_ptr<const MemoryCells> cells;
+  if (memory) { cells = MemoryCells::Of(*memory); }
+  float* gates = gates_.mutable_cpu_data();
+  onednn_product(*onednn_maps(input), shape_.rows(), weight, leading, gates);
+  shared_ptr<OneDNNMaps> hidden(new OneDNNMaps(top[0]->shape()));
+  shared_ptr<MemoryCells> next(new MemoryCells(top[1]->shape()));
+  lg_lstm_cell_forward_bf16(shape_, row_offset_.cpu_data(),
+      cells ? cells->cells() : NULL, gates, hidden->mutable_data(),
+      next->mutable_cells());
+  if (has_global()) {
+    lg_lstm_grid_max_bf16(shape_, hidden->data(), top[2]->mutable_cpu_data());
+  }
+  top[0]->data()->set_source(onednn_make_source(hidden));
+  top[1]->data()->set_source(next);
+}
+#else
+template <>
+void LGLSTMBaseLayer<float>::BF16Forward_cpu(const Blob<float>&, const float*,
+      const int, const Blob<float>*, const vector<Blob<float>*>&) {
+  LOG(FATAL) << "needs oneDNN.";
+}
+#endif  // USE_ONEDNN
+
+template <>
+void LGLSTMBaseLayer<double>::BF16Forward_cpu(const Blob<double>&,
+      const double*, const int, const Blob<double>*,
+      const vector<Blob<double>*>&) {
+  LOG(FATAL) << "oneDNN computes in single precision only.";
 }
 
 template <typename Dtype>

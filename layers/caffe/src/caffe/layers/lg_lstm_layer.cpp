@@ -90,9 +90,8 @@ void LGLSTMLayer<Dtype>::AddWeightDiffs(const Dtype* joined_diff) {
 }
 
 template <typename Dtype>
-void LGLSTMLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom,
-      const vector<Blob<Dtype>*>& top) {
-  const int map = shape_.map();
+const Dtype* LGLSTMLayer<Dtype>::GlobalForward_cpu(
+      const vector<Blob<Dtype>*>& bottom) {
   const Dtype* weight = JoinedWeights();
   this->BiasForward_cpu();
   if (this->has_global()) {  // (B, rows) = f (B, G^2 d) W_global^T + bias
@@ -101,11 +100,27 @@ void LGLSTMLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom,
         inputs(), Dtype(1), this->row_offset_.mutable_cpu_data(),
         shape_.rows());
   }
+  return weight + global_inputs();
+}
+
+template <typename Dtype>
+void LGLSTMLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom,
+      const vector<Blob<Dtype>*>& top) {
+  if (!this->bf16_) { return ExactForward_cpu(bottom, top); }
+  const Dtype* weight = GlobalForward_cpu(bottom);
+  this->BF16Forward_cpu(*bottom[0], weight, inputs(), bottom[1], top);
+}
+
+template <typename Dtype>
+void LGLSTMLayer<Dtype>::ExactForward_cpu(const vector<Blob<Dtype>*>& bottom,
+      const vector<Blob<Dtype>*>& top) {
+  const int map = shape_.map();
+  const Dtype* weight = GlobalForward_cpu(bottom);
   for (int b = 0; b < shape_.num; ++b) {  // (rows, HW) = W_local h
     lg_lstm_cpu_gemm(CblasNoTrans, CblasNoTrans, shape_.rows(), map,
-        local_inputs(), weight + global_inputs(), inputs(),
+        local_inputs(), weight, inputs(),
         bottom[0]->cpu_data() + bottom[0]->offset(b), map, Dtype(0),
-        this->gates(b), map, this->bf16_);
+        this->gates(b), map);
   }
   this->CellsForward_cpu(bottom[1], top);
 }
@@ -114,6 +129,7 @@ template <typename Dtype>
 void LGLSTMLayer<Dtype>::Backward_cpu(const vector<Blob<Dtype>*>& top,
       const vector<bool>& propagate_down,
       const vector<Blob<Dtype>*>& bottom) {
+  if (this->bf16_) { ExactForward_cpu(bottom, top); }
   const int map = shape_.map();
   this->CellsBackward_cpu(top, bottom[1], propagate_down[1]);
   const Dtype* row_sum = this->row_offset_.cpu_diff();

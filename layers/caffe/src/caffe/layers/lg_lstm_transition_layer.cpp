@@ -37,6 +37,15 @@ void LGLSTMTransitionLayer<Dtype>::Reshape(const vector<Blob<Dtype>*>& bottom,
 template <typename Dtype>
 void LGLSTMTransitionLayer<Dtype>::Forward_cpu(
       const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) {
+  if (!this->bf16_) { return ExactForward_cpu(bottom, top); }
+  this->BiasForward_cpu();
+  this->BF16Forward_cpu(*bottom[0], this->blobs_[0]->cpu_data(),
+      bottom[0]->channels(), NULL, top);
+}
+
+template <typename Dtype>
+void LGLSTMTransitionLayer<Dtype>::ExactForward_cpu(
+      const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) {
   const LGLSTMShape& s = this->shape_;
   const int channels = bottom[0]->channels();
   this->BiasForward_cpu();
@@ -44,7 +53,7 @@ void LGLSTMTransitionLayer<Dtype>::Forward_cpu(
     lg_lstm_cpu_gemm(CblasNoTrans, CblasNoTrans, s.rows(), s.map(), channels,
         this->blobs_[0]->cpu_data(), channels,
         bottom[0]->cpu_data() + bottom[0]->offset(b), s.map(),
-        Dtype(0), this->gates(b), s.map(), this->bf16_);
+        Dtype(0), this->gates(b), s.map());
   }
   this->CellsForward_cpu(NULL, top);
 }
@@ -55,6 +64,7 @@ void LGLSTMTransitionLayer<Dtype>::Backward_cpu(
       const vector<Blob<Dtype>*>& bottom) {
   const LGLSTMShape& s = this->shape_;
   const int channels = bottom[0]->channels();
+  if (this->bf16_) { ExactForward_cpu(bottom, top); }
   this->CellsBackward_cpu(top, NULL, false);
   for (int b = 0; b < s.num; ++b) {
     if (this->param_propagate_down_[0]) {

@@ -11,6 +11,7 @@
 
 #include "caffe/util/math_functions.hpp"
 #include "caffe/util/onednn.hpp"
+#include "caffe/util/onednn_maps.hpp"
 
 namespace caffe {
 
@@ -25,48 +26,15 @@ namespace {
 /// oneDNN takes arrays that it only reads without const.
 float* Writable(const float* data) { return const_cast<float*>(data); }
 
-Desc Describe(const dnnl::memory::dims& dims, const Tag tag,
-    const Type type = Type::f32) {
-  return Desc(dims, type, tag);
+Desc Describe(const dnnl::memory::dims& dims, const Tag tag) {
+  return Desc(dims, Type::f32, tag);
 }
-
-/// The numbers of a 2-D convolution with one group.
-struct Geometry {
-  int num, channels, height, width;
-  int outputs, out_height, out_width;
-  int kernel[2], stride[2], pad[2], dilation[2];
-
-  /// Whether it is stride 1 with output as large as input and the same dilation
-  /// along both axes: then it does not mix the phases of a map.
-  bool has_phases() const {
-    for (int i = 0; i < 2; ++i) {
-      if (stride[i] != 1 || kernel[i] % 2 == 0 ||
-          2 * pad[i] != dilation[i] * (kernel[i] - 1)) { return false; }
-    }
-    return dilation[0] == dilation[1] && dilation[0] > 1;
-  }
-
-  /// What each of the phases * phases parts of every image has to do; their
-  /// height and width are rounded up, the rest is zero.
-  Geometry Cut(const int phases) const {
-    Geometry g = *this;
-    if (phases == 1) { return g; }
-    g.num *= phases * phases;
-    g.height = g.out_height = (height + phases - 1) / phases;
-    g.width = g.out_width = (width + phases - 1) / phases;
-    for (int i = 0; i < 2; ++i) {
-      g.pad[i] /= phases;
-      g.dilation[i] /= phases;
-    }
-    return g;
-  }
-};
 
 /// Copy maps (planes, height, width) to their phases, or the other way round.
 /// Phase (i, j) of image n is image (n phases + i) phases + j.
-void CopyPhases(const Geometry& whole, const int channels, const int phases,
+void CopyPhases(const OneDNNGeometry& whole, const int channels, const int phases,
     float* map, float* parts, const bool to_parts) {
-  const Geometry part = whole.Cut(phases);
+  const OneDNNGeometry part = whole.Cut(phases);
   const int planes = whole.num * channels;
 #pragma omp parallel for
   for (int plane = 0; plane < planes; ++plane) {
@@ -101,7 +69,7 @@ class Operand {
  public:
   Operand() : channels_(0), phases_(1), bytes_(0) {}
   /// A map of `channels` (none: weights), of which the kernel wants `wanted`.
-  Operand(const Geometry& whole, const int channels, const int phases,
+  Operand(const OneDNNGeometry& whole, const int channels, const int phases,
       const Desc& plain, const Desc& wanted, const bool is_output)
       : whole_(whole), channels_(channels), phases_(phases), bytes_(0),
         plain_(plain, onednn_engine(), DNNL_MEMORY_NONE),
@@ -155,7 +123,7 @@ class Operand {
     }
   }
 
-  Geometry whole_;
+  OneDNNGeometry whole_;
   int channels_, phases_;
   size_t bytes_;
   dnnl::memory plain_, wanted_;
@@ -170,22 +138,18 @@ class OneDNNConvolutionLayer::Pass {
   enum Kind { kForward, kBackwardBottom, kBackwardWeights };
 
   /// The fastest way that oneDNN has, or nothing if it has none.
-  static shared_ptr<Pass> Plan(const Kind kind, const Geometry& whole,
-      const bool bias, const bool winograd, const bool bf16 = false) {
+  static shared_ptr<Pass> Plan(const Kind kind, const OneDNNGeometry& whole,
+      const bool bias, const bool winograd) {
     const int dilation = whole.has_phases() ? whole.dilation[0] : 1;
     shared_ptr<Pass> pass(new Pass());
-    if (bf16 && pass->Make(kind, whole, 1, dnnl::algorithm::convolution_direct,
-        Type::bf16, bias)) { return pass; }
     // Winograd's transforms cost more than they save on a photo's 3 channels.
     if (winograd && whole.channels >= 16 && pass->Make(kind, whole, dilation,
-        dnnl::algorithm::convolution_winograd, Type::f32, bias)) {
-      return pass;
-    }
+        dnnl::algorithm::convolution_winograd, bias)) { return pass; }
     // Direct kernels like a dilation of 2 best, except for the weights.
     const int phases = kind != kBackwardWeights && dilation % 2 == 0 ?
         dilation / 2 : 1;
     if (pass->Make(kind, whole, phases, dnnl::algorithm::convolution_direct,
-        Type::f32, bias)) { return pass; }
+        bias)) { return pass; }
     return shared_ptr<Pass>();
   }
 
@@ -236,14 +200,13 @@ class OneDNNConvolutionLayer::Pass {
   }
 
  private:
-  /// Prepare a way to compute with factors of a type (what comes out is float);
-  /// false if oneDNN has no compiled kernel for it.
-  bool Make(const Kind kind, const Geometry& whole, const int phases,
-      const dnnl::algorithm algorithm, const Type factor, const bool bias) {
+  /// Prepare a way to compute; false if oneDNN has no compiled kernel for it.
+  bool Make(const Kind kind, const OneDNNGeometry& whole, const int phases,
+      const dnnl::algorithm algorithm, const bool bias) {
     using dnnl::convolution_backward_data;
     using dnnl::convolution_backward_weights;
     using dnnl::convolution_forward;
-    const Geometry g = whole.Cut(phases);
+    const OneDNNGeometry g = whole.Cut(phases);
     const dnnl::memory::dims bottom = {g.num, g.channels, g.height, g.width};
     const dnnl::memory::dims weight =
         {g.outputs, g.channels, g.kernel[0], g.kernel[1]};
@@ -253,8 +216,8 @@ class OneDNNConvolutionLayer::Pass {
     const dnnl::memory::dims pad = {g.pad[0], g.pad[1]};
     const dnnl::memory::dims dilation =  // oneDNN counts the holes
         {g.dilation[0] - 1, g.dilation[1] - 1};
-    const Desc any_bottom = Describe(bottom, Tag::any, factor);
-    const Desc any_weight = Describe(weight, Tag::any, factor);
+    const Desc any_bottom = Describe(bottom, Tag::any);
+    const Desc any_weight = Describe(weight, Tag::any);
     const Desc any_top = Describe(top, Tag::any);
     bias_ = bias ? Describe({g.outputs}, Tag::x) : Desc();
     const convolution_forward::primitive_desc forward({
@@ -322,11 +285,12 @@ void OneDNNConvolutionLayer::Reshape(const vector<Blob<float>*>& bottom,
   ConvolutionLayer<float>::Reshape(bottom, top);
   if (bottom[0]->shape() == planned_shape_) { return; }
   planned_shape_ = bottom[0]->shape();
+  bf16_forward_.reset();
   forward_.reset();
   backward_bottom_.reset();
   backward_weights_.reset();
   if (this->num_spatial_axes_ != 2 || this->group_ != 1) { return; }
-  Geometry g;
+  OneDNNGeometry g;
   g.num = this->num_;
   g.channels = this->channels_;
   g.height = this->input_shape(1);
@@ -341,7 +305,12 @@ void OneDNNConvolutionLayer::Reshape(const vector<Blob<float>*>& bottom,
     g.dilation[i] = this->dilation_.cpu_data()[i];
   }
   const bool bias = this->bias_term_;
-  forward_ = Pass::Plan(Pass::kForward, g, bias, winograd_, bf16_);
+  if (bf16_ && bottom[0]->num_axes() == 4) {
+    bf16_forward_ = OneDNNConvolution::Plan(g, bias);
+  }
+  if (!bf16_forward_) {
+    forward_ = Pass::Plan(Pass::kForward, g, bias, winograd_);
+  }
   if (this->phase_ == TRAIN) {
     backward_bottom_ = Pass::Plan(Pass::kBackwardBottom, g, bias, winograd_);
     backward_weights_ = Pass::Plan(Pass::kBackwardWeights, g, bias, winograd_);
@@ -350,12 +319,19 @@ void OneDNNConvolutionLayer::Reshape(const vector<Blob<float>*>& bottom,
 
 void OneDNNConvolutionLayer::Forward_cpu(const vector<Blob<float>*>& bottom,
       const vector<Blob<float>*>& top) {
-  if (!forward_) { return ConvolutionLayer<float>::Forward_cpu(bottom, top); }
+  if (!forward_ && !bf16_forward_) {
+    return ConvolutionLayer<float>::Forward_cpu(bottom, top);
+  }
+  const float* weight = this->blobs_[0]->cpu_data();
+  const float* bias = this->bias_term_ ? this->blobs_[1]->cpu_data() : NULL;
   for (int i = 0; i < bottom.size(); ++i) {
-    forward_->Run(Writable(bottom[i]->cpu_data()),
-        Writable(this->blobs_[0]->cpu_data()),
-        this->bias_term_ ? Writable(this->blobs_[1]->cpu_data()) : NULL,
-        top[i]->mutable_cpu_data());
+    if (bf16_forward_) {
+      top[i]->data()->set_source(
+          bf16_forward_->Start(onednn_maps(*bottom[i]), weight, bias));
+    } else {
+      forward_->Run(Writable(bottom[i]->cpu_data()), Writable(weight),
+          Writable(bias), top[i]->mutable_cpu_data());
+    }
   }
 }
 

@@ -270,45 +270,6 @@ TEST_P(OneDNNConvolutionLayerTest, TestBF16IsWhatWasAskedFor) {
 INSTANTIATE_TEST_CASE_P(Engines, OneDNNConvolutionLayerTest,
     ::testing::Values("onednn", "onednn_winograd", "onednn_bf16"));
 
-// C = A B + beta C in bfloat16 against double precision, with spare columns.
-TEST(OneDNNGemmTest, TestTranspositionsAndSum) {
-  Caffe::set_mode(Caffe::CPU);
-  setenv("CAFFE_CONVOLUTION_ENGINE", "onednn_bf16", 1);
-  const bool wanted = onednn_bf16_wanted(TEST);
-  unsetenv("CAFFE_CONVOLUTION_ENGINE");
-  EXPECT_FALSE(onednn_bf16_wanted(TEST));
-  if (!wanted) { return; }
-  const int m = 37, n = 53, k = 70, spare = 3;
-  for (int way = 0; way < 8; ++way) {
-    const bool ta = way & 1, tb = way & 2;
-    const float beta = way & 4 ? 1 : 0;
-    const int lda = (ta ? m : k) + spare, ldb = (tb ? k : n) + spare;
-    vector<float> a((ta ? k : m) * lda), b((tb ? n : k) * ldb);
-    vector<float> c(m * (n + spare));
-    Caffe::set_random_seed(1701);
-    caffe_rng_gaussian<float>(a.size(), 0, 1, a.data());
-    caffe_rng_gaussian<float>(b.size(), 0, 1, b.data());
-    caffe_rng_gaussian<float>(c.size(), 0, 1, c.data());
-    const vector<float> before = c;
-    onednn_bf16_gemm(ta ? CblasTrans : CblasNoTrans,
-        tb ? CblasTrans : CblasNoTrans, m, n, k, a.data(), lda, b.data(), ldb,
-        beta, c.data(), n + spare);
-    for (int i = 0; i < c.size(); ++i) {
-      const int row = i / (n + spare), column = i % (n + spare);
-      if (column >= n) {
-        ASSERT_EQ(before[i], c[i]);
-        continue;
-      }
-      double sum = beta * before[i];
-      for (int l = 0; l < k; ++l) {
-        sum += static_cast<double>(a[ta ? l * lda + row : row * lda + l]) *
-            b[tb ? column * ldb + l : l * ldb + column];
-      }
-      ASSERT_NEAR(sum, c[i], 0.2) << "way " << way;  // of about 8, at most 30
-    }
-  }
-}
-
 TEST(OneDNNConvolutionTest, TestDoubleIsCaffes) {
   LayerParameter param;
   param.set_type("Convolution");

@@ -7,16 +7,8 @@
 #include <vector>
 
 #include "caffe/common.hpp"
+#include "caffe/util/cpu_threads.hpp"
 
-// The loops over a row are compiled once per instruction set, and the loader
-// picks the best that the processor has. No other flag is needed: the library
-// runs on any x86-64, and elsewhere the plain version is used.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define LG_LSTM_ROW_FUNCTION \
-  __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define LG_LSTM_ROW_FUNCTION
-#endif
 #define LG_LSTM_INLINE inline __attribute__((always_inline))
 
 // Without this a comparison of floating-point numbers may not become a vector
@@ -79,7 +71,7 @@ const double kInverseFactorial[] = {1, 1, 1. / 2, 1. / 6, 1. / 24, 1. / 120,
     1. / 720, 1. / 5040, 1. / 40320, 1. / 362880, 1. / 3628800, 1. / 39916800,
     1. / 479001600, 1. / 6227020800, 1. / 87178291200};
 
-template <typename Dtype>
+template <int kDegree, typename Dtype>
 LG_LSTM_INLINE Dtype fast_expm1(Dtype x) {
   typedef Expm1<Dtype> T;
   typedef typename T::Int Int;
@@ -89,8 +81,8 @@ LG_LSTM_INLINE Dtype fast_expm1(Dtype x) {
   const Dtype shifted = x * Dtype(1.44269504088896340736) + T::round_magic();
   const Dtype n = shifted - T::round_magic();
   const Dtype r = (x - n * T::log2_high()) - n * T::log2_low();
-  Dtype series = Dtype(kInverseFactorial[T::kDegree]);
-  for (int k = T::kDegree - 1; k > 0; --k) {
+  Dtype series = Dtype(kInverseFactorial[kDegree]);
+  for (int k = kDegree - 1; k > 0; --k) {
     series = series * r + Dtype(kInverseFactorial[k]);
   }
   series *= r;
@@ -101,14 +93,14 @@ LG_LSTM_INLINE Dtype fast_expm1(Dtype x) {
   return scale * series + (scale - Dtype(1));
 }
 
-template <typename Dtype>
+template <typename Dtype, int kDegree = Expm1<Dtype>::kDegree>
 LG_LSTM_INLINE Dtype fast_sigmoid(const Dtype x) {
-  return Dtype(1) / (Dtype(2) + fast_expm1(-x));
+  return Dtype(1) / (Dtype(2) + fast_expm1<kDegree>(-x));
 }
 
-template <typename Dtype>
+template <typename Dtype, int kDegree = Expm1<Dtype>::kDegree>
 LG_LSTM_INLINE Dtype fast_tanh(const Dtype x) {
-  const Dtype e = fast_expm1(Dtype(2) * x);
+  const Dtype e = fast_expm1<kDegree>(Dtype(2) * x);
   return e / (e + Dtype(2));
 }
 
@@ -215,20 +207,20 @@ LG_LSTM_INLINE Dtype tanh_row_diff_body(const int size,
 
 // Templates cannot have clones, so each type gets its own function.
 #define LG_LSTM_ROW_FUNCTIONS(Dtype) \
-  LG_LSTM_ROW_FUNCTION void sigmoid_row(const int size, const Dtype offset, \
+  CAFFE_ROW_FUNCTION void sigmoid_row(const int size, const Dtype offset, \
       Dtype* row) { \
     sigmoid_row_body(size, offset, row); \
   } \
-  LG_LSTM_ROW_FUNCTION void tanh_row(const int size, const Dtype offset, \
+  CAFFE_ROW_FUNCTION void tanh_row(const int size, const Dtype offset, \
       Dtype* row) { \
     tanh_row_body(size, offset, row); \
   } \
-  LG_LSTM_ROW_FUNCTION void cell_row(const int size, const Dtype* u, \
+  CAFFE_ROW_FUNCTION void cell_row(const int size, const Dtype* u, \
       const Dtype* f, const Dtype* o, const Dtype* c, const Dtype* m, \
       Dtype* next_m, Dtype* h) { \
     cell_row_body(size, u, f, o, c, m, next_m, h); \
   } \
-  LG_LSTM_ROW_FUNCTION void cell_row_diff(const int size, const Dtype* u, \
+  CAFFE_ROW_FUNCTION void cell_row_diff(const int size, const Dtype* u, \
       const Dtype* f, const Dtype* o, const Dtype* c, const Dtype* m, \
       const Dtype* next_m, const Dtype* h, const Dtype* h_diff, \
       const Dtype* next_m_diff, Dtype* u_diff, Dtype* f_diff, \
@@ -236,11 +228,11 @@ LG_LSTM_INLINE Dtype tanh_row_diff_body(const int size,
     cell_row_diff_body(size, u, f, o, c, m, next_m, h, h_diff, next_m_diff, \
         u_diff, f_diff, o_diff, c_diff, m_diff); \
   } \
-  LG_LSTM_ROW_FUNCTION Dtype sigmoid_row_diff(const int size, const Dtype* y, \
+  CAFFE_ROW_FUNCTION Dtype sigmoid_row_diff(const int size, const Dtype* y, \
       Dtype* diff) { \
     return sigmoid_row_diff_body(size, y, diff); \
   } \
-  LG_LSTM_ROW_FUNCTION Dtype tanh_row_diff(const int size, const Dtype* y, \
+  CAFFE_ROW_FUNCTION Dtype tanh_row_diff(const int size, const Dtype* y, \
       Dtype* diff) { \
     return tanh_row_diff_body(size, y, diff); \
   }
@@ -336,6 +328,122 @@ void lg_lstm_cell_forward_cpu(const LGLSTMShape& s, const Dtype* row_offset,
       }
     }
   });
+}
+
+namespace {
+
+const int kBF16Degree = 5;  // of expm1, where the results are rounded
+
+// To bfloat16: to the nearest, of two the even. What is not a number stays so.
+LG_LSTM_INLINE uint16_t bf16_bits(const float value) {
+  const uint32_t bits = bits_of<uint32_t>(value);
+  const uint32_t rounded = bits + 0x7fff + ((bits >> 16) & 1);
+  return (value == value ? rounded : bits | 0x400000) >> 16;
+}
+
+LG_LSTM_INLINE float bf16_value(const uint16_t bits) {
+  return bits_of<float>(static_cast<uint32_t>(bits) << 16);
+}
+
+// The gates of one position and set: rows of `size` values, the last of c.
+CAFFE_ROW_FUNCTION void gates_of_position(const int gates, const int size,
+    const float* __restrict__ offset, float* __restrict__ values) {
+  const int sigmoids = (gates - 1) * size;
+#pragma omp simd
+  for (int j = 0; j < sigmoids; ++j) {
+    values[j] = fast_sigmoid<float, kBF16Degree>(values[j] + offset[j]);
+  }
+#pragma omp simd
+  for (int j = sigmoids; j < sigmoids + size; ++j) {
+    values[j] = fast_tanh<float, kBF16Degree>(values[j] + offset[j]);
+  }
+}
+
+// The cells of one LSTM at one position; m is NULL without a forget gate.
+CAFFE_ROW_FUNCTION void cell_of_position(const int size,
+    const float* __restrict__ gates, const float* __restrict__ m,
+    float* __restrict__ next_m, uint16_t* __restrict__ h) {
+  const float* u = gates;
+  const float* f = gates + size;
+  const float* o = gates + (m ? 2 : 1) * size;
+  const float* c = o + size;
+  if (m) {
+#pragma omp simd
+    for (int j = 0; j < size; ++j) { next_m[j] = f[j] * m[j] + u[j] * c[j]; }
+  } else {
+#pragma omp simd
+    for (int j = 0; j < size; ++j) { next_m[j] = u[j] * c[j]; }
+  }
+#pragma omp simd
+  for (int j = 0; j < size; ++j) {
+    h[j] = bf16_bits(fast_tanh<float, kBF16Degree>(o[j] * next_m[j]));
+  }
+}
+
+}  // namespace
+
+void lg_lstm_cell_forward_bf16(const LGLSTMShape& s, const float* row_offset,
+    const float* memory, float* gates, uint16_t* hidden, float* next_memory) {
+  const int cells = s.lstms() * s.hidden;
+#pragma omp parallel
+  {
+    std::vector<uint16_t> lost(s.hidden);  // of what leaves the map
+#pragma omp for schedule(static)
+    for (int row = 0; row < s.num * s.height; ++row) {
+      const int image = row / s.height, y = row % s.height;
+      for (int x = 0; x < s.width; ++x) {
+        const size_t position = static_cast<size_t>(row) * s.width + x;
+        float* g = gates + position * s.rows();
+        for (int set = 0; set < s.sets; ++set) {
+          const int first = set * s.gates * s.hidden;
+          gates_of_position(s.gates, s.hidden,
+              row_offset + image * s.rows() + first, g + first);
+        }
+        for (int lstm = 0; lstm < s.lstms(); ++lstm) {
+          const LGLSTMOffset from = lg_lstm_offset(s.neighbors, lstm);
+          const int to_y = y - from.y, to_x = x - from.x;
+          const bool arrives = to_y >= 0 && to_y < s.height && to_x >= 0 &&
+              to_x < s.width;
+          const ptrdiff_t step = -from.y * s.width - from.x;
+          const size_t at = position * cells + lstm * s.hidden;
+          cell_of_position(s.hidden,
+              g + s.gate_set(lstm) * s.gates * s.hidden,
+              memory ? memory + at : NULL, next_memory + at,
+              arrives ? hidden + at + step * cells : lost.data());
+          const int from_y = y + from.y, from_x = x + from.x;
+          if (from_y < 0 || from_y >= s.height || from_x < 0 ||
+              from_x >= s.width) {
+            std::fill_n(hidden + at, s.hidden, 0);
+          }
+        }
+      }
+    }
+  }
+}
+
+void lg_lstm_grid_max_bf16(const LGLSTMShape& s, const uint16_t* hidden,
+    float* global) {
+  const int cells = s.lstms() * s.hidden, grid = s.grid * s.grid;
+#pragma omp parallel for
+  for (int item = 0; item < s.num * grid; ++item) {
+    const int image = item / grid, cell = item % grid;
+    const int gy = cell / s.grid, gx = cell % s.grid;
+    const int top = lg_lstm_grid_start(gy, s.height, s.grid);
+    const int bottom = lg_lstm_grid_start(gy + 1, s.height, s.grid);
+    const int left = lg_lstm_grid_start(gx, s.width, s.grid);
+    const int right = lg_lstm_grid_start(gx + 1, s.width, s.grid);
+    for (int j = 0; j < s.hidden; ++j) {
+      float* out = global + (image * s.hidden + j) * grid + cell;
+      for (int y = top; y < bottom; ++y) {
+        for (int x = left; x < right; ++x) {
+          const float h = bf16_value(hidden[((static_cast<size_t>(image) *
+              s.height + y) * s.width + x) * cells + s.neighbors * s.hidden +
+              j]);
+          if ((y == top && x == left) || h > *out) { *out = h; }
+        }
+      }
+    }
+  }
 }
 
 template <typename Dtype>
