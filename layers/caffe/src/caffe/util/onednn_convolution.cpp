@@ -82,8 +82,8 @@ inline uint64_t Mix(const uint64_t hash, const uint64_t word) {
   return mixed ^ (mixed >> 32);
 }
 
-CAFFE_ROW_FUNCTION void MixRows(const int rows, const float* __restrict__ values,
-    uint64_t* __restrict__ hashes) {
+CAFFE_ROW_FUNCTION void MixRows(const int rows,
+    const float* __restrict__ values, uint64_t* __restrict__ hashes) {
   for (int row = 0; row < rows; ++row) {
     for (int lane = 0; lane < kLanes; ++lane) {
       uint64_t word;
