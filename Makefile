@@ -27,7 +27,7 @@ test: dev ## Run our tests, C++ and Python
 	@$(PYTHON) scripts/setup_caffe.py test
 	@$(PYTEST)
 
-test-fast: dev ## Run the Python tests that take less than ten seconds each
+test-fast: dev ## Run the Python tests that are not marked slow: a minute and a half
 	@$(PYTEST) -m "not slow"
 
 test-caffe: setup ## Build and run Caffe's whole test suite, ours included (minutes)

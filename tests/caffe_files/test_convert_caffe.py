@@ -116,6 +116,7 @@ def test_reads_half_precision_of_opencv(tmp_path):
     np.testing.assert_array_equal(stored["conv"][0], expected)
 
 
+@pytest.mark.slow
 @needs_caffe
 def test_v1_prototxt_is_upgraded_as_caffe_does(tmp_path):
     text = """

@@ -109,6 +109,7 @@ def test_the_pytorch_layers_state_the_same_shapes_and_directions(neighbors, grid
     assert [tuple(step) for step in lg_lstm.DIRECTIONS[neighbors]] == list(DIRECTIONS[neighbors])
 
 
+@pytest.mark.slow
 def test_all_models_of_the_repository_can_be_measured():
     paths = sorted(ROOT.glob("models/*/*.prototxt"))
     nets = [path for path in paths if path.stem != "solver"]

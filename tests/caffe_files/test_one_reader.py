@@ -199,6 +199,7 @@ def test_weights_that_caffe_cannot_read_start_a_training(files, name):
         np.testing.assert_array_equal(theirs, rounded.astype(np.float32))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["deploy", "solver"])
 def test_a_damaged_prototxt_gets_the_same_sentence(files, form):
     (files / "deploy.prototxt").write_text('layer { name: "data" type: "Input" toop: "data" }')
@@ -224,6 +225,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_initial_weights_need_no_caffe(tmp_path):
     """In a process where caffe cannot be imported; pycaffe then reads what was written."""
     shapes = {}

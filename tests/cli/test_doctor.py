@@ -95,6 +95,7 @@ def test_caffe_that_ends_its_process(tmp_path: Path) -> None:
     assert "make setup" in run.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "name", "needed"),
     [

@@ -120,6 +120,7 @@ def test_one_class_everywhere_is_warned_of(colors, tmp_path):
     assert "warning: 100.0% of all pixels are predicted as background" in result.stderr
 
 
+@pytest.mark.slow
 def test_what_cannot_be_parsed_is_said(colors, tmp_path, monkeypatch):
     net = (colors[0], "--weights", colors[1], "--output", tmp_path / "out")
     empty = predict(*net, tmp_path)

@@ -79,6 +79,7 @@ def test_a_program_that_is_stopped_leaves_no_process(number, moment):
     assert program.ended()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_process_that_is_killed_at_any_moment_loses_nothing(moment):
     program = Program(20)

@@ -171,6 +171,7 @@ def test_a_wrong_conversion_is_not_kept(tmp_path, monkeypatch):
     assert sorted(tmp_path.iterdir()) == before
 
 
+@pytest.mark.slow
 @needs_caffe
 def test_a_net_trained_in_pytorch_runs_in_caffe(demo, tmp_path):
     import torch
@@ -194,6 +195,7 @@ def test_a_net_trained_in_pytorch_runs_in_caffe(demo, tmp_path):
     assert blobs_of(made)["conv1"] != blobs_of(demo)["conv1"]
 
 
+@pytest.mark.slow
 @needs_caffe
 def test_without_caffe_a_stored_reference_serves(demo, tmp_path, monkeypatch):
     stored = tmp_path / "demo.reference.npz"
@@ -318,6 +320,7 @@ def test_a_reference_is_refused_without_caffe(demo, tmp_path):
     assert not made.exists()
 
 
+@pytest.mark.slow
 def test_a_missing_package_is_named(demo, tmp_path, monkeypatch):
     """The package, and never the name of this project, which is not on any index."""
     save = tmp_path / "demo.safetensors"

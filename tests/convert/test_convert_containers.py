@@ -230,6 +230,7 @@ def test_zeros_of_the_net_are_no_bomb(tmp_path):
     refused(tmp_path / "zeros.npz", "claim more numbers")
 
 
+@pytest.mark.slow
 def test_a_reference_that_is_a_bomb_is_refused(model, tmp_path):
     path = tmp_path / "net.reference.npz"
     np.savez_compressed(path, **{"in:0:data": np.zeros(64 << 20, np.float32), "about": "{}"})

@@ -42,6 +42,7 @@ def full(*arguments) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("target", "name"),
     [
@@ -82,6 +83,7 @@ def test_a_full_disk_for_temporary_files_is_one_sentence(small, monkeypatch):
     assert not list(scratch.iterdir()) and not (small / "r.npz").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_save_keeps_what_was_there(small, suffix):
     made = small / "out" / f"net{suffix}"

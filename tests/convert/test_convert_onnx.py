@@ -223,6 +223,7 @@ def test_any_size_equals_caffe_at_any_size(tmp_path):
             assert_close(value, wanted[name])
 
 
+@pytest.mark.slow
 @needs_caffe
 def test_scores_of_any_size_are_those_of_the_inputs_pixels(tmp_path):
     """Caffe's are larger where the net's strides leave a rest: 101 × 133 for 100 × 130."""
@@ -284,6 +285,7 @@ def thin(text: str) -> str:
     )
 
 
+@pytest.mark.slow
 @needs_caffe
 @pytest.mark.parametrize(
     "name", ["horse", "horse_wo_global", "horse_local2", "horse_local4", "atr", "demo"]

@@ -156,6 +156,7 @@ def test_nets_can_be_sent_to_a_process(phase):
     assert copied.lg_lstm1.depth is copied.lg_lstm2.depth
 
 
+@pytest.mark.slow
 def test_another_process_computes_the_same(tmp_path):
     net, weights = make_net(tmp_path, lg_lstm_net(4, 2, True, False))
     module = Net(net.description()).load_weights(weights).eval()

@@ -105,6 +105,7 @@ def run(*arguments):
     return CliRunner().invoke(command, [*map(str, arguments), "--json"])
 
 
+@pytest.mark.slow
 @needs_caffe
 def test_the_command_counts_the_pixels_that_change(tmp_path):
     make_parser(tmp_path)
@@ -121,6 +122,7 @@ def test_the_command_counts_the_pixels_that_change(tmp_path):
     assert read_description(tmp_path / "net.onnx").outputs == (LABELS,)
 
 
+@pytest.mark.slow
 @needs_caffe
 def test_label_maps_that_are_not_those_of_predict_are_not_kept(tmp_path, monkeypatch):
     """Scores are right, and the second best class is returned."""

@@ -81,6 +81,7 @@ def assert_whole(root: Path, numbers) -> None:
         assert (read_label(root / f"labels/e_{k}.png") == 1).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_lists_are_in_the_order_of_the_plan_whatever_finishes_first(tmp_path, workers):
     summary = prepare(data_set(tmp_path / "notes", 9), tmp_path / "set", workers=workers)
@@ -107,6 +108,7 @@ def test_a_second_run_does_only_what_is_missing(tmp_path):
     assert sum(runs(notes).values()) == 12
 
 
+@pytest.mark.slow
 def test_kill_9_half_way_leaves_whole_files_and_a_run_that_goes_on(tmp_path):
     notes, root = tmp_path / "notes", tmp_path / "set"
     script = (
@@ -195,6 +197,7 @@ def test_hidden_files_of_the_user_stay(tmp_path):
     assert not (root / "images/.lglstm-x7k2m9qa.png").exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_in_its_first_journal_goes_on(tmp_path):
     root = tmp_path / "set"
     script = (
@@ -344,6 +347,7 @@ def test_dask_loses_nothing_when_a_worker_is_killed_half_way(tmp_path):
     assert_whole(root, range(40))
 
 
+@pytest.mark.slow
 def test_a_scheduler_that_is_not_there_is_named(tmp_path, monkeypatch):
     pytest.importorskip("distributed", reason="needs the package 'distributed'")
     monkeypatch.setattr("lglstm.common.parallel.CONNECT_SECONDS", 0.5)

@@ -134,6 +134,7 @@ def test_the_original_labels_can_be_kept(tmp_path):
     assert NAMES[label[15, 15]] == "clogs" and label[0, 0] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("save", [save_mat5, save_mat73])
 def test_both_kinds_of_file_give_the_split_and_the_photos_unchanged(tmp_path, save):
     samples = [sample([("coat", 10, 10 + k, 20, 30)]) for k in range(4)]

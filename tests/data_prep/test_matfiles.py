@@ -267,6 +267,7 @@ def test_limits_are_for_one_element_of_a_stream(tmp_path, save):
         list(stream_structs(tmp_path / "a.mat", "truths", Limits(value=4799, total=MB)))
 
 
+@pytest.mark.slow
 def test_more_objects_than_ever_were_in_a_photo_are_read(tmp_path):
     """2,700 masks, where the fullest photo of VOC has 56 objects of up to 25 parts."""
     crowd = [horse(left=k % 40) for k in range(300)]

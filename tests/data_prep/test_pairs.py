@@ -91,6 +91,7 @@ def result() -> dict[str, np.ndarray]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gray", "palette", "16 bit"])
 def test_maps_of_ids(kind):
     truths = photos()

@@ -159,6 +159,7 @@ def test_a_photo_is_parsed_without_caffe_torch_and_what_only_linux_has(folder, t
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_evaluate_takes_a_file_with_its_net(folder, tmp_path):
     run("data", "synthetic", tmp_path / "drawn", "--train", "1", "--test", "2")
     lists = [f"--{split}={tmp_path}/drawn/ImageSets/{split}.txt" for split in ("train", "test")]

@@ -61,6 +61,7 @@ def test_empty_matrix_has_no_numbers_and_is_valid_json():
     assert parsed["mean_iou"] is None and parsed["pixels"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_classes", [3, 5, 18])
 def test_equal_to_scikit_learn(num_classes):
     sklearn = pytest.importorskip("sklearn.metrics", reason="needs scikit-learn")

@@ -299,6 +299,7 @@ def test_what_only_training_has_and_what_is_trusted_runs(colors, place):
     assert (place / "scores.h5").exists()
 
 
+@pytest.mark.slow
 def test_old_names_of_our_layers_do_not_run_a_folders_code(colors, place):
     """Version 0.1 called its module `layers.lg_lstm`, which a stranger's folder may hold."""
     (place / "layers").mkdir()

@@ -60,6 +60,7 @@ def faulty(path: Path) -> object:
     return None
 
 
+@pytest.mark.slow
 def test_each_kind_of_fault_is_found(tmp_path, monkeypatch):
     seeds = [b"t", b"h", b"m", b"e", b"s", b"x"]
     reader = Reader("faulty", "a.bin", seeds, faulty, [lambda data, *rest: data])

@@ -130,6 +130,7 @@ def test_image_labels_checks_its_param_str(tmp_path, options, message):
     assert message in str(error.value)
 
 
+@pytest.mark.slow
 def test_python_layer_says_what_is_wrong_inside_the_caffe_program(tmp_path):
     path = tmp_path / "net.prototxt"
     path.write_text(net_text("memory", "python"))

@@ -289,6 +289,7 @@ def test_workers_give_the_same_batches_in_any_order(list_file, prefetch, workers
         assert digest(*source.batch(number)) == digest(*inline.batch(number))
 
 
+@pytest.mark.slow
 def test_a_batch_stays_until_the_next_is_asked_for(prefetch):
     source = prefetch(workers=2, prefetch=2)
     data, label = source.batch(0)
@@ -297,6 +298,7 @@ def test_a_batch_stays_until_the_next_is_asked_for(prefetch):
     assert digest(data, label) == before
 
 
+@pytest.mark.slow
 def test_a_bad_example_stops_with_its_line(tmp_path, prefetch):
     list_file = make_set(tmp_path / "data", 3)
     (tmp_path / "data/images/1.png").write_bytes(b"no picture")
@@ -316,6 +318,7 @@ def test_a_bad_example_stops_with_its_line(tmp_path, prefetch):
         Inline(options, read_list(list_file)).batch(1)
 
 
+@pytest.mark.slow
 def test_a_dead_worker_is_reported(prefetch):
     source = prefetch(workers=2, prefetch=2)
     source.batch(0)
@@ -325,6 +328,7 @@ def test_a_dead_worker_is_reported(prefetch):
             source.batch(number)
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_the_workers_alone(prefetch):
     source = prefetch(workers=1, prefetch=1)
     source.batch(0)
@@ -335,6 +339,7 @@ def test_ctrl_c_leaves_the_workers_alone(prefetch):
     assert process.poll() is None and os.getsid(process.pid) != os.getsid(0)
 
 
+@pytest.mark.slow
 def test_killing_the_parent_leaves_nothing_behind(list_file):
     program = (
         "import sys, time; from lglstm.layers import seg_options\n"

@@ -85,6 +85,7 @@ def served(net: caffe.Net) -> str:
     return digest(net.blobs["data"].data, net.blobs["label"].data)
 
 
+@pytest.mark.slow
 def test_pycaffe_serves_the_batches_and_counts_them(tmp_path, list_file):
     net = load_net(tmp_path, net_text(settings(list_file, **AUGMENTATION)))
     assert net.blobs["data"].data.shape == (2, 3, 17, 25)
@@ -136,6 +137,7 @@ def test_caffe_train_goes_on_with_the_next_batch(tmp_path, list_file):
     assert notes.read_text().split() == whole[10:]
 
 
+@pytest.mark.slow
 def test_caffe_train_shows_only_the_sentence(tmp_path, list_file):
     solver = write_solver(tmp_path, net_text(settings(list_file, batch_size=0)))
     result = run_caffe("train", f"-solver={solver}")
@@ -147,6 +149,7 @@ def test_caffe_train_shows_only_the_sentence(tmp_path, list_file):
     )
 
 
+@pytest.mark.slow
 def test_caffe_train_names_the_line_of_a_bad_photo(tmp_path, list_file):
     (list_file.parent / "images" / "4.png").write_bytes(b"no picture")
     solver = write_solver(tmp_path, net_text(settings(list_file)))
@@ -169,6 +172,7 @@ def test_tops_are_checked(tmp_path, list_file):
         load_net(tmp_path, "layer {" + text)
 
 
+@pytest.mark.slow
 def test_processes_that_train_together_share_the_list(tmp_path, list_file):
     """Each takes its share by the rank that Caffe knows; a test list is never divided."""
     (tmp_path / "train.prototxt").write_text(net_text(settings(list_file)))

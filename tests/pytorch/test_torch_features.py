@@ -93,6 +93,7 @@ def test_export_leaves_the_batch_free(net, photos) -> None:
         close(exported.module()(more), net(more), 1e-6)
 
 
+@pytest.mark.slow
 def test_a_traced_net_computes_the_same(net, photos) -> None:
     with torch.no_grad():
         traced = torch.jit.trace(net, photos)

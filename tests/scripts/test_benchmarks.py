@@ -146,6 +146,7 @@ def test_memory_that_is_needed_is_that_of_the_blobs() -> None:
 # --- implementations --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_clock_sees_every_product_of_the_cpp_layers(tmp_path: Path) -> None:
     """Operations noted inside Caffe's layers are those counted; the machine repeats the same."""
     library = blas_clock.compiled(tmp_path)
@@ -314,6 +315,7 @@ def test_data(tmp_path: Path) -> None:
         assert math.isclose(row["ms_per_image"]["median"], 1000 / rate)
 
 
+@pytest.mark.slow
 def test_scale(tmp_path: Path) -> None:
     picture = tmp_path / "scale.svg"
     run = bench(
@@ -329,6 +331,7 @@ def test_scale(tmp_path: Path) -> None:
     assert "</svg>" in picture.read_text()
 
 
+@pytest.mark.slow
 def test_tables_are_printed_for_people() -> None:
     run = bench("stack", "--quick", "--repeats", "1", "--threads", "1", "--implementations", "cpp")
     assert run.exit_code == 0, run.output
@@ -375,6 +378,7 @@ def test_wrong_options_are_usage_errors(arguments: tuple[str, ...], words: str) 
     assert words in run.stderr.splitlines()[-1], run.stderr
 
 
+@pytest.mark.slow
 def test_without_pytorch_its_rows_say_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(implementations.importlib.util, "find_spec", lambda name: None)
     chosen = stack.choose_implementations("cpp,factored")

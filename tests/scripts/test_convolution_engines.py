@@ -160,6 +160,7 @@ def test_arrays_in_python_are_those_of_a_net_in_bf16(tmp_path):
     subprocess.run(command, env=os.environ | environment, check=True)
 
 
+@pytest.mark.slow
 def test_training_is_not_in_bf16(tmp_path):
     expected = compute(tmp_path, "onednn_winograd", STACK)
     for name, values in compute(tmp_path, "onednn_bf16", STACK).items():

@@ -68,11 +68,13 @@ def run(program: Path, *options: str, **settings: str) -> None:
     assert "Python has started" in done.stdout and "Optimization Done" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("locale", [{"LC_ALL": "C"}, {"LANG": "no_SUCH"}, {"LC_ALL": "C.UTF-8"}])
 def test_python_starts_from_a_folder_with_letters_beyond_ascii(program, locale):
     run(program, **locale)
 
 
+@pytest.mark.slow
 def test_no_log_is_left_unless_a_folder_for_it_is_named(program, tmp_path):
     for name in ("tmp", "logs", "more"):
         (tmp_path / name).mkdir()

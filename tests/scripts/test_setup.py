@@ -532,6 +532,7 @@ def test_interrupted_install_is_not_taken_for_a_whole_one(tmp_path: Path) -> Non
     assert caffe_build.installed_key(prefix) is None
 
 
+@pytest.mark.slow
 def test_caffe_command_finds_its_environment_without_activation(tmp_path: Path) -> None:
     (tmp_path / "witness.py").write_text("""
 import sys

@@ -44,6 +44,7 @@ def flipped(data: bytes, at: int, bit: int = 0) -> bytes:
     return data[:at] + bytes([data[at] ^ 1 << bit]) + data[at + 1 :]
 
 
+@pytest.mark.slow
 def test_one_damaged_byte_anywhere_in_a_snapshot(trained, caplog):
     """With the run's record every flipped bit is seen; without, none ends in a traceback."""
     rng = np.random.default_rng(0)
@@ -186,6 +187,7 @@ def test_a_data_layer_that_is_gone_or_of_another_type(folder):
         resumed()
 
 
+@pytest.mark.slow
 def test_other_settings_than_the_run_was_started_with(trained):
     more = "max_iter=60"
     assert resumed(more, "base_lr=1", "snapshot=7").resume

@@ -114,6 +114,7 @@ def test_photos_go_on_at_the_same_place(folder):
     assert same_weights(folder / "runs" / name, folder / "through" / name)
 
 
+@pytest.mark.slow
 def test_masks_that_teach_nothing_are_named_before_the_first_iteration(folder):
     pixels = np.zeros((12, 16, 3), np.uint8)
     Image.fromarray(pixels).save("photo.png")
@@ -359,6 +360,7 @@ def test_disk_without_room_for_two_snapshots(folder, monkeypatch):
     Training(make(folder, overwrite=True, cpu=True), StopRequest(), io.StringIO())
 
 
+@pytest.mark.slow
 def test_a_python_layer_that_cannot_be_imported(folder):
     (folder / "faulty.py").write_text("import no_such_package")
     _, err = train(folder=folder, status=1)
@@ -430,6 +432,7 @@ def test_an_earlier_run_is_not_overwritten_by_accident(folder):
         make(folder, resume=True)
 
 
+@pytest.mark.slow
 def test_weights_that_fit_no_layer_are_refused(folder):
     net = caffe_pb2.NetParameter()
     net.layer.add(name="stranger").blobs.add(data=[1.0]).shape.dim.append(1)
@@ -488,6 +491,7 @@ def test_a_picture_leaves_nothing_in_memory(tmp_path, monkeypatch):
     assert [figure() for figure in figures] == [None]
 
 
+@pytest.mark.slow
 def test_plot_draws_runs_of_both_kinds(tmp_path):
     (tmp_path / "caffe.log").write_text(RESUMED_LOG)
     (tmp_path / "run.csv").write_text(
