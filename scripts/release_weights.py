@@ -78,7 +78,9 @@ def main() -> None:
     if status := lglstm(line, standalone_mode=False):
         sys.exit(status)  # it has said why
     report = (folder / WEIGHTS).with_suffix(".safetensors.json")
-    shutil.move(report, Path("runs") / f"{given.model}.{WEIGHTS}.json")
+    runs = Path("runs")  # not in a fresh checkout
+    runs.mkdir(exist_ok=True)
+    shutil.move(report, runs / f"{given.model}.{WEIGHTS}.json")
     write_scores(given.model, folder / SCORES)
     if not (folder / CARD).exists():
         write_text(folder / CARD, card(given.model))
