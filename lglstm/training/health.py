@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,14 +82,16 @@ class LossWatch:
     """Notices a loss that is finite, but lost: at Caffe's ceiling, or beyond all measure.
 
     `since` is the first iteration of those without interruption at which it was, None if it was
-    not at the last one; `what` says what was found.
+    not at the last one; `what` says what was found. messages: NetParameters, which say along which
+    axis a layer's classes lie.
     """
 
-    def __init__(self, net: CaffeNet):
+    def __init__(self, net: CaffeNet, messages: Iterable[Message] = ()):
         self.net = net
         self.since: int | None = None
         self.what = ""
         self._first: float | None = None
+        self._axes = _class_axes(messages)
         self._watched = [
             (name, net.top_names[name][0], net.bottom_names[name][0], SATURATED[layer.type])
             for name, layer in zip(net._layer_names, net.layers, strict=True)
@@ -110,7 +112,8 @@ class LossWatch:
         for name, top, bottom, saturated in self._watched:
             if losses.get(top, 0.0) < HIGH_LOSS:
                 continue
-            if np.mean(saturated(_best_two(self.net.blobs[bottom].data))) >= NEARLY_ALL:
+            scores = np.moveaxis(self.net.blobs[bottom].data, self._axes.get(name, 1), 1)
+            if np.mean(saturated(_best_two(scores))) >= NEARLY_ALL:
                 return (
                     f"layer '{name}' has a loss of {losses[top]:.4g}, with scores so far apart "
                     "that it is at Caffe's ceiling wherever they are wrong, and does not say how "
@@ -157,39 +160,43 @@ LABELED = {*SATURATED, "Accuracy"}
 """Layers that look up the score of a label."""
 
 
-def watch_labels(net: CaffeNet, messages: Iterable[Message]) -> None:
+def watch_labels(net: CaffeNet, messages: Sequence[Message]) -> None:
     """Let a net refuse labels for which it has no score; Caffe reads beyond the scores for them.
 
     messages: NetParameters, which say what losses and accuracies ignore. From now on a forward pass
     raises InputError where Caffe would go wrong.
     """
+    axes = _class_axes(messages)
     ignored: dict[str, set[int]] = {}
-    axes: dict[str, int] = {}
     for layer in (layer for message in messages for layer in message.layer):
         if layer.type in LABELED:
             parameters = layer.accuracy_param if layer.type == "Accuracy" else layer.loss_param
             own = ignored.setdefault(layer.name, set())
             own |= {parameters.ignore_label} if parameters.HasField("ignore_label") else set()
-            axes[layer.name] = _class_axis(layer)
 
     def look(index: int) -> None:
         name = net._layer_names[index]
         if name in ignored and len(net.bottom_names[name]) >= 2:
             scores, labels = (net.blobs[bottom] for bottom in net.bottom_names[name][:2])
-            classes = scores.shape[axes[name]]
+            classes = scores.shape[axes.get(name, 1)]
             _require_scored(name, labels.data, classes, ignored[name])
 
     net.before_forward(look)
 
 
-def _class_axis(layer: Message) -> int:
-    """The axis of a layer's scores along which the classes lie."""
+def _class_axes(messages: Iterable[Message]) -> dict[str, int]:
+    """The axis of a layer's scores along which the classes lie, by layer, where it is an option."""
     parameters = {
-        "SoftmaxWithLoss": layer.softmax_param,
-        "InfogainLoss": layer.infogain_loss_param,
-        "Accuracy": layer.accuracy_param,
+        "SoftmaxWithLoss": "softmax_param",
+        "InfogainLoss": "infogain_loss_param",
+        "Accuracy": "accuracy_param",
     }
-    return parameters[layer.type].axis if layer.type in parameters else 1
+    return {
+        layer.name: getattr(layer, parameters[layer.type]).axis
+        for message in messages
+        for layer in message.layer
+        if layer.type in parameters
+    }
 
 
 def _require_scored(name: str, labels: np.ndarray, classes: int, ignored: set[int]) -> None:

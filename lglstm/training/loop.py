@@ -153,8 +153,8 @@ class Training:
         )  # fmt: skip
         self._report_weights(given)
         self.probe = Probe(self.solver, self.parameters.iter_size, list(self.parameters.test_iter))
-        self.watch = health.LossWatch(self.net)
         nets = plan.nets()
+        self.watch = health.LossWatch(self.net, nets)
         for net in (self.net, *self.solver.test_nets):
             health.watch_labels(net, nets)
         self.row: dict[str, float] | None = None

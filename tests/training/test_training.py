@@ -626,19 +626,21 @@ def test_a_saturated_loss_ends_the_run(folder, iterations, since, kept):
     )
 
 
-def fed(scores: np.ndarray, labels: np.ndarray, loss: str = "SoftmaxWithLoss") -> health.LossWatch:
-    net = f"""
+def fed(
+    scores: np.ndarray, labels: np.ndarray, loss: str = "SoftmaxWithLoss", options: str = ""
+) -> health.LossWatch:
+    text = f"""
     layer {{ name: "s" type: "DummyData" top: "s" dummy_data_param {{
       shape {{ {" ".join(f"dim: {side}" for side in scores.shape)} }} }} }}
     layer {{ name: "l" type: "DummyData" top: "l" dummy_data_param {{
       shape {{ {" ".join(f"dim: {side}" for side in labels.shape)} }} }} }}
-    layer {{ name: "loss" type: "{loss}" bottom: "s" bottom: "l" top: "loss" }}
+    layer {{ name: "loss" type: "{loss}" bottom: "s" bottom: "l" top: "loss" {options} }}
     """
-    Path("watch.prototxt").write_text(net)
+    Path("watch.prototxt").write_text(text)
     net = caffe.Net("watch.prototxt", caffe.TRAIN)
     net.blobs["s"].data[...], net.blobs["l"].data[...] = scores, labels
     net._forward(len(net.layers) - 1, len(net.layers) - 1)
-    watch = health.LossWatch(net)
+    watch = health.LossWatch(net, [text_format.Parse(text, caffe_pb2.NetParameter())])
     loss = float(net.blobs["loss"].data)
     watch.look(0, {"total_loss": loss, "loss": loss})
     return watch
@@ -662,6 +664,12 @@ def test_what_counts_as_saturated(folder):
     assert fed(*flat, "MultinomialLogisticLoss").since is None
     hard = (flat[0] == flat[0].max(1, keepdims=True)).astype(np.float32)
     assert fed(hard, flat[1], "MultinomialLogisticLoss").since == 0
+
+
+def test_scores_are_compared_along_the_layers_own_axis(folder):
+    scores = np.random.default_rng(0).normal(size=(2, 1, 7, 5)).repeat(6, 1).astype(np.float32)
+    wrong = (scores.argmax(3) + 1) % 5
+    assert fed(scores * 1e6, wrong, options="softmax_param { axis: 3 }").since == 0
 
 
 def test_a_loss_that_grows_beyond_measure(folder):
