@@ -17,6 +17,7 @@ from lglstm.caffe_files import wire
 from lglstm.caffe_files.prototxt import read_message
 from lglstm.common import devices
 from lglstm.common.errors import InputError, UsageError
+from lglstm.common.files import sweep
 from lglstm.common.locks import locked_prefix
 from lglstm.common.models import find_model, named_weights
 from lglstm.common.pycaffe import Message
@@ -256,6 +257,7 @@ def _snapshot_prefix(solver: Message, path: Path, folder: Path) -> Path:
             f"{prefix.parent}: may not be read and written by you; set another place with "
             "--set snapshot_prefix=FOLDER/NAME"
         )
+    sweep(prefix.parent)  # a run that was killed at its very end is never written to again
     return prefix
 
 

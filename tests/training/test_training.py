@@ -432,6 +432,15 @@ def test_an_earlier_run_is_not_overwritten_by_accident(folder):
         make(folder, resume=True)
 
 
+def test_what_a_run_killed_at_its_end_left_is_swept_though_nothing_is_left_to_train(folder):
+    (folder / "runs").mkdir()
+    (folder / "runs/tiny_iter_60.solverstate").touch()
+    (folder / "runs/.lglstm-n5tgy7g1.png").write_bytes(b"half a picture")
+    with pytest.raises(InputError, match="exists from an earlier run"):
+        make(folder)
+    assert [path.name for path in (folder / "runs").iterdir()] == ["tiny_iter_60.solverstate"]
+
+
 @pytest.mark.slow
 def test_weights_that_fit_no_layer_are_refused(folder):
     net = caffe_pb2.NetParameter()
