@@ -30,10 +30,21 @@ def probe() -> dict[str, object]:
         "layer_types": list(caffe.layer_type_list()),
         "python_layers": {module: _import_error(module) for module in PYTHON_LAYERS},
         "blas_library": blas.group() if blas else None,
+        "blas_kernels": _blas_kernels(blas.group()) if blas else None,
         "onednn_library": onednn.group() if onednn else None,
         "bf16": onednn is not None and _has_bf16(onednn.group()),
         "threads": ctypes.CDLL("libgomp.so.1").omp_get_max_threads(),
     }
+
+
+def _blas_kernels(openblas: str) -> str | None:
+    """For which processor OpenBLAS computes; None if it was built for one only."""
+    try:
+        name = ctypes.CDLL(openblas).openblas_get_corename
+    except AttributeError:
+        return None
+    name.restype = ctypes.c_char_p
+    return name().decode()
 
 
 def _has_bf16(onednn: str) -> bool:

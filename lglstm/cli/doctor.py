@@ -100,9 +100,9 @@ def _judge_caffe(
         yield Finding("Python layers", ", ".join(caffe["python_layers"]))
     blas = caffe["blas_library"] or "not OpenBLAS"
     slow = "openblas-openmp" not in blas
-    yield Finding(
-        "BLAS", blas, f"{SETUP}: this one competes with our threads" if slow else None, False
-    )
+    kernels = f", kernels for {caffe['blas_kernels']}" if caffe.get("blas_kernels") else ""
+    remedy = f"{SETUP}: this one competes with our threads" if slow else None
+    yield Finding("BLAS", f"{blas}{kernels}", remedy, False)
     yield _judge_convolution(engine, caffe["onednn_library"], caffe["bf16"])
     yield Finding("threads", f"{caffe['threads']} (OMP_NUM_THREADS sets another number)")
 
@@ -197,6 +197,7 @@ def as_json(facts: dict[str, Any], findings: list[Finding]) -> dict[str, Any]:
             "source": build.get("source"),
             "mode": build.get("mode"),
             "blas": caffe.get("blas_library"),
+            "blas_kernels": caffe.get("blas_kernels"),
             "onednn": caffe.get("onednn_library"),
             "bf16": caffe.get("bf16"),
             "compiler": build.get("compiler"),

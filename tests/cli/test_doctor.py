@@ -59,6 +59,8 @@ def test_all_is_well_after_setup() -> None:
     assert report["layers"] == ["LGLSTM", "LGLSTMTransition"]
     assert report["caffe"]["version"] == "1.0.0"
     assert "openblas-openmp" in report["caffe"]["blas"]
+    if "avx2" in Path("/proc/cpuinfo").read_text().split():  # also where OpenBLAS knows no better
+        assert report["caffe"]["blas_kernels"] not in ("Prescott", None)
     assert "libdnnl" in report["caffe"]["onednn"]
     assert report["threads"] >= 1
 

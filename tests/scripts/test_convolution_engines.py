@@ -12,6 +12,7 @@ import pytest
 ENGINES = ("caffe", "onednn", "onednn_winograd")
 WITHOUT_BF16 = {"DNNL_MAX_CPU_ISA": "AVX512_CORE"}
 """What makes oneDNN believe that the processor has only AVX-512's first set of instructions."""
+WITHOUT_AMX = {"DNNL_MAX_CPU_ISA": "AVX512_CORE_BF16"}
 
 RUN = """
 import sys
@@ -118,7 +119,7 @@ def test_bf16_rounds_and_falls_back(tmp_path, text):
     fallback = compute(tmp_path, "onednn_winograd", text, phase="TEST", **WITHOUT_BF16)
     np.testing.assert_array_equal(without["top"], fallback["top"])
     error = np.abs(found["top"] - expected["top"]).max() / np.abs(expected["top"]).max()
-    assert (1e-5 if has_bf16() else 0) <= error < 0.02
+    assert (1e-5 if has("avx512_bf16") else 0) <= error < 0.02
 
 
 LIVE = """
@@ -161,14 +162,23 @@ def test_arrays_in_python_are_those_of_a_net_in_bf16(tmp_path):
 
 
 @pytest.mark.slow
-def test_training_is_not_in_bf16(tmp_path):
-    expected = compute(tmp_path, "onednn_winograd", STACK)
-    for name, values in compute(tmp_path, "onednn_bf16", STACK).items():
-        np.testing.assert_array_equal(values, expected[name], err_msg=name)
+@pytest.mark.parametrize("text", [NET, STACK], ids=["convolutions", "lg_lstm"])
+def test_training_in_bf16(tmp_path, text):
+    """Scores and gradients near single precision with AMX, the bits of Winograd without it."""
+    expected = compute(tmp_path, "onednn_winograd", text)
+    found = compute(tmp_path, "onednn_bf16", text)
+    without = compute(tmp_path, "onednn_bf16", text, **WITHOUT_AMX)
+    fallback = compute(tmp_path, "onednn_winograd", text, **WITHOUT_AMX)
+    for name, values in expected.items():
+        np.testing.assert_array_equal(without[name], fallback[name], err_msg=name)
+        # All together, since a gradient goes elsewhere where two inputs of a pooling tie.
+        error = np.linalg.norm(found[name] - values) / np.linalg.norm(values)
+        assert error < 0.1, f"{name}: {error}"
+    assert has("amx_bf16") == (not np.array_equal(found["top"], expected["top"]))
 
 
-def has_bf16():
-    return "avx512_bf16" in Path("/proc/cpuinfo").read_text()
+def has(instructions):
+    return instructions in Path("/proc/cpuinfo").read_text().split()
 
 
 def test_an_unknown_engine_is_refused(tmp_path):

@@ -51,7 +51,7 @@ namespace caffe {
  *             gradients of both tops in, gradient of memory out.
  * With d = 64, N = 8 and shared weights 2,752 and 4,992 values: 11 and 20 KB.
  *
- * Where onednn_bf16_wanted, the factors of all large products are rounded to
+ * Where onednn_bf16_maps_wanted, the factors of all large products are rounded to
  * bfloat16, and so are the hidden cells. Their layout is then oneDNN's, as is that
  * of the memory cells, until somebody reads these tops. A backward pass, which such
  * nets hardly need, first computes the forward pass in single precision.
@@ -61,7 +61,7 @@ class LGLSTMBaseLayer : public Layer<Dtype> {
  public:
   explicit LGLSTMBaseLayer(const LayerParameter& param)
       : Layer<Dtype>(param), bf16_(sizeof(Dtype) == sizeof(float) &&
-            onednn_bf16_wanted(param.phase())) {}
+            onednn_bf16_maps_wanted(param.phase())) {}
   virtual void LayerSetUp(const vector<Blob<Dtype>*>& bottom,
       const vector<Blob<Dtype>*>& top);
 

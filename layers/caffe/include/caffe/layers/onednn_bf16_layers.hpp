@@ -48,7 +48,7 @@ class OneDNNPoolingLayer : public PoolingLayer<float> {
 };
 #endif  // USE_ONEDNN
 
-/// The layers that a net takes where onednn_bf16_wanted; for double, which oneDNN
+/// The layers that a net takes where onednn_bf16_maps_wanted; for double, which oneDNN
 /// does not compute, Caffe's own.
 template <typename Dtype>
 shared_ptr<Layer<Dtype> > GetOneDNNReLULayer(const LayerParameter& param);

@@ -28,10 +28,13 @@ namespace caffe {
  * faster there, and Winograd's is possible at all.
  *
  * Where the engine is left open and CAFFE_CONVOLUTION_ENGINE is onednn_bf16, the
- * factors of a forward pass in the phase TEST are rounded to bfloat16 (see
- * onednn_bf16_wanted) if the processor can multiply those; elsewhere Winograd's
- * algorithm computes. Bottoms and tops then pass between layers as OneDNNSource,
- * and weights are converted again only when they have changed.
+ * factors of products are rounded to bfloat16 (see onednn_bf16_wanted) if the
+ * processor can multiply those; elsewhere Winograd's algorithm computes. In the
+ * phase TEST, bottoms and tops then pass between layers as OneDNNSource, and
+ * weights are converted again only when they have changed. In training, blobs,
+ * gradients and the weights that are updated stay in single precision; what is
+ * faster with Winograd's algorithm is left to it: everything on a processor
+ * without AMX, and gradients of weights for maps of some widths.
  *
  * What oneDNN has no fast kernel for (groups, 1-D and 3-D convolution, some
  * shapes) is left to ConvolutionLayer, as is everything on a GPU. oneDNN computes
@@ -51,8 +54,8 @@ class OneDNNConvolutionLayer : public ConvolutionLayer<float> {
         !!backward_weights_;
   }
 
-  /// Whether it rounds the factors of products to bfloat16.
-  bool is_bf16() const { return bf16_; }
+  /// Whether it rounds the factors of the forward pass to bfloat16.
+  bool is_bf16() const;
 
   class Pass;
 

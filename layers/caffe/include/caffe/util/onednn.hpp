@@ -15,15 +15,22 @@ namespace caffe {
 
 /**
  * @brief Whether products are to be computed in bfloat16: asked for with
- *        CAFFE_CONVOLUTION_ENGINE=onednn_bf16, in CPU mode, by a net of this
- *        phase, on a processor with instructions for it (AVX512_BF16 or AMX).
+ *        CAFFE_CONVOLUTION_ENGINE=onednn_bf16, in CPU mode, on a processor with
+ *        instructions for it (AVX512_BF16 or AMX).
  *
  * Factors are then rounded to bfloat16, that is to 8 significant bits with the
  * range of float; products are exact and their sums are in single precision.
- * Between layers, values stay in bfloat16 (see OneDNNSource); whoever looks at a
- * blob, or changes it, has Caffe's array. Training is in single precision.
+ *
+ * In nets of the phase TRAIN these are the factors of convolutions, on processors
+ * with AMX. In those of the phase TEST, values stay in bfloat16 between layers, too
+ * (onednn_bf16_maps_wanted, OneDNNSource); whoever looks at a blob, or changes it,
+ * has Caffe's array.
  */
-bool onednn_bf16_wanted(const Phase phase);
+bool onednn_bf16_wanted();
+/// Whether layers of this phase pass maps of bfloat16 to each other.
+inline bool onednn_bf16_maps_wanted(const Phase phase) {
+  return phase == TEST && onednn_bf16_wanted();
+}
 
 #ifdef USE_ONEDNN
 /// The CPU as oneDNN sees it.

@@ -47,7 +47,7 @@ class OneDNNMaps {
 
 /**
  * @brief The data of a blob on its way between layers that compute in bfloat16
- *        (see onednn_bf16_wanted).
+ *        (see onednn_bf16_maps_wanted).
  *
  * Such a layer leaves a source with its top instead of writing Caffe's array, and
  * takes its bottom's maps from the source that it finds there. Whoever else asks

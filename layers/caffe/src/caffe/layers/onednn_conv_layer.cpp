@@ -26,8 +26,16 @@ namespace {
 /// oneDNN takes arrays that it only reads without const.
 float* Writable(const float* data) { return const_cast<float*>(data); }
 
-Desc Describe(const dnnl::memory::dims& dims, const Tag tag) {
-  return Desc(dims, Type::f32, tag);
+Desc Describe(const dnnl::memory::dims& dims, const Tag tag,
+    const Type type = Type::f32) {
+  return Desc(dims, type, tag);
+}
+
+/// Whether the gradient of weights in bfloat16 pays for maps of this width. From
+/// 33 on, oneDNN 2.6 takes up to ten times as long for about every other width;
+/// at 321, it writes in front of the gradient.
+bool IsWidthForBF16Weights(const int width) {
+  return width <= 32 || (39 <= width && width <= 44);
 }
 
 /// Copy maps (planes, height, width) to their phases, or the other way round.
@@ -139,19 +147,26 @@ class OneDNNConvolutionLayer::Pass {
 
   /// The fastest way that oneDNN has, or nothing if it has none.
   static shared_ptr<Pass> Plan(const Kind kind, const OneDNNGeometry& whole,
-      const bool bias, const bool winograd) {
+      const bool bias, const bool winograd, const bool bf16) {
     const int dilation = whole.has_phases() ? whole.dilation[0] : 1;
     shared_ptr<Pass> pass(new Pass());
+    if (bf16 && (kind != kBackwardWeights ||
+        IsWidthForBF16Weights(whole.out_width)) && pass->Make(kind, whole, 1,
+        dnnl::algorithm::convolution_direct, bias, Type::bf16)) { return pass; }
     // Winograd's transforms cost more than they save on a photo's 3 channels.
     if (winograd && whole.channels >= 16 && pass->Make(kind, whole, dilation,
-        dnnl::algorithm::convolution_winograd, bias)) { return pass; }
+        dnnl::algorithm::convolution_winograd, bias, Type::f32)) {
+      return pass;
+    }
     // Direct kernels like a dilation of 2 best, except for the weights.
     const int phases = kind != kBackwardWeights && dilation % 2 == 0 ?
         dilation / 2 : 1;
     if (pass->Make(kind, whole, phases, dnnl::algorithm::convolution_direct,
-        bias)) { return pass; }
+        bias, Type::f32)) { return pass; }
     return shared_ptr<Pass>();
   }
+
+  bool is_bf16() const { return is_bf16_; }
 
   /// Compute with Caffe's arrays. The gradient of the weights is added to
   /// `weight`, that of the bias to `bias` unless that is NULL.
@@ -200,9 +215,10 @@ class OneDNNConvolutionLayer::Pass {
   }
 
  private:
-  /// Prepare a way to compute; false if oneDNN has no compiled kernel for it.
+  /// Prepare a way to compute with factors of a type; false if oneDNN has no
+  /// compiled kernel for it.
   bool Make(const Kind kind, const OneDNNGeometry& whole, const int phases,
-      const dnnl::algorithm algorithm, const bool bias) {
+      const dnnl::algorithm algorithm, const bool bias, const Type factors) {
     using dnnl::convolution_backward_data;
     using dnnl::convolution_backward_weights;
     using dnnl::convolution_forward;
@@ -216,13 +232,14 @@ class OneDNNConvolutionLayer::Pass {
     const dnnl::memory::dims pad = {g.pad[0], g.pad[1]};
     const dnnl::memory::dims dilation =  // oneDNN counts the holes
         {g.dilation[0] - 1, g.dilation[1] - 1};
-    const Desc any_bottom = Describe(bottom, Tag::any);
-    const Desc any_weight = Describe(weight, Tag::any);
-    const Desc any_top = Describe(top, Tag::any);
+    const Desc any_bottom = Describe(bottom, Tag::any, factors);
+    const Desc any_weight = Describe(weight, Tag::any, factors);
+    const Desc any_top = Describe(top, Tag::any, factors);
     bias_ = bias ? Describe({g.outputs}, Tag::x) : Desc();
     const convolution_forward::primitive_desc forward({
         dnnl::prop_kind::forward_training, algorithm, any_bottom, any_weight,
-        bias_, any_top, stride, dilation, pad, pad}, onednn_engine(), true);
+        bias_, kind == kForward ? Describe(top, Tag::any) : any_top, stride,
+        dilation, pad, pad}, onednn_engine(), true);
     if (!forward) { return false; }
     Desc bottom_wanted, weight_wanted, top_wanted;
     string implementation;
@@ -234,7 +251,7 @@ class OneDNNConvolutionLayer::Pass {
       primitive_ = convolution_forward(forward);
     } else if (kind == kBackwardBottom) {
       const convolution_backward_data::primitive_desc backward({algorithm,
-          any_bottom, any_weight, any_top, stride, dilation, pad, pad},
+          Describe(bottom, Tag::any), any_weight, any_top, stride, dilation, pad, pad},
           onednn_engine(), forward, true);
       if (!backward) { return false; }
       bottom_wanted = backward.diff_src_desc();
@@ -244,7 +261,7 @@ class OneDNNConvolutionLayer::Pass {
       primitive_ = convolution_backward_data(backward);
     } else {
       const convolution_backward_weights::primitive_desc backward({algorithm,
-          any_bottom, any_weight, bias_, any_top, stride, dilation, pad, pad},
+          any_bottom, Describe(weight, Tag::any), bias_, any_top, stride, dilation, pad, pad},
           onednn_engine(), forward, true);
       if (!backward) { return false; }
       bottom_wanted = backward.src_desc();
@@ -253,9 +270,12 @@ class OneDNNConvolutionLayer::Pass {
       implementation = backward.impl_info_str();
       primitive_ = convolution_backward_weights(backward);
     }
-    // The others are matrix products or plain loops, no faster than Caffe's.
-    if (implementation.compare(0, 3, "jit") != 0 &&
-        implementation.compare(0, 3, "brg") != 0) { return false; }
+    // The others are matrix products or plain loops, no faster than Caffe's; and
+    // without AMX, products of bfloat16 are slower than Winograd's of float.
+    if ((implementation.compare(0, 3, "jit") != 0 &&
+        implementation.compare(0, 3, "brg") != 0) || (factors == Type::bf16 &&
+        implementation.find("amx") == string::npos)) { return false; }
+    is_bf16_ = factors == Type::bf16;
     kind_ = kind;
     outputs_ = g.outputs;
     bottom_ = Operand(whole, g.channels, phases, Describe(bottom, Tag::nchw),
@@ -268,6 +288,7 @@ class OneDNNConvolutionLayer::Pass {
   }
 
   Kind kind_;
+  bool is_bf16_;
   int outputs_;
   dnnl::primitive primitive_;
   Operand bottom_, weight_, top_;
@@ -278,7 +299,11 @@ OneDNNConvolutionLayer::OneDNNConvolutionLayer(const LayerParameter& param,
     const bool winograd)
     : ConvolutionLayer<float>(param), winograd_(winograd),
       bf16_(param.convolution_param().engine() ==
-          ConvolutionParameter_Engine_DEFAULT && onednn_bf16_wanted(phase_)) {}
+          ConvolutionParameter_Engine_DEFAULT && onednn_bf16_wanted()) {}
+
+bool OneDNNConvolutionLayer::is_bf16() const {
+  return bf16_forward_ || (forward_ && forward_->is_bf16());
+}
 
 void OneDNNConvolutionLayer::Reshape(const vector<Blob<float>*>& bottom,
       const vector<Blob<float>*>& top) {
@@ -305,15 +330,17 @@ void OneDNNConvolutionLayer::Reshape(const vector<Blob<float>*>& bottom,
     g.dilation[i] = this->dilation_.cpu_data()[i];
   }
   const bool bias = this->bias_term_;
-  if (bf16_ && bottom[0]->num_axes() == 4) {
+  const bool trains = this->phase_ == TRAIN;
+  if (bf16_ && !trains && bottom[0]->num_axes() == 4) {
     bf16_forward_ = OneDNNConvolution::Plan(g, bias);
   }
-  if (!bf16_forward_) {
-    forward_ = Pass::Plan(Pass::kForward, g, bias, winograd_);
-  }
-  if (this->phase_ == TRAIN) {
-    backward_bottom_ = Pass::Plan(Pass::kBackwardBottom, g, bias, winograd_);
-    backward_weights_ = Pass::Plan(Pass::kBackwardWeights, g, bias, winograd_);
+  const auto plan = [&](const Pass::Kind kind) {
+    return Pass::Plan(kind, g, bias, winograd_, bf16_ && trains);
+  };
+  if (!bf16_forward_) { forward_ = plan(Pass::kForward); }
+  if (trains) {
+    backward_bottom_ = plan(Pass::kBackwardBottom);
+    backward_weights_ = plan(Pass::kBackwardWeights);
   }
 }
 

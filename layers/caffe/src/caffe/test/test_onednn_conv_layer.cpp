@@ -50,9 +50,19 @@ TEST_F(ConvolutionEngineTest, TestUnknownNameIsFatal) {
 
 #ifdef USE_ONEDNN
 
+/// What CAFFE_CONVOLUTION_ENGINE says, and the phase of the net.
+struct EngineInPhase {
+  const char* engine;
+  Phase phase;
+};
+
+void PrintTo(const EngineInPhase& value, std::ostream* out) {
+  *out << value.engine << " in " << Phase_Name(value.phase);
+}
+
 // Against Caffe's own engine in double precision, where it is exact.
 class OneDNNConvolutionLayerTest
-    : public ::testing::TestWithParam<const char*> {
+    : public ::testing::TestWithParam<EngineInPhase> {
  protected:
   struct Result {
     vector<double> top, bottom_diff, weight_diff, bias_diff;
@@ -62,15 +72,16 @@ class OneDNNConvolutionLayerTest
 
   virtual void SetUp() {
     Caffe::set_mode(Caffe::CPU);
-    setenv("CAFFE_CONVOLUTION_ENGINE", GetParam(), 1);
+    setenv("CAFFE_CONVOLUTION_ENGINE", GetParam().engine, 1);
   }
   virtual void TearDown() { unsetenv("CAFFE_CONVOLUTION_ENGINE"); }
 
-  bool bf16() const { return GetParam() == string("onednn_bf16"); }
+  bool bf16() const { return GetParam().engine == string("onednn_bf16"); }
+  bool trains() const { return GetParam().phase == TRAIN; }
   // Of the largest value: rounding errors of sums, of Winograd's transforms, or
   // of factors with 8 significant bits.
   double tolerance() const {
-    return bf16() ? 1e-2 : GetParam() == string("onednn") ? 1e-5 : 1e-4;
+    return bf16() ? 1e-2 : GetParam().engine == string("onednn") ? 1e-5 : 1e-4;
   }
 
   LayerParameter Param(const string& convolution) {
@@ -87,7 +98,7 @@ class OneDNNConvolutionLayerTest
   Result Compute(LayerParameter param, const vector<int>& shape,
       const ConvolutionParameter_Engine engine, const bool learns = true) {
     param.mutable_convolution_param()->set_engine(engine);
-    if (bf16()) { param.set_phase(TEST); }
+    param.set_phase(GetParam().phase);
     shared_ptr<Layer<Dtype> > layer =
         LayerRegistry<Dtype>::CreateLayer(param);
     Blob<Dtype> bottom, top;
@@ -209,7 +220,7 @@ TEST_P(OneDNNConvolutionLayerTest, TestWhatIsLeftToCaffe) {
 #ifdef __x86_64__
 TEST_P(OneDNNConvolutionLayerTest, TestOneDNNComputes) {
   if (!__builtin_cpu_supports("avx2")) { return; }
-  const int passes = bf16() ? 1 : 3;
+  const int passes = trains() ? 3 : 1;
   EXPECT_EQ(passes, Check("num_output: 32 kernel_size: 3 pad: 1", 32, 13, 17)
       .num_passes);
   EXPECT_EQ(passes, Check("num_output: 32 kernel_size: 3 pad: 2 dilation: 2",
@@ -257,18 +268,32 @@ TEST_P(OneDNNConvolutionLayerTest, TestBF16IsWhatWasAskedFor) {
       ConvolutionParameter_Engine_DEFAULT);
   const Result named = Compute<float>(param, shape,
       ConvolutionParameter_Engine_ONEDNN_WINOGRAD);
-  EXPECT_EQ(onednn_bf16_wanted(TEST), open.is_bf16);
-  EXPECT_FALSE(onednn_bf16_wanted(TRAIN));
   EXPECT_FALSE(named.is_bf16);
-  if (onednn_bf16_wanted(TEST)) {  // it rounds
+  const bool maps = onednn_bf16_maps_wanted(GetParam().phase);
+  EXPECT_EQ(onednn_bf16_wanted() && !trains(), maps);
+  if (maps) { EXPECT_TRUE(open.is_bf16); }
+  if (!onednn_bf16_wanted()) { EXPECT_FALSE(open.is_bf16); }
+  if (open.is_bf16) {  // it rounds
     EXPECT_NE(named.top, open.top);
   } else if (bf16()) {
     EXPECT_EQ(named.top, open.top);
+    EXPECT_EQ(named.bottom_diff, open.bottom_diff);
+    EXPECT_EQ(named.weight_diff, open.weight_diff);
   }
 }
 
+TEST_P(OneDNNConvolutionLayerTest, TestWidthsOfBF16Weights) {
+  if (!bf16()) { return; }
+  for (int width = 31; width < 47; ++width) {
+    Check("num_output: 32 kernel_size: 3 pad: 1", 32, 9, width);
+  }
+  Check("num_output: 64 kernel_size: 3 pad: 1", 64, 9, 321);
+}
+
 INSTANTIATE_TEST_CASE_P(Engines, OneDNNConvolutionLayerTest,
-    ::testing::Values("onednn", "onednn_winograd", "onednn_bf16"));
+    ::testing::Values(EngineInPhase{"onednn", TRAIN},
+        EngineInPhase{"onednn_winograd", TRAIN},
+        EngineInPhase{"onednn_bf16", TRAIN}, EngineInPhase{"onednn_bf16", TEST}));
 
 TEST(OneDNNConvolutionTest, TestDoubleIsCaffes) {
   LayerParameter param;

@@ -100,7 +100,7 @@ class OneDNNMapsTest : public ::testing::Test {
   virtual void SetUp() {
     Caffe::set_mode(Caffe::CPU);
     setenv("CAFFE_CONVOLUTION_ENGINE", "onednn_bf16", 1);
-    wanted_ = onednn_bf16_wanted(TEST);
+    wanted_ = onednn_bf16_maps_wanted(TEST);
   }
   virtual void TearDown() { unsetenv("CAFFE_CONVOLUTION_ENGINE"); }
 

@@ -11,11 +11,11 @@
 
 namespace caffe {
 
-bool onednn_bf16_wanted(const Phase phase) {
+bool onednn_bf16_wanted() {
 #ifdef USE_ONEDNN
   const char* engine = getenv("CAFFE_CONVOLUTION_ENGINE");
   // The constants are sets of bits: AMX includes AVX512_BF16.
-  return phase == TEST && engine && string(engine) == "onednn_bf16" &&
+  return engine && string(engine) == "onednn_bf16" &&
       Caffe::mode() == Caffe::CPU && (dnnl_get_effective_cpu_isa() &
       dnnl_cpu_isa_avx512_core_bf16) == dnnl_cpu_isa_avx512_core_bf16;
 #else
