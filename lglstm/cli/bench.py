@@ -165,9 +165,9 @@ def stack(
 )  # fmt: skip
 @click.option(
     "--implementations", metavar="KEY,…",
-    help="Implementations to time; the first is the baseline: stock, onednn, onednn_winograd "
-    "(Caffe's convolution engines), torch, channels_last, compiled (default: all but compiled; "
-    "with --quick stock, onednn_winograd and torch).",
+    help="Implementations to time; the first is the baseline: stock, onednn, onednn_winograd, "
+    "onednn_bf16 (Caffe's convolution engines), torch, channels_last, compiled, torch_bf16 "
+    "(default: all but compiled; with --quick stock, onednn_winograd and torch).",
 )  # fmt: skip
 @trust_option
 @common_options
@@ -212,7 +212,7 @@ def net(
     "--implementations", metavar="KEY,…",
     help="Implementations to time; the first is the baseline: stock, onednn, onednn_winograd, "
     "onednn_bf16 (Caffe's convolution engines), onnxruntime, openvino, openvino_bf16, torch, "
-    "channels_last, compiled (default: all, with --quick all but compiled).",
+    "channels_last, compiled, torch_bf16 (default: all, with --quick all but compiled).",
 )  # fmt: skip
 @trust_option
 @common_options

@@ -251,20 +251,23 @@ def check_equal(
     label: Callable[[str], str],
     tolerance: float = TOLERANCE,
     special: Mapping[str, float] = MappingProxyType({}),
+    by_norm: bool = False,
 ) -> None:
     """Raise InputError unless all implementations computed the arrays of the first.
 
-    tolerance: relative to the largest value of an array, but for the arrays named in `special`.
+    tolerance: of the largest difference relative to the largest value of an array, or of the
+        difference's norm relative to the array's if `by_norm`; `special` names those of others.
     """
     first, *others = results
     for key in others:
         for name, expected in results[first].items():
-            found = difference(expected, results[key][name])
+            found = (norm_of_difference if by_norm else difference)(expected, results[key][name])
             allowed = special.get(name, tolerance)
             if not found <= allowed:
+                of_what = "norm" if by_norm else "largest value"
                 raise InputError(
                     f"{label(key)} does not compute what {label(first)} computes: {name} differs "
-                    f"by {found:.1e} of its largest value, allowed is {allowed:.0e}; nothing was "
+                    f"by {found:.1e} of its {of_what}, allowed is {allowed:.0e}; nothing was "
                     "timed, find the mistake first"
                 )
 
@@ -275,6 +278,14 @@ def difference(expected: np.ndarray, found: np.ndarray) -> float:
         return float("inf")
     largest = np.abs(expected).max() or 1.0
     return float(np.abs(expected - found.reshape(expected.shape)).max() / largest)
+
+
+def norm_of_difference(expected: np.ndarray, found: np.ndarray) -> float:
+    """Euclidean norm of the difference relative to that of the expected values."""
+    if expected.size != found.size:
+        return float("inf")
+    norm = np.linalg.norm(expected) or 1.0
+    return float(np.linalg.norm(expected - found.reshape(expected.shape)) / norm)
 
 
 def shortened(reason: str) -> str:

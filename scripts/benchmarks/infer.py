@@ -12,15 +12,21 @@ import numpy as np
 
 from benchmarks import machine
 from benchmarks.implementations import Comparison, Implementation, check_equal, difference, select
-from benchmarks.net import CAFFE_ENGINES, TORCH_FORMS, Arrays, net_row, random_inputs
+from benchmarks.net import (
+    BF16,
+    BF16_TOLERANCE,
+    CAFFE_ENGINES,
+    TOLERANCE,
+    TORCH_FORMS,
+    Arrays,
+    net_row,
+    random_inputs,
+)
 from benchmarks.worker import Worker
 from lglstm.caffe_files import read_caffemodel, read_net, weights_for
 from lglstm.common.errors import UsageError
 
 TARGETS = "benchmarks.onnx_net"
-
-BF16 = ("onednn_bf16", "openvino_bf16")
-"""Those that round factors to 8 significant bits."""
 
 IMPLEMENTATIONS = (
     *CAFFE_ENGINES,
@@ -39,10 +45,6 @@ IMPLEMENTATIONS = (
 )  # fmt: skip
 
 QUICK = tuple(each.key for each in IMPLEMENTATIONS if each.key != "compiled")
-
-TOLERANCE = 1e-3
-BF16_TOLERANCE = 0.1
-"""Of scores, relative to the largest: bfloat16 rounds by up to 0.4 % in every layer."""
 
 
 def run(
@@ -125,7 +127,7 @@ def check(all_: Comparison, scores: Arrays) -> None:
     first, last = next(iter(scores)), next(reversed(scores))
     allowed = BF16_TOLERANCE if last in BF16 else TOLERANCE
     pair = {key: {"score": scores[key]} for key in (first, last)}
-    check_equal(pair, all_.label, allowed)
+    check_equal(pair, all_.label, special=allowed)
 
 
 def compare(expected: np.ndarray, found: np.ndarray | None) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,11 @@ MOMENTUM, DECAY = 0.9, 0.0005
 
 
 class TorchNet:
-    """Has the methods of CaffeNet. form: "eager", "channels_last" or "compiled"."""
+    """Has the methods of CaffeNet.
+
+    form: "eager", "channels_last", "compiled", or "bf16" for PyTorch's automatic choice of what to
+    compute in bfloat16, channels last.
+    """
 
     def __init__(self, form: str, threads: int) -> None:
         torch.set_num_threads(threads)
@@ -26,7 +31,8 @@ class TorchNet:
 
     def check(self, folder: Path, weights: Path, inputs: Arrays) -> Arrays:
         net = load_caffemodel(folder / "train.prototxt", weights, train=True).eval()
-        loss = net(*_tensors(inputs))
+        with self._precision():
+            loss = net(*_tensors(inputs))
         loss.backward()
         gradients = {
             key: weight.grad.numpy()
@@ -34,9 +40,9 @@ class TorchNet:
             if weight.grad is not None
         }
         deploy = load_caffemodel(folder / "deploy.prototxt", weights)
-        with torch.inference_mode():
-            score = deploy(torch.from_numpy(inputs["data"][:1])).numpy()
-        return {"loss": loss.detach().numpy(), "score": score} | gradients
+        with torch.inference_mode(), self._precision():
+            score = deploy(torch.from_numpy(inputs["data"][:1])).float().numpy()
+        return {"loss": loss.detach().float().numpy(), "score": score} | gradients
 
     def build(self, folder: Path, weights: Path, task: str, inputs: Arrays) -> None:
         self.memory = PeakMemory()
@@ -49,7 +55,7 @@ class TorchNet:
         )
         self.inputs = _tensors(inputs if task == "train" else {"data": inputs["data"][:1]})
         self.compute: Callable[..., Tensor] = self.net
-        if self.form == "channels_last":
+        if self.form in ("channels_last", "bf16"):
             self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             self.inputs[0] = self.inputs[0].contiguous(memory_format=torch.channels_last)
         if self.form == "compiled":
@@ -62,10 +68,10 @@ class TorchNet:
     def run(self) -> dict[str, float]:
         if self.task == "image":
             with torch.inference_mode():
-                return {"forward": seconds_of(lambda: self.compute(*self.inputs))}
+                return {"forward": seconds_of(self._forward)}
         made: list[Tensor] = []
         clearing = seconds_of(self.optimizer.zero_grad)
-        forward = seconds_of(lambda: made.append(self.compute(*self.inputs)))
+        forward = seconds_of(lambda: made.append(self._forward()))
         backward = seconds_of(made[0].backward)
         update = clearing + seconds_of(self.optimizer.step)
         return {"forward": forward, "backward": backward, "update": update}
@@ -75,10 +81,17 @@ class TorchNet:
 
     def score(self) -> np.ndarray:
         with torch.inference_mode():
-            return self.compute(*self.inputs).numpy()
+            return self._forward().float().numpy()
 
     def peak_mib(self) -> float:
         return self.memory.mib()
+
+    def _forward(self) -> Tensor:
+        with self._precision():
+            return self.compute(*self.inputs)
+
+    def _precision(self) -> AbstractContextManager[object]:
+        return torch.autocast("cpu", torch.bfloat16, enabled=self.form == "bf16")
 
     def version(self) -> str:
         return torch.__version__
