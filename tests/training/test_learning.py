@@ -30,7 +30,7 @@ NARROW_LARGEFOV = {
     "width": 1 / 4,
     "fc_pretrained": False,
     "fc6_dilation": 3,
-    "hidden": 64,
+    "hidden": 32,
 }
 NARROW_CO_CNN = {
     "input_size": (33, 33),
@@ -107,7 +107,7 @@ def train(options: ModelOptions, iterations: int, folder: Path) -> tuple[float, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "iterations"), [("horse", 800), ("horse_extra_conv", 400), ("atr_co_cnn", 400)]
+    ("name", "iterations"), [("horse", 700), ("horse_extra_conv", 400), ("atr_co_cnn", 400)]
 )
 def test_narrow_forms_learn_from_the_default_initial_weights(name, iterations, animals, tmp_path):
     """LG-LSTM needs longer than plain nets; on Co-CNN, too long for a test."""
