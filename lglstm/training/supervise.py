@@ -29,6 +29,10 @@ SHOW_CURSOR = "\x1b[?25h"
 _GLOG = re.compile(r"([IWEF])\d{4,8} [\d:.]+ +\d+ (\S+:\d+)\] ?(.*)")
 _CREATING = re.compile(r"Creating Layer (.+)")
 _SNAPSHOT = re.compile(r"Snapshotting .*to binary proto file (.+)")
+_MISMATCH = re.compile(
+    r"Cannot copy param \d+ weights from layer '(.+)'; shape mismatch\. +Source param shape is "
+    r"([\d ]+) \(\d+\); target param shape is ([\d ]+) \(\d+\)"
+)
 _LIBRARY_ERROR = re.compile(r"\[libprotobuf (?:ERROR|FATAL) \S+\] ?(.*)")
 
 
@@ -201,6 +205,15 @@ def _unwritten(path: Path, plan: TrainingPlan) -> str:
     )
 
 
+def _other_shape(layer: str, theirs: str, ours: str) -> str:
+    """What to say of initial weights with a layer of this net's, such as another classifier."""
+    return (
+        f"layer '{layer}' of the initial weights has the shape {theirs.replace(' ', '×')}, not "
+        f"{ours.replace(' ', '×')} as in this net; `lglstm init-weights MODEL --from FILE -o NEW` "
+        "takes the backbone alone, for --weights NEW"
+    )
+
+
 def _explain(status: int, log: CaffeLog, plan: TrainingPlan, stop: _SignalForwarder) -> int:
     """Turn the death of a worker into one sentence, and its status into ours."""
     if status >= 0:
@@ -210,6 +223,8 @@ def _explain(status: int, log: CaffeLog, plan: TrainingPlan, stop: _SignalForwar
     name = signal.Signals(-status).name
     if log.writing and snapshots.UNWRITTEN in log.fatal:
         reason = _unwritten(Path(plan.folder, log.writing), plan)
+    elif mismatch := _MISMATCH.search(log.fatal):
+        reason = _other_shape(*mismatch.groups())
     elif log.fatal:
         reason = f"Caffe stopped: {log.fatal}"
     elif -status == signal.SIGKILL:

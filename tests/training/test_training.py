@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
 import shutil
 import signal
 import subprocess
@@ -450,6 +451,22 @@ def test_weights_that_fit_no_layer_are_refused(folder):
     assert err == f"error: {folder}/w.caffemodel: none of its layers is in this net; " + (
         "give weights of the same backbone\n"
     )
+
+
+@pytest.mark.slow
+def test_weights_of_another_classifier_are_refused(folder):
+    train("--set", "max_iter=12", folder=folder)
+    stored = caffe_pb2.NetParameter.FromString(
+        (folder / "runs/tiny_iter_12.caffemodel").read_bytes()
+    )
+    name, blob = next((x.name, x.blobs[0]) for x in stored.layer if x.type == "Convolution")
+    shape = "×".join(map(str, blob.shape.dim))
+    blob.shape.dim[0] += 1
+    blob.data.extend([0.0] * math.prod(blob.shape.dim[1:]))
+    (folder / "w.caffemodel").write_bytes(stored.SerializeToString())
+    _, err = train("--weights", "w.caffemodel", "--overwrite", folder=folder, status=1)
+    assert f"layer '{name}' of the initial weights has the shape " in err
+    assert f", not {shape} as in this net; `lglstm init-weights MODEL --from FILE" in err
 
 
 RESUMED_LOG = """
