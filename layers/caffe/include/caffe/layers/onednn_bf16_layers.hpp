@@ -46,6 +46,9 @@ class OneDNNPoolingLayer : public PoolingLayer<float> {
  private:
   bool has_positions_;  // whether PoolingLayer computed, and knows the maxima's
 };
+#else
+typedef ReLULayer<float> OneDNNReLULayer;
+typedef PoolingLayer<float> OneDNNPoolingLayer;
 #endif  // USE_ONEDNN
 
 /// The layers that a net takes where onednn_bf16_maps_wanted; for double, which oneDNN

@@ -46,6 +46,8 @@ void OneDNNPoolingLayer::Backward_cpu(const vector<Blob<float>*>& top,
   PoolingLayer<float>::Backward_cpu(top, propagate_down, bottom);
 }
 
+#endif  // USE_ONEDNN
+
 template <>
 shared_ptr<Layer<float> > GetOneDNNReLULayer(const LayerParameter& param) {
   return shared_ptr<Layer<float> >(new OneDNNReLULayer(param));
@@ -55,20 +57,6 @@ template <>
 shared_ptr<Layer<float> > GetOneDNNPoolingLayer(const LayerParameter& param) {
   return shared_ptr<Layer<float> >(new OneDNNPoolingLayer(param));
 }
-
-#else
-
-template <>
-shared_ptr<Layer<float> > GetOneDNNReLULayer(const LayerParameter& param) {
-  return shared_ptr<Layer<float> >(new ReLULayer<float>(param));
-}
-
-template <>
-shared_ptr<Layer<float> > GetOneDNNPoolingLayer(const LayerParameter& param) {
-  return shared_ptr<Layer<float> >(new PoolingLayer<float>(param));
-}
-
-#endif  // USE_ONEDNN
 
 template <>
 shared_ptr<Layer<double> > GetOneDNNReLULayer(const LayerParameter& param) {

@@ -12,6 +12,7 @@
 #include "caffe/util/onednn.hpp"
 #include "google/protobuf/text_format.h"
 
+#include "caffe/test/expect_near.hpp"
 #include "caffe/test/test_caffe_main.hpp"
 
 namespace caffe {
@@ -147,18 +148,6 @@ class OneDNNConvolutionLayerTest
     return vector<double>(data, data + count);
   }
 
-  void ExpectNear(const vector<double>& expected, const vector<double>& actual,
-      const char* what) {
-    ASSERT_EQ(expected.size(), actual.size()) << what;
-    double largest = 0, worst = 0;
-    for (int i = 0; i < expected.size(); ++i) {
-      ASSERT_TRUE(std::isfinite(actual[i])) << what;
-      largest = std::max(largest, std::abs(expected[i]));
-      worst = std::max(worst, std::abs(expected[i] - actual[i]));
-    }
-    EXPECT_LE(worst, tolerance() * largest) << what;
-  }
-
   Result Check(const string& convolution, const int channels, const int height,
       const int width, const int num = 2) {
     SCOPED_TRACE(convolution);
@@ -170,10 +159,10 @@ class OneDNNConvolutionLayerTest
     const Result actual = Compute<float>(param, shape,
         ConvolutionParameter_Engine_DEFAULT);
     EXPECT_TRUE(actual.is_onednn);
-    ExpectNear(expected.top, actual.top, "top");
-    ExpectNear(expected.bottom_diff, actual.bottom_diff, "bottom diff");
-    ExpectNear(expected.weight_diff, actual.weight_diff, "weight diff");
-    ExpectNear(expected.bias_diff, actual.bias_diff, "bias diff");
+    ExpectNear(expected.top, actual.top, tolerance(), "top");
+    ExpectNear(expected.bottom_diff, actual.bottom_diff, tolerance(), "bottom diff");
+    ExpectNear(expected.weight_diff, actual.weight_diff, tolerance(), "weight diff");
+    ExpectNear(expected.bias_diff, actual.bias_diff, tolerance(), "bias diff");
     return actual;
   }
 };

@@ -17,6 +17,7 @@
 #include "caffe/util/onednn_maps.hpp"
 #include "google/protobuf/text_format.h"
 
+#include "caffe/test/expect_near.hpp"
 #include "caffe/test/test_caffe_main.hpp"
 
 namespace caffe {
@@ -172,15 +173,8 @@ class OneDNNMapsTest : public ::testing::Test {
 
   void ExpectNear(const vector<double>& expected, const vector<double>& actual,
       const string& what) {
-    ASSERT_EQ(expected.size(), actual.size()) << what;
-    double largest = 0, worst = 0;
-    for (int i = 0; i < expected.size(); ++i) {
-      ASSERT_TRUE(std::isfinite(actual[i])) << what;
-      largest = std::max(largest, std::abs(expected[i]));
-      worst = std::max(worst, std::abs(expected[i] - actual[i]));
-    }
-    EXPECT_LE(worst, 2e-2 * largest) << what;
-    EXPECT_GT(largest, 0) << what;
+    caffe::ExpectNear(expected, actual, 2e-2, what);
+    EXPECT_NE(vector<double>(expected.size(), 0), expected) << what;
   }
 
   bool wanted_;  // false where the processor cannot
