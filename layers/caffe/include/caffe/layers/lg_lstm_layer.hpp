@@ -54,14 +54,18 @@ namespace caffe {
  * Where onednn_bf16_maps_wanted, the factors of all large products are rounded to
  * bfloat16, and so are the hidden cells. Their layout is then oneDNN's, as is that
  * of the memory cells, until somebody reads these tops. A backward pass, which such
- * nets hardly need, first computes the forward pass in single precision.
+ * nets hardly need, first computes the forward pass in single precision. In
+ * training, where onednn_bf16_wanted, the factors of these products are rounded in
+ * both passes, and everything else is in single precision.
  */
 template <typename Dtype>
 class LGLSTMBaseLayer : public Layer<Dtype> {
  public:
   explicit LGLSTMBaseLayer(const LayerParameter& param)
       : Layer<Dtype>(param), bf16_(sizeof(Dtype) == sizeof(float) &&
-            onednn_bf16_maps_wanted(param.phase())) {}
+            onednn_bf16_maps_wanted(param.phase())),
+        bf16_products_(sizeof(Dtype) == sizeof(float) && !bf16_ &&
+            onednn_bf16_wanted()) {}
   virtual void LayerSetUp(const vector<Blob<Dtype>*>& bottom,
       const vector<Blob<Dtype>*>& top);
 
@@ -86,6 +90,11 @@ class LGLSTMBaseLayer : public Layer<Dtype> {
   void BF16Forward_cpu(const Blob<Dtype>& input, const Dtype* weight,
       const int leading, const Blob<Dtype>* memory,
       const vector<Blob<Dtype>*>& top);
+  /// lg_lstm_cpu_gemm, of factors in bfloat16 (bf16_products_) where that is faster.
+  void Gemm(const CBLAS_TRANSPOSE transpose_a,
+      const CBLAS_TRANSPOSE transpose_b, const int m, const int n, const int k,
+      const Dtype* a, const int lda, const Dtype* b, const int ldb,
+      const Dtype beta, Dtype* c, const int ldc) const;
   /// From the products in gates_ and the constants in row_offset_ to the tops.
   void CellsForward_cpu(const Blob<Dtype>* memory,
       const vector<Blob<Dtype>*>& top);
@@ -113,6 +122,7 @@ class LGLSTMBaseLayer : public Layer<Dtype> {
   LGLSTMShape shape_;
   bool bias_term_;
   const bool bf16_;            // whether the forward pass is in bfloat16
+  const bool bf16_products_;   // whether products round their factors to it
   Blob<Dtype> gates_;          // (B, sets, gates * d, H * W)
   Blob<Dtype> row_offset_;     // (B, sets, gates * d)
   Blob<int> global_index_;     // (B, d, G, G)

@@ -21,8 +21,8 @@ namespace caffe {
  * Factors are then rounded to bfloat16, that is to 8 significant bits with the
  * range of float; products are exact and their sums are in single precision.
  *
- * In nets of the phase TRAIN these are the factors of convolutions, on processors
- * with AMX. In those of the phase TEST, values stay in bfloat16 between layers, too
+ * In nets of the phase TRAIN these are the factors in convolutions and LG-LSTM
+ * layers, on processors with AMX. In those of the phase TEST, values stay in bfloat16 between layers, too
  * (onednn_bf16_maps_wanted, OneDNNSource); whoever looks at a blob, or changes it,
  * has Caffe's array.
  */
@@ -40,6 +40,18 @@ dnnl::stream& onednn_stream();
 /// Memory that the layers of a thread use one after the other; grows, and keeps
 /// its size. Valid until the next call.
 char* onednn_workspace(const size_t bytes);
+
+/**
+ * @brief C = A B + beta C, row-major with leading dimensions, with A and B rounded
+ *        to bfloat16.
+ *
+ * A (after transposition) is m x k, B is k x n, C is m x n; beta is 0 or 1. Does
+ * nothing and returns false where that is no faster than in single precision,
+ * which it is with AMX.
+ */
+bool onednn_bf16_gemm(const bool transpose_a, const bool transpose_b,
+    const int m, const int n, const int k, const float* a, const int lda,
+    const float* b, const int ldb, const float beta, float* c, const int ldc);
 #endif  // USE_ONEDNN
 
 }  // namespace caffe

@@ -3,7 +3,9 @@
 
 #include "caffe/filler.hpp"
 #include "caffe/layers/lg_lstm_layer.hpp"
+#include "caffe/util/lg_lstm_gemm.hpp"
 #include "caffe/util/math_functions.hpp"
+#include "caffe/util/onednn.hpp"
 #include "caffe/util/onednn_maps.hpp"
 
 namespace caffe {
@@ -157,6 +159,30 @@ void LGLSTMBaseLayer<double>::BF16Forward_cpu(const Blob<double>&,
       const double*, const int, const Blob<double>*,
       const vector<Blob<double>*>&) {
   LOG(FATAL) << "oneDNN computes in single precision only.";
+}
+
+template <>
+void LGLSTMBaseLayer<float>::Gemm(const CBLAS_TRANSPOSE transpose_a,
+    const CBLAS_TRANSPOSE transpose_b, const int m, const int n, const int k,
+    const float* a, const int lda, const float* b, const int ldb,
+    const float beta, float* c, const int ldc) const {
+#ifdef USE_ONEDNN
+  if (bf16_products_ && onednn_bf16_gemm(transpose_a == CblasTrans,
+      transpose_b == CblasTrans, m, n, k, a, lda, b, ldb, beta, c, ldc)) {
+    return;
+  }
+#endif
+  lg_lstm_cpu_gemm(transpose_a, transpose_b, m, n, k, a, lda, b, ldb, beta, c,
+      ldc);
+}
+
+template <>
+void LGLSTMBaseLayer<double>::Gemm(const CBLAS_TRANSPOSE transpose_a,
+    const CBLAS_TRANSPOSE transpose_b, const int m, const int n, const int k,
+    const double* a, const int lda, const double* b, const int ldb,
+    const double beta, double* c, const int ldc) const {
+  lg_lstm_cpu_gemm(transpose_a, transpose_b, m, n, k, a, lda, b, ldb, beta, c,
+      ldc);
 }
 
 template <typename Dtype>

@@ -117,7 +117,7 @@ void LGLSTMLayer<Dtype>::ExactForward_cpu(const vector<Blob<Dtype>*>& bottom,
   const int map = shape_.map();
   const Dtype* weight = GlobalForward_cpu(bottom);
   for (int b = 0; b < shape_.num; ++b) {  // (rows, HW) = W_local h
-    lg_lstm_cpu_gemm(CblasNoTrans, CblasNoTrans, shape_.rows(), map,
+    this->Gemm(CblasNoTrans, CblasNoTrans, shape_.rows(), map,
         local_inputs(), weight, inputs(),
         bottom[0]->cpu_data() + bottom[0]->offset(b), map, Dtype(0),
         this->gates(b), map);
@@ -136,7 +136,7 @@ void LGLSTMLayer<Dtype>::Backward_cpu(const vector<Blob<Dtype>*>& top,
   Dtype* weight = JoinedWeights();
   if (propagate_down[0]) {
     for (int b = 0; b < shape_.num; ++b) {
-      lg_lstm_cpu_gemm(CblasTrans, CblasNoTrans, local_inputs(), map,
+      this->Gemm(CblasTrans, CblasNoTrans, local_inputs(), map,
           shape_.rows(), weight + global_inputs(), inputs(),
           this->gates_diff(b), map, Dtype(0),
           bottom[0]->mutable_cpu_diff() + bottom[0]->offset(b), map);
@@ -157,7 +157,7 @@ void LGLSTMLayer<Dtype>::Backward_cpu(const vector<Blob<Dtype>*>& top,
           inputs());
     }
     for (int b = 0; b < shape_.num; ++b) {
-      lg_lstm_cpu_gemm(CblasNoTrans, CblasTrans, shape_.rows(),
+      this->Gemm(CblasNoTrans, CblasTrans, shape_.rows(),
           local_inputs(), map, this->gates_diff(b), map,
           bottom[0]->cpu_data() + bottom[0]->offset(b), map, Dtype(b > 0),
           weight_diff + global_inputs(), inputs());

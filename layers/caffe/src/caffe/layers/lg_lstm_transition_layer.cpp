@@ -1,7 +1,6 @@
 #include <vector>
 
 #include "caffe/layers/lg_lstm_layer.hpp"
-#include "caffe/util/lg_lstm_gemm.hpp"
 
 namespace caffe {
 
@@ -50,7 +49,7 @@ void LGLSTMTransitionLayer<Dtype>::ExactForward_cpu(
   const int channels = bottom[0]->channels();
   this->BiasForward_cpu();
   for (int b = 0; b < s.num; ++b) {
-    lg_lstm_cpu_gemm(CblasNoTrans, CblasNoTrans, s.rows(), s.map(), channels,
+    this->Gemm(CblasNoTrans, CblasNoTrans, s.rows(), s.map(), channels,
         this->blobs_[0]->cpu_data(), channels,
         bottom[0]->cpu_data() + bottom[0]->offset(b), s.map(),
         Dtype(0), this->gates(b), s.map());
@@ -68,13 +67,13 @@ void LGLSTMTransitionLayer<Dtype>::Backward_cpu(
   this->CellsBackward_cpu(top, NULL, false);
   for (int b = 0; b < s.num; ++b) {
     if (this->param_propagate_down_[0]) {
-      lg_lstm_cpu_gemm(CblasNoTrans, CblasTrans, s.rows(), channels, s.map(),
+      this->Gemm(CblasNoTrans, CblasTrans, s.rows(), channels, s.map(),
           this->gates_diff(b), s.map(),
           bottom[0]->cpu_data() + bottom[0]->offset(b), s.map(),
           Dtype(1), this->blobs_[0]->mutable_cpu_diff(), channels);
     }
     if (propagate_down[0]) {
-      lg_lstm_cpu_gemm(CblasTrans, CblasNoTrans, channels, s.map(), s.rows(),
+      this->Gemm(CblasTrans, CblasNoTrans, channels, s.map(), s.rows(),
           this->blobs_[0]->cpu_data(), channels, this->gates_diff(b), s.map(),
           Dtype(0), bottom[0]->mutable_cpu_diff() + bottom[0]->offset(b),
           s.map());

@@ -46,6 +46,56 @@ char* onednn_workspace(const size_t bytes) {
   return space.data() + (kAlignment - address % kAlignment) % kAlignment;
 }
 
+namespace {
+
+typedef dnnl::memory::desc Desc;
+typedef dnnl::memory::data_type Type;
+
+/// Where a matrix of floats is, and what its factor in bfloat16 is to be.
+dnnl::memory Matrix(const int rows, const int columns, const bool transposed,
+    const int leading, const float* data) {
+  const dnnl::memory::dims strides = {transposed ? 1 : leading,
+      transposed ? leading : 1};
+  return dnnl::memory(Desc({rows, columns}, Type::f32, strides),
+      onednn_engine(), const_cast<float*>(data));
+}
+
+Desc Rounded(const int rows, const int columns) {
+  return Desc({rows, columns}, Type::bf16, dnnl::memory::format_tag::any);
+}
+
+}  // namespace
+
+bool onednn_bf16_gemm(const bool transpose_a, const bool transpose_b,
+    const int m, const int n, const int k, const float* a, const int lda,
+    const float* b, const int ldb, const float beta, float* c, const int ldc) {
+  dnnl::memory from_a = Matrix(m, k, transpose_a, lda, a);
+  dnnl::memory from_b = Matrix(k, n, transpose_b, ldb, b);
+  dnnl::memory product = Matrix(m, n, false, ldc, c);
+  dnnl::primitive_attr attributes;
+  if (beta != 0) {
+    CHECK_EQ(beta, 1);
+    dnnl::post_ops sum;
+    sum.append_sum(1.f);
+    attributes.set_post_ops(sum);
+  }
+  const dnnl::matmul::primitive_desc way({Rounded(m, k), Rounded(k, n),
+      product.get_desc()}, attributes, onednn_engine(), true);
+  if (!way || string(way.impl_info_str()).find("amx") == string::npos) {
+    return false;
+  }
+  const size_t bytes_a = (way.src_desc().get_size() + 63) / 64 * 64;
+  char* space = onednn_workspace(bytes_a + way.weights_desc().get_size());
+  dnnl::memory to_a(way.src_desc(), onednn_engine(), space);
+  dnnl::memory to_b(way.weights_desc(), onednn_engine(), space + bytes_a);
+  dnnl::reorder(from_a, to_a).execute(onednn_stream(), from_a, to_a);
+  dnnl::reorder(from_b, to_b).execute(onednn_stream(), from_b, to_b);
+  dnnl::matmul(way).execute(onednn_stream(), {{DNNL_ARG_SRC, to_a},
+      {DNNL_ARG_WEIGHTS, to_b}, {DNNL_ARG_DST, product}});
+  onednn_stream().wait();
+  return true;
+}
+
 #endif  // USE_ONEDNN
 
 }  // namespace caffe
