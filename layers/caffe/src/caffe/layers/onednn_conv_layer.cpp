@@ -31,11 +31,15 @@ Desc Describe(const dnnl::memory::dims& dims, const Tag tag,
   return Desc(dims, type, tag);
 }
 
-/// Whether the gradient of weights in bfloat16 pays for maps of this width. From
-/// 33 on, oneDNN 2.6 takes up to ten times as long for about every other width;
-/// at 321, it writes in front of the gradient.
-bool IsWidthForBF16Weights(const int width) {
-  return width <= 32 || (39 <= width && width <= 44);
+/// Whether the gradient of weights is to be computed in bfloat16. For other numbers
+/// of channels (100, say), and for maps 321 wide, oneDNN 2.6 reads and writes beyond
+/// its arrays; from a width of 33 on, about every other one takes it up to ten times
+/// as long. Where it stays inside was tried with a page without access on both sides.
+bool IsForBF16Weights(const OneDNNGeometry& g) {
+  const bool same = g.stride[0] == 1 && g.stride[1] == 1 &&
+      g.out_height == g.height && g.out_width == g.width;
+  return same && g.channels % 16 == 0 && g.outputs % 16 == 0 &&
+      (g.width <= 32 || (39 <= g.width && g.width <= 44));
 }
 
 /// Copy maps (planes, height, width) to their phases, or the other way round.
@@ -150,9 +154,9 @@ class OneDNNConvolutionLayer::Pass {
       const bool bias, const bool winograd, const bool bf16) {
     const int dilation = whole.has_phases() ? whole.dilation[0] : 1;
     shared_ptr<Pass> pass(new Pass());
-    if (bf16 && (kind != kBackwardWeights ||
-        IsWidthForBF16Weights(whole.out_width)) && pass->Make(kind, whole, 1,
-        dnnl::algorithm::convolution_direct, bias, Type::bf16)) { return pass; }
+    if (bf16 && (kind != kBackwardWeights || IsForBF16Weights(whole)) &&
+        pass->Make(kind, whole, 1, dnnl::algorithm::convolution_direct, bias,
+        Type::bf16)) { return pass; }
     // Winograd's transforms cost more than they save on a photo's 3 channels.
     if (winograd && whole.channels >= 16 && pass->Make(kind, whole, dilation,
         dnnl::algorithm::convolution_winograd, bias, Type::f32)) {

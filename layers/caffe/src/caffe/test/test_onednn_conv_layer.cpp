@@ -271,8 +271,10 @@ TEST_P(OneDNNConvolutionLayerTest, TestBF16IsWhatWasAskedFor) {
   }
 }
 
-TEST_P(OneDNNConvolutionLayerTest, TestWidthsOfBF16Weights) {
+TEST_P(OneDNNConvolutionLayerTest, TestWhereBF16WeightsAreNotSound) {
   if (!bf16()) { return; }
+  Check("num_output: 1 kernel_size: 3 pad: 6 dilation: 6", 100, 14, 14);
+  Check("num_output: 64 kernel_size: 5 pad: 12 dilation: 6", 100, 50, 4);
   for (int width = 31; width < 47; ++width) {
     Check("num_output: 32 kernel_size: 3 pad: 1", 32, 9, width);
   }
