@@ -41,13 +41,19 @@ dnnl::stream& onednn_stream();
 /// its size. Valid until the next call.
 char* onednn_workspace(const size_t bytes);
 
+/// Whether oneDNN 2.6 can be given products of matrices in bfloat16 whose sums have
+/// so many terms. For 63, its kernel ends in an illegal instruction.
+inline bool onednn_bf16_is_sound(const int terms) {
+  return terms % 2 == 0 || terms > 64;
+}
+
 /**
  * @brief C = A B + beta C, row-major with leading dimensions, with A and B rounded
  *        to bfloat16.
  *
  * A (after transposition) is m x k, B is k x n, C is m x n; beta is 0 or 1. Does
- * nothing and returns false where that is no faster than in single precision,
- * which it is with AMX.
+ * nothing and returns false where that is no faster than in single precision (it
+ * is with AMX) or not sound.
  */
 bool onednn_bf16_gemm(const bool transpose_a, const bool transpose_b,
     const int m, const int n, const int k, const float* a, const int lda,

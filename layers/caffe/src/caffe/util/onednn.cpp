@@ -51,7 +51,7 @@ namespace {
 typedef dnnl::memory::desc Desc;
 typedef dnnl::memory::data_type Type;
 
-/// Where a matrix of floats is, and what its factor in bfloat16 is to be.
+/// A matrix of floats where it is.
 dnnl::memory Matrix(const int rows, const int columns, const bool transposed,
     const int leading, const float* data) {
   const dnnl::memory::dims strides = {transposed ? 1 : leading,
@@ -60,6 +60,7 @@ dnnl::memory Matrix(const int rows, const int columns, const bool transposed,
       onednn_engine(), const_cast<float*>(data));
 }
 
+/// What its copy in bfloat16 is to be: as the kernel likes it.
 Desc Rounded(const int rows, const int columns) {
   return Desc({rows, columns}, Type::bf16, dnnl::memory::format_tag::any);
 }
@@ -69,6 +70,7 @@ Desc Rounded(const int rows, const int columns) {
 bool onednn_bf16_gemm(const bool transpose_a, const bool transpose_b,
     const int m, const int n, const int k, const float* a, const int lda,
     const float* b, const int ldb, const float beta, float* c, const int ldc) {
+  if (!onednn_bf16_is_sound(k)) { return false; }
   dnnl::memory from_a = Matrix(m, k, transpose_a, lda, a);
   dnnl::memory from_b = Matrix(k, n, transpose_b, ldb, b);
   dnnl::memory product = Matrix(m, n, false, ldc, c);

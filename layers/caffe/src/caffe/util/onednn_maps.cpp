@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "caffe/util/cpu_threads.hpp"
+#include "caffe/util/math_functions.hpp"
 #include "caffe/util/onednn.hpp"
 
 // As CAFFE_COMPARING_LOOPS, which the compiler does not take together with
@@ -164,23 +165,39 @@ void onednn_from_maps(const vector<int>& shape, const float* maps,
 
 void onednn_product(const OneDNNMaps& maps, const int rows, const float* weight,
     const int leading, float* products) {
-  const dnnl::engine& engine = onednn_engine();
   const int channels = maps.shape()[1];
   const int positions = maps.shape()[0] * maps.shape()[2] * maps.shape()[3];
-  const Desc in({positions, channels}, Type::bf16, Tag::ab);
+  const dnnl::memory src(Desc({positions, channels}, Type::bf16, Tag::ab),
+      onednn_engine(), const_cast<uint16_t*>(maps.data()));
+  const dnnl::memory plain(Desc({channels, rows}, Type::f32,
+      dnnl::memory::dims{1, leading}), onednn_engine(),
+      const_cast<float*>(weight));
+  if (!onednn_bf16_is_sound(channels)) {  // rounded, and multiplied as floats
+    vector<float> in(static_cast<size_t>(positions) * channels);
+    vector<float> factors(static_cast<size_t>(channels) * rows);
+    vector<uint16_t> rounded(factors.size());
+    const dnnl::memory floats(Desc({channels, rows}, Type::f32, Tag::ab),
+        onednn_engine(), factors.data());
+    const dnnl::memory halves(Desc({channels, rows}, Type::bf16, Tag::ab),
+        onednn_engine(), rounded.data());
+    Reorder(src, dnnl::memory(Desc({positions, channels}, Type::f32, Tag::ab),
+        onednn_engine(), in.data()));
+    Reorder(plain, halves);
+    Reorder(halves, floats);
+    caffe_cpu_gemm(CblasNoTrans, CblasNoTrans, positions, rows, channels, 1.f,
+        in.data(), factors.data(), 0.f, products);
+    return;
+  }
   const Desc out({positions, rows}, Type::f32, Tag::ab);
-  const Desc plain({channels, rows}, Type::f32,
-      dnnl::memory::dims{1, leading});
   const Desc any({channels, rows}, Type::bf16, Tag::any);
-  const dnnl::matmul::primitive_desc way({in, any, out}, engine);
-  dnnl::memory rounded(way.weights_desc(), engine,
+  const dnnl::matmul::primitive_desc way({src.get_desc(), any, out},
+      onednn_engine());
+  dnnl::memory rounded(way.weights_desc(), onednn_engine(),
       onednn_workspace(way.weights_desc().get_size()));
-  Reorder(dnnl::memory(plain, engine, const_cast<float*>(weight)), rounded);
-  dnnl::matmul(way).execute(onednn_stream(), {
-      {DNNL_ARG_SRC, dnnl::memory(in, engine,
-          const_cast<uint16_t*>(maps.data()))},
+  Reorder(plain, rounded);
+  dnnl::matmul(way).execute(onednn_stream(), {{DNNL_ARG_SRC, src},
       {DNNL_ARG_WEIGHTS, rounded},
-      {DNNL_ARG_DST, dnnl::memory(out, engine, products)}});
+      {DNNL_ARG_DST, dnnl::memory(out, onednn_engine(), products)}});
   onednn_stream().wait();
 }
 
