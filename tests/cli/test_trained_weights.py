@@ -32,6 +32,7 @@ LARGEST = 50_000_000
 TEST_SETS = {
     "horse_161": ("horse-cow", "horse_cow/VOC2010"),
     "cow_161": ("horse-cow", "horse_cow/VOC2010", "--animal", "cow"),
+    "fashionista_241": ("fashionista", "fashionista/fashionista_v0.2.mat"),
 }
 """How `lglstm data` makes the set with whose test list a card states its numbers."""
 
