@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator
@@ -300,11 +301,23 @@ def _choose_snapshot(
     known = record.read(Path(f"{prefix}.run.json"))
     newest = snapshots.newest_good(prefix, known, folder)
     if snapshots.iteration(newest) >= solver.max_iter:
+        _bring_curve_up_to_date(prefix)
         raise InputError(
             f"{newest}: already at iteration {snapshots.iteration(newest)} of {solver.max_iter}; "
             "nothing is left to train; give --iterations N with a larger N to continue"
         )
     return newest
+
+
+def _bring_curve_up_to_date(prefix: Path) -> None:
+    """Draw what a run had no time to draw that was killed after its last snapshot."""
+    from lglstm.training import log
+    from lglstm.training.plot import draw
+
+    table, curve = Path(f"{prefix}.csv"), Path(f"{prefix}.png")
+    with contextlib.suppress(OSError, InputError):  # there is nothing to train in any case
+        if not curve.exists() or curve.stat().st_mtime_ns < table.stat().st_mtime_ns:
+            draw([log.read(table)], curve)
 
 
 def _choose_weights(options: TrainOptions, solver: Message, folder: Path) -> None:

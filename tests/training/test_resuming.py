@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -60,6 +61,24 @@ def test_one_damaged_byte_anywhere_in_a_snapshot(trained, caplog):
         assert f"tiny_iter_24.{kind}: is damaged, its content is not what training" in caplog.text
         path.write_bytes(whole)
     assert snapshots.newest_good("runs/tiny", known, trained).stem == "tiny_iter_24"
+
+
+@pytest.mark.slow
+def test_the_curve_of_a_run_killed_before_its_last_picture(trained):
+    curve = trained / "runs/tiny.png"
+    complete = curve.read_bytes()
+    draw([log.read(trained / "runs/tiny.csv")], curve)
+    assert curve.read_bytes() == complete, "the same rows give the same picture"
+    for before in (b"the picture of an earlier snapshot", None):
+        curve.unlink()
+        if before:
+            curve.write_bytes(before)
+            os.utime(curve, ns=(0, 0))
+        train("--resume", "--set", "max_iter=24", folder=trained, status=1)
+        assert curve.read_bytes() == complete
+    curve.write_bytes(b"newer than the run")
+    train("--resume", "--set", "max_iter=24", folder=trained, status=1)
+    assert curve.read_bytes() == b"newer than the run"
 
 
 @pytest.mark.slow
