@@ -85,9 +85,10 @@ SCENARIOS = (
 )  # fmt: skip
 
 SOLVER = """train_net: "nets/train.prototxt"
-base_lr: 0.01 lr_policy: "step" gamma: 0.5 stepsize: 20 momentum: 0.9 max_iter: 60
-snapshot: 6 snapshot_prefix: "runs/small" display: 10 random_seed: 3 solver_mode: CPU
+base_lr: 0.01 lr_policy: "step" gamma: 0.5 stepsize: 5 momentum: 0.9 max_iter: 15
+snapshot: 1 snapshot_prefix: "runs/small" display: 5 random_seed: 3 solver_mode: CPU
 """
+"""With a snapshot in every iteration, that of a run that was stopped is none that others lack."""
 
 
 def make_inputs(folder: Path) -> None:
