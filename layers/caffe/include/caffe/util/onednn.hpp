@@ -22,9 +22,9 @@ namespace caffe {
  * range of float; products are exact and their sums are in single precision.
  *
  * In nets of the phase TRAIN these are the factors in convolutions and LG-LSTM
- * layers, on processors with AMX. In those of the phase TEST, values stay in bfloat16 between layers, too
- * (onednn_bf16_maps_wanted, OneDNNSource); whoever looks at a blob, or changes it,
- * has Caffe's array.
+ * layers, on processors with AMX. In those of the phase TEST, values stay in
+ * bfloat16 between layers, too (onednn_bf16_maps_wanted, OneDNNSource); whoever
+ * looks at a blob, or changes it, has Caffe's array.
  */
 bool onednn_bf16_wanted();
 /// Whether layers of this phase pass maps of bfloat16 to each other.
@@ -40,6 +40,10 @@ dnnl::stream& onednn_stream();
 /// Memory that the layers of a thread use one after the other; grows, and keeps
 /// its size. Valid until the next call.
 char* onednn_workspace(const size_t bytes);
+/// Bytes of an array in it after which the next is aligned as the first.
+inline size_t onednn_aligned(const size_t bytes) {
+  return (bytes + 63) / 64 * 64;
+}
 
 /// Whether oneDNN 2.6 can be given products of matrices in bfloat16 whose sums have
 /// so many terms. For 63, its kernel ends in an illegal instruction.

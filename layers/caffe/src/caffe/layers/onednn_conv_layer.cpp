@@ -86,9 +86,9 @@ class Operand {
       : whole_(whole), channels_(channels), phases_(phases), bytes_(0),
         plain_(plain, onednn_engine(), DNNL_MEMORY_NONE),
         wanted_(wanted, onednn_engine(), DNNL_MEMORY_NONE) {
-    if (phases_ > 1) { bytes_ += Rounded(plain.get_size()); }
+    if (phases_ > 1) { bytes_ += onednn_aligned(plain.get_size()); }
     if (plain != wanted) {
-      bytes_ += Rounded(wanted.get_size());
+      bytes_ += onednn_aligned(wanted.get_size());
       if (is_output) {
         dnnl::primitive_attr attributes;
         if (channels_ == 0) {  // gradients of weights are added
@@ -112,7 +112,7 @@ class Operand {
     char* plain = reinterpret_cast<char*>(data);
     if (phases_ > 1) {
       plain = space;
-      space += Rounded(plain_.get_desc().get_size());
+      space += onednn_aligned(plain_.get_desc().get_size());
     }
     plain_.set_data_handle(plain);
     wanted_.set_data_handle(reorder_ ? space : plain);
@@ -124,7 +124,6 @@ class Operand {
   void Store() { Reorder(wanted_, plain_); Copy(false); }
 
  private:
-  static size_t Rounded(const size_t bytes) { return (bytes + 63) / 64 * 64; }
   void Reorder(dnnl::memory& from, dnnl::memory& to) {
     if (reorder_) { reorder_.execute(onednn_stream(), from, to); }
   }

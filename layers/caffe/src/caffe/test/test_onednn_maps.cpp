@@ -171,6 +171,15 @@ class OneDNNMapsTest : public ::testing::Test {
     return net.blob_by_name(name)->data()->source() != NULL;
   }
 
+  /// Gradients of all parameters when that of every score is 1.
+  template <typename Dtype>
+  void BackwardFromOnes(Net<Dtype>* net) {
+    Blob<Dtype>* score = net->blob_by_name("score").get();
+    caffe_set(score->count(), Dtype(1), score->mutable_cpu_diff());
+    net->ClearParamDiffs();
+    net->Backward();
+  }
+
   void ExpectNear(const vector<double>& expected, const vector<double>& actual,
       const string& what) {
     caffe::ExpectNear(expected, actual, 2e-2, what);
@@ -363,16 +372,10 @@ TEST_F(OneDNNMapsTest, TestBackward) {
   shared_ptr<Net<float> > net = MakeNet<float>(Layers());
   shared_ptr<Net<double> > exact = MakeNet<double>(Layers());
   for (int pass = 0; pass < 2; ++pass) {
-    net->ClearParamDiffs();
-    exact->ClearParamDiffs();
     net->Forward();
     exact->Forward();
-    Blob<float>* score = net->blob_by_name("score").get();
-    caffe_set(score->count(), 1.f, score->mutable_cpu_diff());
-    Blob<double>* exact_score = exact->blob_by_name("score").get();
-    caffe_set(exact_score->count(), 1., exact_score->mutable_cpu_diff());
-    net->Backward();
-    exact->Backward();
+    BackwardFromOnes(net.get());
+    BackwardFromOnes(exact.get());
     // Where two inputs of a maximum are nearly equal, rounding decides.
     EXPECT_NEAR(1, net->layer_by_name("conv3")->blobs()[0]->asum_diff() /
         exact->layer_by_name("conv3")->blobs()[0]->asum_diff(), 0.02);
@@ -464,14 +467,8 @@ TEST_F(OneDNNMapsTest, TestLGLSTM) {
     EXPECT_FALSE(IsElsewhere(*net, "h1"));
     EXPECT_EQ(score, Values(*net, "score"));
     for (int j = 0; j < 2; ++j) {
-      Blob<float>* top = net->blob_by_name("score").get();
-      caffe_set(top->count(), 1.f, top->mutable_cpu_diff());
-      Blob<double>* exact_top = exact->blob_by_name("score").get();
-      caffe_set(exact_top->count(), 1., exact_top->mutable_cpu_diff());
-      net->ClearParamDiffs();
-      exact->ClearParamDiffs();
-      net->Backward();
-      exact->Backward();
+      BackwardFromOnes(net.get());
+      BackwardFromOnes(exact.get());
       EXPECT_NEAR(1, net->layer_by_name("l")->blobs()[0]->asum_diff() /
           exact->layer_by_name("l")->blobs()[0]->asum_diff(), 0.02);
       EXPECT_NEAR(1, net->layer_by_name("t")->blobs()[0]->asum_diff() /

@@ -86,7 +86,7 @@ bool onednn_bf16_gemm(const bool transpose_a, const bool transpose_b,
   if (!way || string(way.impl_info_str()).find("amx") == string::npos) {
     return false;
   }
-  const size_t bytes_a = (way.src_desc().get_size() + 63) / 64 * 64;
+  const size_t bytes_a = onednn_aligned(way.src_desc().get_size());
   char* space = onednn_workspace(bytes_a + way.weights_desc().get_size());
   dnnl::memory to_a(way.src_desc(), onednn_engine(), space);
   dnnl::memory to_b(way.weights_desc(), onednn_engine(), space + bytes_a);

@@ -72,8 +72,6 @@ void CopyPhases(const OneDNNGeometry& whole, const int channels,
   }
 }
 
-size_t Aligned(const size_t bytes) { return (bytes + 63) / 64 * 64; }
-
 const int kLanes = 16;
 
 /// Every step is a bijection of the hash and of the word.
@@ -212,8 +210,8 @@ class OneDNNConvolution::Kernel {
     const Desc dst = TopMaps(way, part_);
     const Desc whole = TopMaps(way, geometry_);
     const bool cut = phases_ > 1, exact = way == kExact;
-    const size_t src_bytes = cut ? Aligned(src.get_size()) : 0;
-    const size_t dst_bytes = cut ? Aligned(dst.get_size()) : 0;
+    const size_t src_bytes = cut ? onednn_aligned(src.get_size()) : 0;
+    const size_t dst_bytes = cut ? onednn_aligned(dst.get_size()) : 0;
     char* space = onednn_workspace(src_bytes + dst_bytes +
         (exact ? whole.get_size() : 0));
     const void* in = bottom.data();
