@@ -33,8 +33,8 @@ test-fast: dev ## Run the Python tests that are not marked slow: a minute and a 
 test-caffe: setup ## Build and run Caffe's whole test suite, ours included (minutes)
 	@$(PYTHON) scripts/setup_caffe.py test-all
 
-# HARD="--kills 200 --inputs 1000000 --seed 2" says how much of it; about an hour on two cores.
-test-hard: dev ## Damaged files for every reader, random kills, full disks (docs: CONTRIBUTING.md)
+# HARD="--kills 200 --steps 200 --inputs 1000000 --seed 2" says how much; an hour and a half on two cores.
+test-hard: dev ## Damaged files for every reader, kills, full disks (docs: CONTRIBUTING.md)
 	@$(PYTHON) tests/hard/run.py $(HARD)
 
 lint: dev ## Check style, types and common mistakes with ruff and mypy

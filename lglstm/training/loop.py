@@ -257,6 +257,9 @@ class Training:
         self.row.update(losses, data_seconds=self.probe.data_seconds)
         if self.watch.look(self.solver.iter, losses):
             raise self._lost()
+        # Caffe writes the snapshot right after the update; killed then, a run would lack this row.
+        if self._snapshot_due(self.solver.iter + 1):
+            self._finish_row()
 
     def _on_test_layer(self) -> None:
         self._finish_row()
@@ -286,7 +289,10 @@ class Training:
     # -- one iteration's record
 
     def _finish_row(self) -> None:
-        """Write the iteration's row, once the first thing after its update happens."""
+        """Write the iteration's row, once the first thing after its update happens.
+
+        Before its update, when a snapshot comes right after that.
+        """
         if self.row is None:
             return
         row, self.row = self.row, None
@@ -328,7 +334,7 @@ class Training:
         self._finish_row()
         if tests := self._take_tests():
             self._record({"iteration": self.solver.iter, **tests})
-        if self.parameters.snapshot_after_train or self._snapshot_due(self.solver.iter):
+        if self.solver.iter > self.start and self._snapshot_due(self.solver.iter):
             self._check_snapshot()
         if self.watch.since is not None:
             raise self._lost()
@@ -336,7 +342,10 @@ class Training:
     # -- snapshots
 
     def _snapshot_due(self, iteration: int) -> bool:
-        return self.parameters.snapshot > 0 and iteration % self.parameters.snapshot == 0
+        """Whether Caffe takes a snapshot when `iteration` iterations are done."""
+        interval, last = self.parameters.snapshot, self.parameters.max_iter
+        at_end = iteration == last and self.parameters.snapshot_after_train
+        return at_end or (interval > 0 and iteration % interval == 0)
 
     def _snapshot_now(self) -> None:
         if self.solver.iter > self.start:
@@ -370,12 +379,16 @@ class Training:
 
         A picture that cannot be written, as on a full disk, is no reason to end the training.
         """
-        if not self.recent:
+        if not self._has_rows:
             return
         try:
             draw([log.read(self.plan.csv)], self.plan.curve)
         except InputError as error:
             self.display.note(f"warning: {error}")
+
+    @property
+    def _has_rows(self) -> bool:
+        return bool(self.recent or self.start)
 
     @property
     def _kept(self) -> str:
@@ -397,7 +410,7 @@ class Training:
             snapshot=str(self.snapshot) if self.snapshot else None,
             weights=str(self.snapshot.with_suffix(".caffemodel")) if self.snapshot else None,
             csv=str(self.plan.csv),
-            curve=str(self.plan.curve) if self.recent else None,
+            curve=str(self.plan.curve) if self._has_rows else None,
             log=str(self.plan.log),
             message=f"{error}; {self._kept}" if error else "",
             culprit=vars(error.culprit) if error and error.culprit else None,

@@ -23,7 +23,7 @@ from lglstm.common.locks import locked_prefix
 from lglstm.common.models import find_model, named_weights
 from lglstm.common.pycaffe import Message
 from lglstm.common.suggest import close
-from lglstm.training import place, record, snapshots
+from lglstm.training import log, place, record, snapshots
 from lglstm.training.events import require_tensorboard
 from lglstm.training.initial import weight_files
 
@@ -258,7 +258,9 @@ def _snapshot_prefix(solver: Message, path: Path, folder: Path) -> Path:
             f"{prefix.parent}: may not be read and written by you; set another place with "
             "--set snapshot_prefix=FOLDER/NAME"
         )
-    sweep(prefix.parent)  # a run that was killed at its very end is never written to again
+    # Here, because a run that was killed at its very end is never written to again.
+    sweep(prefix.parent)
+    snapshots.sweep_probes(prefix)
     return prefix
 
 
@@ -300,21 +302,33 @@ def _choose_snapshot(
         raise InputError(f"{prefix}_iter_*.solverstate: nothing to resume; start without --resume")
     known = record.read(Path(f"{prefix}.run.json"))
     newest = snapshots.newest_good(prefix, known, folder)
-    if snapshots.iteration(newest) >= solver.max_iter:
-        _bring_curve_up_to_date(prefix)
+    at = snapshots.iteration(newest)
+    if known.settings:
+        known.complete(at, newest, Path(f"{prefix}.run.json"))
+    table = Path(f"{prefix}.csv")
+    if at > solver.max_iter or (at == solver.max_iter and not _lacks_last_test(solver, table)):
+        _bring_curve_up_to_date(table, prefix)
         raise InputError(
-            f"{newest}: already at iteration {snapshots.iteration(newest)} of {solver.max_iter}; "
-            "nothing is left to train; give --iterations N with a larger N to continue"
+            f"{newest}: already at iteration {at} of {solver.max_iter}; nothing is left to train; "
+            "give --iterations N with a larger N to continue"
         )
     return newest
 
 
-def _bring_curve_up_to_date(prefix: Path) -> None:
+def _lacks_last_test(solver: Message, table: Path) -> bool:
+    """Whether a run was killed between its last snapshot and the end of the test after it."""
+    if not solver.test_interval or solver.max_iter % solver.test_interval or not table.exists():
+        return False
+    with contextlib.suppress(InputError):
+        return not any(solver.max_iter in curve for curve in log.read(table).tests.values())
+    return False
+
+
+def _bring_curve_up_to_date(table: Path, prefix: Path) -> None:
     """Draw what a run had no time to draw that was killed after its last snapshot."""
-    from lglstm.training import log
     from lglstm.training.plot import draw
 
-    table, curve = Path(f"{prefix}.csv"), Path(f"{prefix}.png")
+    curve = Path(f"{prefix}.png")
     with contextlib.suppress(OSError, InputError):  # there is nothing to train in any case
         if not curve.exists() or curve.stat().st_mtime_ns < table.stat().st_mtime_ns:
             draw([log.read(table)], curve)

@@ -33,6 +33,12 @@ class RunRecord:
             kind: sha256_of(state.with_suffix(f".{kind}")) for kind in KINDS
         }
 
+    def complete(self, iteration: int, state: Path, path: Path) -> None:
+        """Take a snapshot's fingerprints now, if the run was killed before it had saved them."""
+        if str(iteration) not in self.snapshots:
+            self.add(iteration, state)
+            self.save(path)
+
     def damaged(self, iteration: int, state: Path) -> Path | None:
         """The file of a snapshot that is not what was written, as far as that is known."""
         for kind, expected in self.snapshots.get(str(iteration), {}).items():

@@ -54,10 +54,20 @@ def path_at(prefix: str | Path, number: int) -> Path:
 
 def find(prefix: str | Path) -> list[Path]:
     """The .solverstate files of a prefix, newest (highest iteration) first; whole or not."""
-    prefix = Path(prefix)
-    pattern = re.compile(re.escape(prefix.name) + r"_iter_\d+\.solverstate")
-    found = (path for path in prefix.parent.glob("*.solverstate") if pattern.fullmatch(path.name))
-    return sorted(found, key=iteration, reverse=True)
+    return sorted(_files(Path(prefix), "solverstate"), key=iteration, reverse=True)
+
+
+def sweep_probes(prefix: Path) -> None:
+    """Delete the empty files by which Caffe tries the place, left by runs that were killed."""
+    for path in _files(prefix, "tempfile"):
+        with contextlib.suppress(OSError):
+            if path.lstat().st_size == 0:
+                path.unlink()
+
+
+def _files(prefix: Path, suffix: str) -> list[Path]:
+    pattern = re.compile(re.escape(prefix.name) + rf"_iter_\d+\.{suffix}")
+    return [path for path in prefix.parent.glob(f"*.{suffix}") if pattern.fullmatch(path.name)]
 
 
 def newest_good(
@@ -180,6 +190,6 @@ def why_unwritable(path: Path) -> str:
 
 
 def remove(state: Path) -> None:
-    """Delete both files of a snapshot."""
-    state.unlink(missing_ok=True)
+    """Delete both files of a snapshot; killed in between, what is left can still be found."""
     state.with_suffix(".caffemodel").unlink(missing_ok=True)
+    state.unlink(missing_ok=True)

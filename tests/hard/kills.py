@@ -113,17 +113,23 @@ def disturb(kill: Kill, calm: Calm, inputs: Path, folder: Path) -> list[str]:
     shutil.copytree(inputs, place)
     mark = f"{os.getpid()}-{kill.number}"
     killed = _killed(kill, place, mark)
-    problems = _after_kill(kill, killed, mark)
-    again = run(kill.scenario.again(place), place, mark)
-    if again.status and "--resume" in kill.scenario.again(place):
-        again = _resumed(again, kill, place, mark)
-    if again.status:
-        problems.append(f"the next run failed ({again.status}): {last(again)}")
-    problems += differences(results(place, kill.scenario), calm)
-    problems += [f"process {pid} stayed after the next run" for pid in remaining(mark)]
+    problems = after_kill(killed, mark) + checked_again(kill.scenario, place, mark, calm)
     if not problems:
         shutil.rmtree(place.parent)
     return problems
+
+
+def checked_again(scenario: Scenario, place: Path, mark: str, calm: Calm) -> list[str]:
+    """Run a killed command again; what is wrong with that, and with what it leaves."""
+    problems = []
+    arguments = scenario.again(place)
+    again = run(arguments, place, mark)
+    if again.status and "--resume" in arguments:
+        again = _resumed(again, scenario, place, mark)
+    if again.status:
+        problems.append(f"the next run failed ({again.status}): {last(again)}")
+    problems += differences(results(place, scenario), calm)
+    return problems + [f"process {pid} stayed after the next run" for pid in remaining(mark)]
 
 
 def _killed(kill: Kill, place: Path, mark: str) -> Run:
@@ -140,7 +146,7 @@ def _killed(kill: Kill, place: Path, mark: str) -> Run:
     return finish(process, place, began)
 
 
-def _after_kill(kill: Kill, killed: Run, mark: str) -> list[str]:
+def after_kill(killed: Run, mark: str) -> list[str]:
     problems = [f"process {pid} stayed behind" for pid in remaining(mark)]
     if killed.status == 999:
         problems.append("it did not end")
@@ -154,12 +160,12 @@ def _was_starting(printed: str) -> bool:
     return "KeyboardInterrupt" in printed and "importlib._bootstrap" in printed
 
 
-def _resumed(failed: Run, kill: Kill, place: Path, mark: str) -> Run:
+def _resumed(failed: Run, scenario: Scenario, place: Path, mark: str) -> Run:
     """What follows when it cannot resume: it was done, or killed in its first snapshot."""
     if "already at iteration" in failed.printed:
         return Run(0, failed.printed, failed.seconds)
     if "none of these snapshots is complete" in failed.printed:
-        return run((*kill.scenario.arguments, "--overwrite"), place, mark)
+        return run((*scenario.arguments, "--overwrite"), place, mark)
     return failed
 
 

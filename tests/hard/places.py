@@ -32,7 +32,7 @@ from scenarios import (
 )
 
 INPUTS = {
-    "train": ("nets/solver.prototxt", "nets/train.prototxt", "other/test.txt",
+    "train": ("nets/solver.prototxt", "nets/train.prototxt", "nets/test.prototxt", "other/test.txt",
               "other/images/photo1.png", "other/labels/photo1.png"),
     "data": ("drawn/ImageSets/train.txt", "drawn/JPEGImages", "drawn/Annotations_Part"),
     "check": ("set/test.txt", "set/images/photo1.png", "set/labels/photo0.png"),

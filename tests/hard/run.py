@@ -20,6 +20,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="of all that is random")
     parser.add_argument("--inputs", type=int, default=1_000_000, help="damaged files to try")
     parser.add_argument("--kills", type=int, default=200, help="processes to kill")
+    parser.add_argument("--steps", type=int, default=200, help="kills at system calls, by strace")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--only", action="append", default=[], help="readers, scenarios or places")
     parser.add_argument("--save", type=Path, help="folder for harmful files; default: the corpus")
@@ -34,6 +35,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="lglstm-hard-") as folder:
         if options.kills:
             failures += report_kills(options, Path(folder))
+        if options.steps:
+            failures += report_steps(options, Path(folder))
         if options.places:
             failures += report_places(options, Path(folder))
     return 1 if failures else 0
@@ -62,6 +65,12 @@ def report_kills(options: argparse.Namespace, folder: Path) -> int:
     from kills import kill_at_random
 
     return kill_at_random(options.kills, options.seed, folder, options.only, say)
+
+
+def report_steps(options: argparse.Namespace, folder: Path) -> int:
+    from steps import kill_at_steps
+
+    return kill_at_steps(options.steps, options.seed, folder, options.only, say)
 
 
 def report_places(options: argparse.Namespace, folder: Path) -> int:

@@ -85,8 +85,9 @@ SCENARIOS = (
 )  # fmt: skip
 
 SOLVER = """train_net: "nets/train.prototxt"
-base_lr: 0.01 lr_policy: "step" gamma: 0.5 stepsize: 5 momentum: 0.9 max_iter: 15
-snapshot: 1 snapshot_prefix: "runs/small" display: 5 random_seed: 3 solver_mode: CPU
+test_net: "nets/test.prototxt" test_iter: 5 test_interval: 3
+base_lr: 0.01 lr_policy: "step" gamma: 0.5 stepsize: 3 momentum: 0.9 max_iter: 6
+snapshot: 1 snapshot_prefix: "runs/small" display: 3 random_seed: 3 solver_mode: CPU
 """
 """With a snapshot in every iteration, that of a run that was stopped is none that others lack."""
 
@@ -102,7 +103,8 @@ def make_inputs(folder: Path) -> None:
     color_list(folder / "other", ((24, 40), (48, 80), (72, 120)), seed=1)
     weights = color_net(folder / "nets")[1]
     weights.rename(folder / "nets/w.caffemodel")
-    (folder / "nets/train.prototxt").write_text(_training_net())
+    (folder / "nets/train.prototxt").write_text(_net("other/test.txt", train=True))
+    (folder / "nets/test.prototxt").write_text(_net("set/test.txt", train=False))
     (folder / "nets/solver.prototxt").write_text(SOLVER)
     vgg = _small_vgg()
     np.savez(folder / "vgg.npz", **vgg)
@@ -116,15 +118,22 @@ def make_inputs(folder: Path) -> None:
     subprocess.run([LGLSTM, *words], cwd=folder, check=True, capture_output=True)
 
 
-def _training_net() -> str:
+def _net(names: str, train: bool) -> str:
+    """A convolution and its loss on the photos of a list, to train with or to test."""
     options = {
-        "list": "other/test.txt", "batch_size": 2, "input_size": [24, 40], "num_classes": 5,
-        "train": True, "seed": 5, "workers": 1, "mirror": True,
+        "list": names, "batch_size": 2 if train else 1, "input_size": [24, 40], "num_classes": 5,
+        "train": train, "seed": 5, "workers": 1, "mirror": train,
     }  # fmt: skip
     words = 'module: "lglstm.layers.seg_data" layer: "SegData" '
     words += f"param_str: {json.dumps(json.dumps(options))}"
-    position = "param { lr_mult: 0 decay_mult: 0 }"
-    text = layer("Python", "data", "", "data label", f"{position} python_param {{ {words} }}")
+    position = "param { lr_mult: 0 decay_mult: 0 }" if train else ""
+    text = layer(
+        "Python",
+        "data" if train else "test_data",
+        "",
+        "data label",
+        f"{position} python_param {{ {words} }}",
+    )
     filler = 'weight_filler { type: "gaussian" std: 0.001 }'
     words = f"convolution_param {{ num_output: 5 kernel_size: 3 pad: 1 {filler} }}"
     text += layer("Convolution", "score", "data", "score", words)
@@ -169,11 +178,18 @@ def got_over(
 
 
 def start(
-    arguments: tuple[str, ...], folder: Path, mark: str, **options: object
+    arguments: tuple[str, ...],
+    folder: Path,
+    mark: str,
+    before: tuple[str, ...] = (),
+    **options: object,
 ) -> subprocess.Popen[bytes]:
-    """Start a command in a session of its own; it prints into `folder`.out."""
+    """Start a command in a session of its own; it prints into `folder`.out.
+
+    before: a program that starts it, such as a tracer, and its arguments.
+    """
     out = folder.with_suffix(".out").open("wb")
-    command = [LGLSTM, *arguments]
+    command = [*before, LGLSTM, *arguments]
     process = subprocess.Popen(
         command,
         cwd=folder,

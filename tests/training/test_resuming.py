@@ -82,6 +82,47 @@ def test_the_curve_of_a_run_killed_before_its_last_picture(trained):
 
 
 @pytest.mark.slow
+def test_what_a_run_lacks_that_was_killed_right_after_its_last_snapshot(folder):
+    """The fingerprints of the snapshot, the test after the last iteration, and the picture."""
+    train("--set", "max_iter=40", folder=folder)
+    names = ("runs/tiny.run.json", "runs/tiny.png", "runs/tiny.csv")
+    complete = {name: (folder / name).read_bytes() for name in names}
+    known = record.read(folder / names[0])
+    fingerprints = known.snapshots.pop("40")
+    known.save(folder / names[0])
+    *rows, last = complete["runs/tiny.csv"].splitlines(keepends=True)
+    assert last.startswith(b"40,,")
+    (folder / "runs/tiny.csv").write_bytes(b"".join(rows))
+    (folder / "runs/tiny.png").unlink()
+    out, _ = train("--resume", "--set", "max_iter=40", folder=folder)
+    assert "finished at iteration 40 of 40" in out and "test_total_loss" in out
+    assert {name: (folder / name).read_bytes() for name in names} == complete
+    known.save(folder / names[0])
+    train("--resume", "--set", "max_iter=40", folder=folder, status=1)
+    assert record.read(folder / names[0]).snapshots["40"] == fingerprints
+
+
+def test_empty_files_by_which_caffe_tried_the_place(folder):
+    """Left by a run that was killed while Caffe did so; anything else of such a name stays."""
+    (folder / "runs").mkdir()
+    lying, other = folder / "runs/tiny_iter_17.tempfile", folder / "runs/tiny_iter_18.tempfile"
+    lying.touch()
+    other.write_text("not Caffe's")
+    (folder / "runs/other_iter_17.tempfile").touch()
+    make_plan(TrainOptions("./solver.prototxt", cpu=True))
+    kept = {path.name for path in (folder / "runs").iterdir()}
+    assert kept == {other.name, "other_iter_17.tempfile"}
+
+
+@pytest.mark.slow
+def test_the_row_of_an_iteration_is_written_before_its_snapshot(folder):
+    """So that a run killed in between does not lack it."""
+    (folder / "runs/tiny_iter_12.caffemodel").mkdir(parents=True)
+    train(folder=folder, status=1)
+    assert [row["iteration"] for row in results(folder)] == [str(n) for n in range(12)]
+
+
+@pytest.mark.slow
 def test_a_run_with_a_damaged_newest_snapshot_and_csv_goes_on(folder):
     train("--set", "max_iter=36", folder=folder)
     expected = results(folder)
