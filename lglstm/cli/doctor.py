@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import click
 from rich.table import Table
+from rich.text import Text
 
 from lglstm.common import child
 from lglstm.common.checkout import setup_advice
@@ -225,7 +226,8 @@ def show(findings: list[Finding]) -> None:
     for _ in range(3):
         table.add_column(overflow="fold")
     for name, value, remedy, _ in findings:
-        table.add_row("[red]missing[/]" if remedy else "[green]ok[/]", name, value)
+        state = Text("missing", "red") if remedy else Text("ok", "green")
+        table.add_row(state, name, value)
     console = plain_console(highlight=False)
     console.print(table)
     for name, _, remedy, _ in findings:

@@ -30,7 +30,7 @@ def spread(values: dict[str, float], quartiles: bool = True) -> str:
     """Median, and the quartiles behind it."""
     text = number(values["median"])
     if quartiles:
-        text += f" [dim]{number(values['low'])}–{number(values['high'])}[/]"
+        text += f" ({number(values['low'])}–{number(values['high'])})"
     return text
 
 
@@ -47,7 +47,7 @@ def table(title: str, columns: list[str]) -> Table:
 
 
 def left_out_row(made: Table, label: str, reason: str) -> None:
-    made.add_row(label, f"[dim]{reason}[/]")
+    made.add_row(label, reason)
 
 
 def one_at_a_time(case: dict[str, Any]) -> list[str]:

@@ -71,6 +71,7 @@ def test_table_names_every_finding() -> None:
     assert run.returncode == 0, run.stdout
     for name in ("Python", "NumPy", "Caffe", "layer types", "BLAS", "convolution", "threads"):
         assert name in run.stdout
+    assert "[/" not in run.stdout, "no markup"
 
 
 @pytest.mark.slow

@@ -337,6 +337,7 @@ def test_tables_are_printed_for_people() -> None:
     assert run.exit_code == 0, run.output
     for words in ("C++ layers", "× C++", "matrix products, backward", "Memory of the LSTM layers"):
         assert words in run.stdout
+    assert "[/" not in run.stdout
 
 
 @pytest.mark.parametrize(
