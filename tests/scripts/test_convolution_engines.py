@@ -136,8 +136,10 @@ for name, blobs in nets[0].params.items():
 image = random.normal(0, 1, nets[0].blobs["data"].data.shape)
 live = {name: blob.data for name, blob in nets[0].blobs.items()}
 weights = nets[0].params["conv2"][0].data
-for change in (1, 0.5):
+for change in (1, 0.5, 3):
     weights[3] *= change  # by an array from before
+    if change == 3:
+        del weights  # right after the change
     nets[1].params["conv2"][0].data[3] *= change
     for net in nets:
         net.blobs["data"].data[...] = image
@@ -150,6 +152,10 @@ for net in nets:
     net.forward(start="pool2")
 np.testing.assert_array_equal(live["fc7"], nets[1].blobs["fc7"].data)
 assert live["pool2"].max() == 1
+before = live["data"].copy()
+nets[0].blobs["data"].reshape(8, *image.shape[1:])
+nets[0].blobs["data"].data[...] = 5
+np.testing.assert_array_equal(live["data"], before)  # memory that the blob no longer has
 """
 
 

@@ -3,6 +3,9 @@
 
 #include <stdint.h>
 
+#include <utility>
+#include <vector>
+
 #include "caffe/common.hpp"
 #include "caffe/util/onednn_maps.hpp"
 
@@ -41,17 +44,23 @@ class OneDNNConvolution {
   static shared_ptr<OneDNNConvolution> Plan(const OneDNNGeometry& geometry,
       const bool bias);
 
-  /// The top's data for maps, and weights and bias (NULL: none) as Caffe has them.
+  /// The top's data for maps, and weights and, if the plan has it, bias.
   shared_ptr<OneDNNSource> Start(const shared_ptr<const OneDNNMaps>& bottom,
-      const float* weight, const float* bias);
+      const vector<shared_ptr<Blob<float> > >& blobs);
 
  private:
   class Kernel;
   class Parameters;
   class Result;
+  /// Memory, and how often it had been given out for writing.
+  typedef vector<std::pair<shared_ptr<SyncedMemory>, uint64_t> > State;
+
+  /// Empty if a later change may not show in it.
+  static State StateOf(const vector<shared_ptr<Blob<float> > >& blobs);
 
   shared_ptr<const Kernel> kernel_;
   shared_ptr<const Parameters> parameters_;  // of the last pass
+  State state_;  // of the blobs then
 };
 
 #endif  // USE_ONEDNN

@@ -352,15 +352,15 @@ void OneDNNConvolutionLayer::Forward_cpu(const vector<Blob<float>*>& bottom,
   if (!forward_ && !bf16_forward_) {
     return ConvolutionLayer<float>::Forward_cpu(bottom, top);
   }
-  const float* weight = this->blobs_[0]->cpu_data();
-  const float* bias = this->bias_term_ ? this->blobs_[1]->cpu_data() : NULL;
   for (int i = 0; i < bottom.size(); ++i) {
     if (bf16_forward_) {
       top[i]->data()->set_source(
-          bf16_forward_->Start(onednn_maps(*bottom[i]), weight, bias));
+          bf16_forward_->Start(onednn_maps(*bottom[i]), this->blobs_));
     } else {
-      forward_->Run(Writable(bottom[i]->cpu_data()), Writable(weight),
-          Writable(bias), top[i]->mutable_cpu_data());
+      const float* bias = this->bias_term_ ? this->blobs_[1]->cpu_data() : NULL;
+      forward_->Run(Writable(bottom[i]->cpu_data()),
+          Writable(this->blobs_[0]->cpu_data()), Writable(bias),
+          top[i]->mutable_cpu_data());
     }
   }
 }

@@ -256,20 +256,53 @@ TEST_F(OneDNNMapsTest, TestSomebodyOverwritesATop) {
 
 TEST_F(OneDNNMapsTest, TestChangedWeights) {
   shared_ptr<Net<float> > net = MakeNet<float>(Layers());
-  float* weight = net->layer_by_name("conv2")->blobs()[0]->mutable_cpu_data();
-  float* bias = net->layer_by_name("conv2")->blobs()[1]->mutable_cpu_data();
+  const vector<shared_ptr<Blob<float> > >& blobs =
+      net->layer_by_name("conv2")->blobs();
   net->Forward();
   const vector<double> score = Values(*net, "score");
-  for (int i = 0; i < 2; ++i) {  // by pointers from before
-    float* changed = i == 0 ? weight + 1234 : bias + 7;
+  for (int i = 0; i < 2; ++i) {
+    float* changed = blobs[i]->mutable_cpu_data() + (i == 0 ? 1234 : 7);
     const float old = *changed;
     *changed += 10;
     net->Forward();
     EXPECT_NE(score, Values(*net, "score")) << i;
-    *changed = old;
+    *(blobs[i]->mutable_cpu_data() + (i == 0 ? 1234 : 7)) = old;
     net->Forward();
     EXPECT_EQ(score, Values(*net, "score")) << i;
   }
+}
+
+TEST_F(OneDNNMapsTest, TestLentWeightsChangeAtAnyTime) {
+  shared_ptr<Net<float> > net = MakeNet<float>(Layers());
+  const shared_ptr<Blob<float> >& blob =
+      net->layer_by_name("conv2")->blobs()[0];
+  blob->data()->Lend();
+  float* weight = blob->mutable_cpu_data() + 1234;
+  const float old = *weight;
+  net->Forward();
+  const vector<double> score = Values(*net, "score");
+  *weight += 10;
+  net->Forward();
+  EXPECT_NE(score, Values(*net, "score"));
+  *weight = old;
+  blob->data()->EndLoan();  // right after the change
+  net->Forward();
+  EXPECT_EQ(score, Values(*net, "score"));
+}
+
+TEST_F(OneDNNMapsTest, TestWeightsInOtherMemory) {
+  shared_ptr<Net<float> > net = MakeNet<float>(Layers());
+  shared_ptr<Net<float> > other = MakeNet<float>(Layers());
+  for (int i = 0; i < other->params().size(); ++i) {
+    Fill(1, other->params()[i].get());
+  }
+  net->Forward();
+  const vector<double> score = Values(*net, "score");
+  other->Forward();
+  net->ShareTrainedLayersWith(other.get());
+  net->Forward();
+  EXPECT_NE(score, Values(*net, "score"));
+  EXPECT_EQ(Values(*other, "score"), Values(*net, "score"));
 }
 
 TEST_F(OneDNNMapsTest, TestChangeAfterThePassComesTooLate) {

@@ -342,15 +342,32 @@ shared_ptr<OneDNNConvolution> OneDNNConvolution::Plan(
   return plan;
 }
 
+OneDNNConvolution::State OneDNNConvolution::StateOf(
+    const vector<shared_ptr<Blob<float> > >& blobs) {
+  State state;
+  for (int i = 0; i < blobs.size(); ++i) {
+    const shared_ptr<SyncedMemory>& memory = blobs[i]->data();
+    if (memory->is_lent()) { return State(); }
+    state.push_back(std::make_pair(memory, memory->writes()));
+  }
+  return state;
+}
+
 shared_ptr<OneDNNSource> OneDNNConvolution::Start(
-    const shared_ptr<const OneDNNMaps>& bottom, const float* weight,
-    const float* bias) {
+    const shared_ptr<const OneDNNMaps>& bottom,
+    const vector<shared_ptr<Blob<float> > >& blobs) {
   const OneDNNGeometry& g = kernel_->geometry();
-  uint64_t hash = Hash(static_cast<size_t>(g.outputs) * g.channels *
-      g.kernel[0] * g.kernel[1], weight);
-  if (bias) { hash = Mix(hash, Hash(g.outputs, bias)); }
-  if (!parameters_ || parameters_->hash() != hash) {
-    parameters_.reset(new Parameters(hash, g, kernel_->weight(), weight, bias));
+  const State state = StateOf(blobs);
+  if (!parameters_ || state.empty() || state != state_) {
+    const float* weight = blobs[0]->cpu_data();
+    const float* bias = blobs.size() > 1 ? blobs[1]->cpu_data() : NULL;
+    uint64_t hash = Hash(blobs[0]->count(), weight);
+    if (bias) { hash = Mix(hash, Hash(g.outputs, bias)); }
+    if (!parameters_ || parameters_->hash() != hash) {
+      parameters_.reset(new Parameters(hash, g, kernel_->weight(), weight,
+          bias));
+    }
+    state_ = state;
   }
   vector<int> shape(bottom->shape());
   shape[1] = g.outputs;
