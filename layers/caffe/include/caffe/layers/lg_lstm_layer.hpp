@@ -8,6 +8,7 @@
 #include "caffe/proto/caffe.pb.h"
 #include "caffe/util/lg_lstm.hpp"
 #include "caffe/util/onednn.hpp"
+#include "caffe/util/onednn_maps.hpp"
 
 namespace caffe {
 
@@ -126,6 +127,10 @@ class LGLSTMBaseLayer : public Layer<Dtype> {
   Blob<Dtype> gates_;          // (B, sets, gates * d, H * W)
   Blob<Dtype> row_offset_;     // (B, sets, gates * d)
   Blob<int> global_index_;     // (B, d, G, G)
+#ifdef USE_ONEDNN
+  OneDNNSeen seen_;            // the weights in product_
+  OneDNNProduct product_;
+#endif
 };
 
 /**

@@ -3,7 +3,6 @@
 
 #include <stdint.h>
 
-#include <utility>
 #include <vector>
 
 #include "caffe/common.hpp"
@@ -52,15 +51,10 @@ class OneDNNConvolution {
   class Kernel;
   class Parameters;
   class Result;
-  /// Memory, and how often it had been given out for writing.
-  typedef vector<std::pair<shared_ptr<SyncedMemory>, uint64_t> > State;
-
-  /// Empty if a later change may not show in it.
-  static State StateOf(const vector<shared_ptr<Blob<float> > >& blobs);
 
   shared_ptr<const Kernel> kernel_;
   shared_ptr<const Parameters> parameters_;  // of the last pass
-  State state_;  // of the blobs then
+  OneDNNSeen seen_;
 };
 
 #endif  // USE_ONEDNN

@@ -3,6 +3,7 @@
 
 #include <stdint.h>
 
+#include <utility>
 #include <vector>
 
 #include "caffe/blob.hpp"
@@ -81,15 +82,40 @@ void onednn_to_maps(const vector<int>& shape, const float* array, float* maps);
 void onednn_from_maps(const vector<int>& shape, const float* maps,
     float* array);
 
-/**
- * @brief The product of every position's channels with a matrix.
- *
- * @param weight (rows, C), row-major with leading dimension `leading`; rounded to
- *        bfloat16.
- * @param products (N, H, W, rows), written: sums in single precision.
- */
-void onednn_product(const OneDNNMaps& maps, const int rows, const float* weight,
-    const int leading, float* products);
+/// Remembers the data of blobs as it was.
+class OneDNNSeen {
+ public:
+  /// Remember it; false if it may have changed since the last call.
+  bool SameAgain(const vector<shared_ptr<Blob<float> > >& blobs);
+
+ private:
+  /// Memory, and how often it had been given out for writing.
+  typedef vector<std::pair<shared_ptr<SyncedMemory>, uint64_t> > State;
+
+  State state_;  // empty if a change since would not show in it
+};
+
+/// The product of every position's channels with a matrix that seldom changes.
+class OneDNNProduct {
+ public:
+  OneDNNProduct();
+  ~OneDNNProduct();
+  /// Take (rows, C) weights, row-major with leading dimension `leading`, rounded
+  /// to bfloat16.
+  void SetWeight(const int rows, const int channels, const float* weight,
+      const int leading);
+  /// Write (N, H, W, rows): sums in single precision.
+  void Compute(const OneDNNMaps& maps, float* products);
+
+ private:
+  class Kernel;
+
+  int rows_, channels_;
+  vector<uint16_t> weight_;      // (C, rows)
+  shared_ptr<Kernel> kernel_;    // for as many positions as last time
+
+  DISABLE_COPY_AND_ASSIGN(OneDNNProduct);
+};
 
 /// The largest magnitude in an array; infinite if a value is not finite.
 float onednn_bound(const size_t count, const float* array);

@@ -134,7 +134,10 @@ void LGLSTMBaseLayer<float>::BF16Forward_cpu(const Blob<float>& input,
   shared_ptr<const MemoryCells> cells;
   if (memory) { cells = MemoryCells::Of(*memory); }
   float* gates = gates_.mutable_cpu_data();
-  onednn_product(*onednn_maps(input), shape_.rows(), weight, leading, gates);
+  if (!seen_.SameAgain(this->blobs_)) {
+    product_.SetWeight(shape_.rows(), input.channels(), weight, leading);
+  }
+  product_.Compute(*onednn_maps(input), gates);
   shared_ptr<OneDNNMaps> hidden(new OneDNNMaps(top[0]->shape()));
   shared_ptr<MemoryCells> next(new MemoryCells(top[1]->shape()));
   lg_lstm_cell_forward_bf16(shape_, row_offset_.cpu_data(),

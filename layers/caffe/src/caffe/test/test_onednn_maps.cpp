@@ -455,8 +455,11 @@ TEST_F(OneDNNMapsTest, TestProducts) {
       }
     }
     vector<float> products(expected.size(), 1);
-    onednn_product(*onednn_maps(map), rows, weight.cpu_data(), leading,
+    OneDNNProduct product;
+    product.SetWeight(rows, terms, weight.cpu_data(), leading);
+    product.Compute(OneDNNMaps(vector<int>{1, terms, 1, 3}, map.cpu_data()),
         products.data());
+    product.Compute(*onednn_maps(map), products.data());
     ExpectNear(expected, vector<double>(products.begin(), products.end()),
         "product of maps");
     if (!onednn_bf16_gemm(true, true, count, rows, terms, map.cpu_data(), count,

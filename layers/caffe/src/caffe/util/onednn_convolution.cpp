@@ -342,23 +342,11 @@ shared_ptr<OneDNNConvolution> OneDNNConvolution::Plan(
   return plan;
 }
 
-OneDNNConvolution::State OneDNNConvolution::StateOf(
-    const vector<shared_ptr<Blob<float> > >& blobs) {
-  State state;
-  for (int i = 0; i < blobs.size(); ++i) {
-    const shared_ptr<SyncedMemory>& memory = blobs[i]->data();
-    if (memory->is_lent()) { return State(); }
-    state.push_back(std::make_pair(memory, memory->writes()));
-  }
-  return state;
-}
-
 shared_ptr<OneDNNSource> OneDNNConvolution::Start(
     const shared_ptr<const OneDNNMaps>& bottom,
     const vector<shared_ptr<Blob<float> > >& blobs) {
   const OneDNNGeometry& g = kernel_->geometry();
-  const State state = StateOf(blobs);
-  if (!parameters_ || state.empty() || state != state_) {
+  if (!seen_.SameAgain(blobs)) {
     const float* weight = blobs[0]->cpu_data();
     const float* bias = blobs.size() > 1 ? blobs[1]->cpu_data() : NULL;
     uint64_t hash = Hash(blobs[0]->count(), weight);
@@ -367,7 +355,6 @@ shared_ptr<OneDNNSource> OneDNNConvolution::Start(
       parameters_.reset(new Parameters(hash, g, kernel_->weight(), weight,
           bias));
     }
-    state_ = state;
   }
   vector<int> shape(bottom->shape());
   shape[1] = g.outputs;

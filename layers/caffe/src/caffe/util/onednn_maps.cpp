@@ -116,6 +116,41 @@ CAFFE_ROW_FUNCTION void RectifyRow(const int count,
   }
 }
 
+/// A whole number for a value that is a number: larger ones have larger ones. The
+/// same again gives back the value's bits.
+inline int16_t Ordered(const uint16_t value) {
+  const int16_t bits = static_cast<int16_t>(value);
+  return bits ^ ((bits >> 15) & 0x7fff);
+}
+
+CAFFE_ROW_FUNCTION void Order(const int count, const uint16_t* __restrict__ in,
+    int16_t* __restrict__ best) {
+  for (int i = 0; i < count; ++i) { best[i] = Ordered(in[i]); }
+}
+
+CAFFE_ROW_FUNCTION void TakeLarger(const int count,
+    const uint16_t* __restrict__ in, int16_t* __restrict__ best) {
+  for (int i = 0; i < count; ++i) {
+    const int16_t value = Ordered(in[i]);
+    best[i] = value > best[i] ? value : best[i];
+  }
+}
+
+/// The largest of `taps` values side by side, for each channel. (A loop over the
+/// taps within that over the channels would not become vector code.)
+CAFFE_ROW_FUNCTION void TakeLargest(const int channels, const int taps,
+    const int16_t* __restrict__ in, int16_t* __restrict__ best,
+    uint16_t* __restrict__ out) {
+  for (int c = 0; c < channels; ++c) { best[c] = in[c]; }
+  for (int i = 1; i < taps; ++i) {
+    in += channels;
+    for (int c = 0; c < channels; ++c) {
+      best[c] = in[c] > best[c] ? in[c] : best[c];
+    }
+  }
+  for (int c = 0; c < channels; ++c) { out[c] = Ordered(best[c]); }
+}
+
 }  // namespace
 
 OneDNNMaps::OneDNNMaps(const vector<int>& shape)
@@ -163,42 +198,87 @@ void onednn_from_maps(const vector<int>& shape, const float* maps,
       Memory(shape, Tag::nchw, Type::f32, array));
 }
 
-void onednn_product(const OneDNNMaps& maps, const int rows, const float* weight,
-    const int leading, float* products) {
-  const int channels = maps.shape()[1];
-  const int positions = maps.shape()[0] * maps.shape()[2] * maps.shape()[3];
-  const dnnl::memory src(Desc({positions, channels}, Type::bf16, Tag::ab),
-      onednn_engine(), const_cast<uint16_t*>(maps.data()));
+bool OneDNNSeen::SameAgain(const vector<shared_ptr<Blob<float> > >& blobs) {
+  State state;
+  for (int i = 0; i < blobs.size(); ++i) {
+    const shared_ptr<SyncedMemory>& memory = blobs[i]->data();
+    if (memory->is_lent()) {
+      state_.clear();
+      return false;
+    }
+    state.push_back(std::make_pair(memory, memory->writes()));
+  }
+  const bool same = state == state_;
+  state_.swap(state);
+  return same;
+}
+
+/// The matrix as the kernel likes it for so many positions.
+class OneDNNProduct::Kernel {
+ public:
+  Kernel(const int positions, const int channels, const int rows,
+      const uint16_t* weight)
+      : positions_(positions), src_({positions, channels}, Type::bf16, Tag::ab),
+        dst_({positions, rows}, Type::f32, Tag::ab) {
+    const dnnl::matmul::primitive_desc way({src_,
+        Desc({channels, rows}, Type::bf16, Tag::any), dst_}, onednn_engine());
+    weight_ = dnnl::memory(way.weights_desc(), onednn_engine());
+    product_ = dnnl::matmul(way);
+    Reorder(Memory({channels, rows}, Tag::ab, Type::bf16, weight), weight_);
+  }
+
+  int positions() const { return positions_; }
+  void Compute(const uint16_t* maps, float* products) const {
+    product_.execute(onednn_stream(), {
+        {DNNL_ARG_SRC, dnnl::memory(src_, onednn_engine(),
+            const_cast<uint16_t*>(maps))},
+        {DNNL_ARG_WEIGHTS, weight_},
+        {DNNL_ARG_DST, dnnl::memory(dst_, onednn_engine(), products)}});
+    onednn_stream().wait();
+  }
+
+ private:
+  const int positions_;
+  const Desc src_, dst_;
+  dnnl::memory weight_;
+  dnnl::matmul product_;
+};
+
+OneDNNProduct::OneDNNProduct() : rows_(0), channels_(0) {}
+
+OneDNNProduct::~OneDNNProduct() {}
+
+void OneDNNProduct::SetWeight(const int rows, const int channels,
+    const float* weight, const int leading) {
+  rows_ = rows;
+  channels_ = channels;
+  weight_.resize(static_cast<size_t>(channels) * rows);
+  kernel_.reset();
   const dnnl::memory plain(Desc({channels, rows}, Type::f32,
       dnnl::memory::dims{1, leading}), onednn_engine(),
       const_cast<float*>(weight));
-  if (!onednn_bf16_is_sound(channels)) {  // rounded, and multiplied as floats
-    vector<float> in(static_cast<size_t>(positions) * channels);
-    vector<float> factors(static_cast<size_t>(channels) * rows);
-    vector<uint16_t> rounded(factors.size());
-    const dnnl::memory floats(Desc({channels, rows}, Type::f32, Tag::ab),
-        onednn_engine(), factors.data());
-    const dnnl::memory halves(Desc({channels, rows}, Type::bf16, Tag::ab),
-        onednn_engine(), rounded.data());
-    Reorder(src, dnnl::memory(Desc({positions, channels}, Type::f32, Tag::ab),
-        onednn_engine(), in.data()));
-    Reorder(plain, halves);
-    Reorder(halves, floats);
-    caffe_cpu_gemm(CblasNoTrans, CblasNoTrans, positions, rows, channels, 1.f,
+  Reorder(plain, Memory({channels, rows}, Tag::ab, Type::bf16,
+      weight_.data()));
+}
+
+void OneDNNProduct::Compute(const OneDNNMaps& maps, float* products) {
+  CHECK_EQ(channels_, maps.shape()[1]);
+  const int positions = maps.shape()[0] * maps.shape()[2] * maps.shape()[3];
+  if (!onednn_bf16_is_sound(channels_)) {  // multiplied as floats
+    vector<float> in(static_cast<size_t>(positions) * channels_);
+    vector<float> factors(weight_.size());
+    Reorder(Memory({positions, channels_}, Tag::ab, Type::bf16, maps.data()),
+        Memory({positions, channels_}, Tag::ab, Type::f32, in.data()));
+    Reorder(Memory({channels_, rows_}, Tag::ab, Type::bf16, weight_.data()),
+        Memory({channels_, rows_}, Tag::ab, Type::f32, factors.data()));
+    caffe_cpu_gemm(CblasNoTrans, CblasNoTrans, positions, rows_, channels_, 1.f,
         in.data(), factors.data(), 0.f, products);
     return;
   }
-  const Desc out({positions, rows}, Type::f32, Tag::ab);
-  const Desc any({channels, rows}, Type::bf16, Tag::any);
-  const dnnl::matmul::primitive_desc way({src.get_desc(), any, out},
-      onednn_engine());
-  dnnl::memory rounded(way.weights_desc(), onednn_engine(),
-      onednn_workspace(way.weights_desc().get_size()));
-  Reorder(plain, rounded);
-  dnnl::matmul(way).execute(onednn_stream(), {{DNNL_ARG_SRC, src},
-      {DNNL_ARG_WEIGHTS, rounded},
-      {DNNL_ARG_DST, dnnl::memory(out, onednn_engine(), products)}});
-  onednn_stream().wait();
+  if (!kernel_ || kernel_->positions() != positions) {
+    kernel_.reset(new Kernel(positions, channels_, rows_, weight_.data()));
+  }
+  kernel_->Compute(maps.data(), products);
 }
 
 shared_ptr<OneDNNSource> onednn_source(const Blob<float>& blob) {
@@ -233,46 +313,96 @@ float onednn_bound(const size_t count,
   return std::isfinite(bound) ? bound : std::numeric_limits<float>::infinity();
 }
 
+namespace {
+
+/// The part of the windows at place `i` along an axis that is inside a map.
+struct Window {
+  Window(const OneDNNPooling& pooling, const int axis, const int size,
+      const int i) {
+    const int start = i * pooling.stride[axis] - pooling.pad[axis];
+    const int stop = std::min(start + pooling.kernel[axis],
+        size + pooling.pad[axis]);
+    begin = std::max(start, 0);
+    end = std::min(stop, size);
+    padded = stop - start;
+  }
+  int begin, end;
+  int padded;  // its size with the padding, which Caffe's average counts
+};
+
+/// Maps of a pooling.
+struct Pooled {
+  const OneDNNPooling& pooling;
+  const int channels, height, width, top_width;
+};
+
+/// One row of the average, or of a maximum of whatever values.
+void PoolRow(const Pooled& p, const uint16_t* image, const Window& rows,
+    float* result, uint16_t* out) {
+  for (int i = 0; i < p.top_width; ++i, out += p.channels) {
+    const Window columns(p.pooling, 1, p.width, i);
+    std::fill(result, result + p.channels, p.pooling.maximum ? -FLT_MAX : 0.f);
+    for (int y = rows.begin; y < rows.end; ++y) {
+      for (int x = columns.begin; x < columns.end; ++x) {
+        const uint16_t* in = image +
+            (static_cast<size_t>(y) * p.width + x) * p.channels;
+        if (p.pooling.maximum) {
+          TakeMaximum(p.channels, in, result);
+        } else {
+          Add(p.channels, in, result);
+        }
+      }
+    }
+    if (!p.pooling.maximum) {
+      Divide(p.channels, rows.padded * columns.padded, result);
+    }
+    Round(p.channels, result, out);
+  }
+}
+
+/// One row of a maximum of numbers: down the columns first, then along the row.
+/// `best` has room for a row of the bottom and one position more.
+void PoolRowOfNumbers(const Pooled& p, const uint16_t* image,
+    const Window& rows, int16_t* best, uint16_t* out) {
+  const int size = p.width * p.channels;
+  image += static_cast<size_t>(rows.begin) * size;
+  Order(size, image, best);
+  for (int y = rows.begin + 1; y < rows.end; ++y) {
+    TakeLarger(size, image += size, best);
+  }
+  for (int i = 0; i < p.top_width; ++i, out += p.channels) {
+    const Window columns(p.pooling, 1, p.width, i);
+    TakeLargest(p.channels, columns.end - columns.begin,
+        best + columns.begin * p.channels, best + size, out);
+  }
+}
+
+}  // namespace
+
 shared_ptr<OneDNNMaps> onednn_pool(const OneDNNPooling& pooling,
     const OneDNNMaps& bottom, const vector<int>& shape) {
   shared_ptr<OneDNNMaps> top(new OneDNNMaps(shape));
-  const int channels = shape[1], top_height = shape[2], top_width = shape[3];
-  const int height = bottom.shape()[2], width = bottom.shape()[3];
-  const int rows = shape[0] * top_height;
+  const Pooled p = {pooling, shape[1], bottom.shape()[2], bottom.shape()[3],
+      shape[3]};
+  const size_t image_size = static_cast<size_t>(p.height) * p.width * p.channels;
+  // Windows farther apart than wide may lie outside, where there is no maximum.
+  const bool numbers = pooling.maximum && std::isfinite(bottom.bound()) &&
+      pooling.stride[0] <= pooling.kernel[0] &&
+      pooling.stride[1] <= pooling.kernel[1];
 #pragma omp parallel if(Count(bottom.shape()) >= kParallelCount)
   {
-    vector<float> result(channels);
+    vector<float> result(p.channels);
+    vector<int16_t> best(numbers ? (p.width + 1) * p.channels : 0);
 #pragma omp for
-    for (int row = 0; row < rows; ++row) {
-      const uint16_t* image = bottom.data() +
-          static_cast<size_t>(row / top_height) * height * width * channels;
+    for (int row = 0; row < shape[0] * shape[2]; ++row) {
+      const uint16_t* image = bottom.data() + row / shape[2] * image_size;
       uint16_t* out = top->mutable_data() +
-          static_cast<size_t>(row) * top_width * channels;
-      const int first_y = row % top_height * pooling.stride[0] - pooling.pad[0];
-      const int end_y = std::min(first_y + pooling.kernel[0],
-          height + pooling.pad[0]);
-      for (int i = 0; i < top_width; ++i, out += channels) {
-        const int first_x = i * pooling.stride[1] - pooling.pad[1];
-        const int end_x = std::min(first_x + pooling.kernel[1],
-            width + pooling.pad[1]);
-        std::fill(result.begin(), result.end(),
-            pooling.maximum ? -FLT_MAX : 0.f);
-        for (int y = std::max(first_y, 0); y < std::min(end_y, height); ++y) {
-          for (int x = std::max(first_x, 0); x < std::min(end_x, width); ++x) {
-            const uint16_t* in = image +
-                (static_cast<size_t>(y) * width + x) * channels;
-            if (pooling.maximum) {
-              TakeMaximum(channels, in, result.data());
-            } else {
-              Add(channels, in, result.data());
-            }
-          }
-        }
-        if (!pooling.maximum) {  // as in Caffe, padding up to the pad counts
-          Divide(channels, (end_y - first_y) * (end_x - first_x),
-              result.data());
-        }
-        Round(channels, result.data(), out);
+          static_cast<size_t>(row) * p.top_width * p.channels;
+      const Window rows(pooling, 0, p.height, row % shape[2]);
+      if (numbers) {
+        PoolRowOfNumbers(p, image, rows, best.data(), out);
+      } else {
+        PoolRow(p, image, rows, result.data(), out);
       }
     }
   }
