@@ -41,7 +41,8 @@ def scratch_folder(parent: str | os.PathLike[str] | None = None) -> Iterator[Pat
         finally:
             if fcntl is None:
                 os.close(handle)  # Windows removes no file that is open
-            shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                _remove(folder)
             if fcntl is not None:
                 os.close(handle)
     except OSError as error:
@@ -78,9 +79,19 @@ def _remove_if_left(entry: os.DirEntry[str]) -> None:
         return
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(entry.path)
+        _remove(Path(entry.path))
     finally:
         os.close(handle)
+
+
+def _remove(folder: Path) -> None:
+    """The lock goes last: a folder without it, left by a kill in between, would never be swept."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != _LOCK:
+            path.unlink()
+    shutil.rmtree(folder)
 
 
 def _made(place: Path) -> tuple[Path, int]:

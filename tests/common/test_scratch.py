@@ -45,6 +45,26 @@ def test_what_a_killed_process_leaves_is_swept(tmp_path):
         assert not os.path.exists(left)
 
 
+@pytest.mark.parametrize("removals", range(4))
+def test_a_process_killed_while_it_removes_its_folder(tmp_path, removals):
+    code = (
+        "import os, sys\nfrom lglstm.common.scratch import scratch_folder\ndone = []\n"
+        "def count(event, arguments):\n"
+        "    if event == 'os.remove':\n"
+        f"        if len(done) == {removals}: os.kill(os.getpid(), 9)\n"
+        "        done.append(event)\n"
+        f"with scratch_folder({str(tmp_path)!r}) as folder:\n"
+        "    for name in 'zabc': (folder / name).write_text('x')\n"
+        "    sys.addaudithook(count)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", code])
+    assert killed.returncode == -signal.SIGKILL
+    (left,) = tmp_path.iterdir()
+    assert len(list(left.iterdir())) == 5 - removals
+    sweep_scratch(tmp_path)
+    assert not left.exists()
+
+
 def test_other_files_and_folders_stay(tmp_path):
     outside = tmp_path / "outside"
     outside.mkdir()
