@@ -102,6 +102,22 @@ def test_what_a_run_lacks_that_was_killed_right_after_its_last_snapshot(folder):
     assert record.read(folder / names[0]).snapshots["40"] == fingerprints
 
 
+def test_what_a_kill_leaves_of_a_snapshot_that_is_deleted_can_be_found(tmp_path, monkeypatch):
+    state = tmp_path / "a_iter_5.solverstate"
+    for path in (state, state.with_suffix(".caffemodel")):
+        path.touch()
+    unlink = Path.unlink
+
+    def killed_after_it(path: Path, missing_ok: bool = False) -> None:
+        unlink(path, missing_ok)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "unlink", killed_after_it)
+    with pytest.raises(KeyboardInterrupt):
+        snapshots.remove(state)
+    assert snapshots.find(tmp_path / "a") == [state]
+
+
 def test_empty_files_by_which_caffe_tried_the_place(folder):
     """Left by a run that was killed while Caffe did so; anything else of such a name stays."""
     (folder / "runs").mkdir()
