@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from scenarios import (
@@ -73,7 +74,8 @@ def kill_at_random(
     ]
 
     def attempt(kill: Kill) -> list[str]:
-        return disturb(kill, calm[kill.scenario.name], inputs, folder)
+        home, expected = folder / f"kill-{kill.number}", calm[kill.scenario.name]
+        return disturb(kill.scenario, partial(_killed, kill), home, expected, inputs)
 
     survived: Counter[str] = Counter()
     for kill, sound in zip(kills, got_over(kills, attempt, tell), strict=True):
@@ -107,19 +109,24 @@ def undisturbed(scenario: Scenario, inputs: Path, folder: Path) -> Calm:
     return Calm(min(seconds), stable, set(first))
 
 
-def disturb(kill: Kill, calm: Calm, inputs: Path, folder: Path) -> list[str]:
-    """Kill a command, run it again, and say what is wrong afterwards."""
-    place = folder / f"kill-{kill.number}" / "here"
+def disturb(
+    scenario: Scenario, kill: Callable[[Path, str], Run], home: Path, calm: Calm, inputs: Path
+) -> list[str]:
+    """Start a command and kill it by `kill`, run it again, and say what is wrong afterwards.
+
+    kill: takes the folder, in which the command works, and the mark of its processes.
+    """
+    place = home / "here"
     shutil.copytree(inputs, place)
-    mark = f"{os.getpid()}-{kill.number}"
-    killed = _killed(kill, place, mark)
-    problems = after_kill(killed, mark) + checked_again(kill.scenario, place, mark, calm)
+    mark = f"{os.getpid()}-{home.name}"
+    problems = _after_kill(kill(place, mark), mark)
+    problems += _checked_again(scenario, place, mark, calm)
     if not problems:
-        shutil.rmtree(place.parent)
+        shutil.rmtree(home)
     return problems
 
 
-def checked_again(scenario: Scenario, place: Path, mark: str, calm: Calm) -> list[str]:
+def _checked_again(scenario: Scenario, place: Path, mark: str, calm: Calm) -> list[str]:
     """Run a killed command again; what is wrong with that, and with what it leaves."""
     problems = []
     arguments = scenario.again(place)
@@ -146,7 +153,7 @@ def _killed(kill: Kill, place: Path, mark: str) -> Run:
     return finish(process, place, began)
 
 
-def after_kill(killed: Run, mark: str) -> list[str]:
+def _after_kill(killed: Run, mark: str) -> list[str]:
     problems = [f"process {pid} stayed behind" for pid in remaining(mark)]
     if killed.status == 999:
         problems.append("it did not end")

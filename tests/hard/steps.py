@@ -6,7 +6,6 @@ leave, apart from what several processes do at once.
 
 from __future__ import annotations
 
-import os
 import random
 import re
 import shutil
@@ -14,9 +13,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from kills import Calm, after_kill, checked_again, undisturbed
+from kills import disturb, undisturbed
 from scenarios import Run, Scenario, chosen, finish, got_over, make_inputs, start
 
 CALLS = (
@@ -59,7 +59,8 @@ def kill_at_steps(
     tries = [Step(number, *step) for number, step in enumerate(drawn)]
 
     def attempt(step: Step) -> list[str]:
-        return _disturb(step, calm[step.scenario.name], inputs, folder)
+        home, expected = folder / f"step-{step.number}", calm[step.scenario.name]
+        return disturb(step.scenario, partial(_killed, step), home, expected, inputs)
 
     sound = got_over(tries, attempt, tell)
     tell(f"{sum(sound)} of {len(tries)} kills at system calls survived ({len(every)} there are)")
@@ -88,15 +89,7 @@ def _traced(scenario: Scenario, place: Path, mark: str, *options: str) -> Run:
     return finish(start(scenario.arguments, place, mark, before=words), place, began)
 
 
-def _disturb(step: Step, calm: Calm, inputs: Path, folder: Path) -> list[str]:
-    place = folder / f"step-{step.number}" / "here"
-    shutil.copytree(inputs, place)
-    mark = f"{os.getpid()}-step-{step.number}"
+def _killed(step: Step, place: Path, mark: str) -> Run:
     inject = f"inject={step.call}:signal=KILL:when={step.nth}"
     options = ("-o", "/dev/null", "-e", f"trace={step.call}", "-e", inject)
-    killed = _traced(step.scenario, place, mark, *options)
-    problems = after_kill(killed, mark)
-    problems += checked_again(step.scenario, place, mark, calm)
-    if not problems:
-        shutil.rmtree(place.parent)
-    return problems
+    return _traced(step.scenario, place, mark, *options)
