@@ -86,10 +86,12 @@ class LGLSTMBaseLayer : public Layer<Dtype> {
   /// Shape the tops and what is kept for the backward pass.
   void ReshapeCells(const int num, const int height, const int width,
       const vector<Blob<Dtype>*>& top);
+  /// The weights (rows, C) that every position of the first bottom is multiplied
+  /// with, as long as the next layer isn't called, and their leading dimension.
+  virtual const Dtype* PositionWeights(int* leading) = 0;
   /// Forward pass in bfloat16 (bf16_), with what is added to each row of gates in
-  /// row_offset_: products of `input` with `weight` (rows, C), and the tops.
-  void BF16Forward_cpu(const Blob<Dtype>& input, const Dtype* weight,
-      const int leading, const Blob<Dtype>* memory,
+  /// row_offset_: products of `input` with its weights, and the tops.
+  void BF16Forward_cpu(const Blob<Dtype>& input, const Blob<Dtype>* memory,
       const vector<Blob<Dtype>*>& top);
   /// lg_lstm_cpu_gemm, of factors in bfloat16 (bf16_products_) where that is faster.
   void Gemm(const CBLAS_TRANSPOSE transpose_a,
@@ -171,6 +173,7 @@ class LGLSTMTransitionLayer : public LGLSTMBaseLayer<Dtype> {
       const vector<Blob<Dtype>*>& top);
   virtual void Backward_gpu(const vector<Blob<Dtype>*>& top,
       const vector<bool>& propagate_down, const vector<Blob<Dtype>*>& bottom);
+  virtual const Dtype* PositionWeights(int* leading);
 };
 
 /**
@@ -230,9 +233,11 @@ class LGLSTMLayer : public LGLSTMBaseLayer<Dtype> {
   /// Both weight blobs one below the other (rows, K), for one product instead of
   /// two. Valid until the next layer's call.
   Dtype* JoinedWeights();
-  /// What does not depend on the position, into row_offset_; returns W_local, the
-  /// rest of the joined weights' columns.
-  const Dtype* GlobalForward_cpu(const vector<Blob<Dtype>*>& bottom);
+  virtual const Dtype* PositionWeights(int* leading);
+  /// Add the product of the global hidden cells with some rows of weights, from
+  /// `first` on, to row_offset_.
+  void AddGlobal_cpu(const Blob<Dtype>& global, const int first,
+      const int rows, const Dtype* weight);
   /// Add the gradient of the joined weights to that of each blob that learns.
   void AddWeightDiffs(const Dtype* joined_diff);
 

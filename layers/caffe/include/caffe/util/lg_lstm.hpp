@@ -80,13 +80,16 @@ void lg_lstm_cell_forward_cpu(const LGLSTMShape& shape, const Dtype* row_offset,
     const Dtype* memory, Dtype* gates, Dtype* hidden, Dtype* next_memory);
 
 /**
- * @brief The same with the values of a position side by side, in the order
- *        (B, H, W, channels), and hidden cells rounded to bfloat16.
+ * @brief The same for `count` positions of (B, H, W), from `first` on, with the
+ *        values of a position side by side, in the order (B, H, W, channels), and
+ *        hidden cells rounded to bfloat16.
  *
- * The activations are exact to 1e-5. Gates are left undefined.
+ * The activations are exact to 1e-5.
+ *
+ * @param gates (count, rows), of these positions alone; left undefined.
  */
-void lg_lstm_cell_forward_bf16(const LGLSTMShape& shape,
-    const float* row_offset, const float* memory, float* gates,
+void lg_lstm_cell_forward_bf16(const LGLSTMShape& shape, const int first,
+    const int count, const float* row_offset, const float* memory, float* gates,
     uint16_t* hidden, float* next_memory);
 
 /// Global hidden cells (B, d, G, G) of such hidden cells.

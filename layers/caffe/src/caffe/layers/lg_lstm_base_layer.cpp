@@ -1,3 +1,5 @@
+#include <algorithm>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -102,12 +104,14 @@ namespace {
 class MemoryCells : public SyncedMemory::Source {
  public:
   explicit MemoryCells(const vector<int>& shape)
-      : shape_(shape), cells_(shape[0] * shape[1] * shape[2] * shape[3]) {}
+      : shape_(shape), cells_(  // a vector would fill them first
+            new float[static_cast<size_t>(shape[0]) * shape[1] * shape[2] *
+                shape[3]]) {}
   virtual void WriteTo(void* data) {
-    onednn_from_maps(shape_, cells_.data(), static_cast<float*>(data));
+    onednn_from_maps(shape_, cells_.get(), static_cast<float*>(data));
   }
-  float* mutable_cells() { return cells_.data(); }
-  const float* cells() const { return cells_.data(); }
+  float* mutable_cells() { return cells_.get(); }
+  const float* cells() const { return cells_.get(); }
 
   /// Those of a blob, whoever made it.
   static shared_ptr<const MemoryCells> Of(const Blob<float>& blob) {
@@ -122,27 +126,36 @@ class MemoryCells : public SyncedMemory::Source {
 
  private:
   const vector<int> shape_;
-  vector<float> cells_;
+  const std::unique_ptr<float[]> cells_;
 };
 
 }  // namespace
 
 template <>
 void LGLSTMBaseLayer<float>::BF16Forward_cpu(const Blob<float>& input,
-      const float* weight, const int leading, const Blob<float>* memory,
-      const vector<Blob<float>*>& top) {
+      const Blob<float>* memory, const vector<Blob<float>*>& top) {
   shared_ptr<const MemoryCells> cells;
   if (memory) { cells = MemoryCells::Of(*memory); }
-  float* gates = gates_.mutable_cpu_data();
   if (!seen_.SameAgain(this->blobs_)) {
+    int leading;
+    const float* weight = PositionWeights(&leading);
     product_.SetWeight(shape_.rows(), input.channels(), weight, leading);
   }
-  product_.Compute(*onednn_maps(input), gates);
+  const shared_ptr<const OneDNNMaps> maps = onednn_maps(input);
   shared_ptr<OneDNNMaps> hidden(new OneDNNMaps(top[0]->shape()));
   shared_ptr<MemoryCells> next(new MemoryCells(top[1]->shape()));
-  lg_lstm_cell_forward_bf16(shape_, row_offset_.cpu_data(),
-      cells ? cells->cells() : NULL, gates, hidden->mutable_data(),
-      next->mutable_cells());
+  const int positions = shape_.num * shape_.map();
+  const int block = OneDNNProduct::BlockSize(positions);
+  float* gates = reinterpret_cast<float*>(onednn_workspace(
+      sizeof(float) * block * shape_.rows()));
+  for (int i = 0; i < positions; i += block) {
+    // The last block is as large as the others and may overlap the one before.
+    const int first = std::min(i, positions - block);
+    product_.Compute(*maps, first, block, gates);
+    lg_lstm_cell_forward_bf16(shape_, first, block, row_offset_.cpu_data(),
+        cells ? cells->cells() : NULL, gates, hidden->mutable_data(),
+        next->mutable_cells());
+  }
   if (has_global()) {
     lg_lstm_grid_max_bf16(shape_, hidden->data(), top[2]->mutable_cpu_data());
   }
@@ -151,16 +164,15 @@ void LGLSTMBaseLayer<float>::BF16Forward_cpu(const Blob<float>& input,
 }
 #else
 template <>
-void LGLSTMBaseLayer<float>::BF16Forward_cpu(const Blob<float>&, const float*,
-      const int, const Blob<float>*, const vector<Blob<float>*>&) {
+void LGLSTMBaseLayer<float>::BF16Forward_cpu(const Blob<float>&,
+      const Blob<float>*, const vector<Blob<float>*>&) {
   LOG(FATAL) << "needs oneDNN.";
 }
 #endif  // USE_ONEDNN
 
 template <>
 void LGLSTMBaseLayer<double>::BF16Forward_cpu(const Blob<double>&,
-      const double*, const int, const Blob<double>*,
-      const vector<Blob<double>*>&) {
+      const Blob<double>*, const vector<Blob<double>*>&) {
   LOG(FATAL) << "oneDNN computes in single precision only.";
 }
 

@@ -90,35 +90,44 @@ void LGLSTMLayer<Dtype>::AddWeightDiffs(const Dtype* joined_diff) {
 }
 
 template <typename Dtype>
-const Dtype* LGLSTMLayer<Dtype>::GlobalForward_cpu(
-      const vector<Blob<Dtype>*>& bottom) {
-  const Dtype* weight = JoinedWeights();
-  this->BiasForward_cpu();
-  if (this->has_global()) {  // (B, rows) = f (B, G^2 d) W_global^T + bias
-    lg_lstm_cpu_gemm(CblasNoTrans, CblasTrans, shape_.num, shape_.rows(),
-        global_inputs(), bottom[2]->cpu_data(), global_inputs(), weight,
-        inputs(), Dtype(1), this->row_offset_.mutable_cpu_data(),
-        shape_.rows());
-  }
-  return weight + global_inputs();
+const Dtype* LGLSTMLayer<Dtype>::PositionWeights(int* leading) {
+  *leading = inputs();
+  return JoinedWeights() + global_inputs();
+}
+
+template <typename Dtype>
+void LGLSTMLayer<Dtype>::AddGlobal_cpu(const Blob<Dtype>& global,
+      const int first, const int rows, const Dtype* weight) {
+  // (B, rows) += f (B, G^2 d) W_global^T
+  lg_lstm_cpu_gemm(CblasNoTrans, CblasTrans, shape_.num, rows, global_inputs(),
+      global.cpu_data(), global_inputs(), weight, inputs(), Dtype(1),
+      this->row_offset_.mutable_cpu_data() + first, shape_.rows());
 }
 
 template <typename Dtype>
 void LGLSTMLayer<Dtype>::Forward_cpu(const vector<Blob<Dtype>*>& bottom,
       const vector<Blob<Dtype>*>& top) {
   if (!this->bf16_) { return ExactForward_cpu(bottom, top); }
-  const Dtype* weight = GlobalForward_cpu(bottom);
-  this->BF16Forward_cpu(*bottom[0], weight, inputs(), bottom[1], top);
+  this->BiasForward_cpu();
+  for (int i = 0; i < 2 && this->has_global(); ++i) {
+    AddGlobal_cpu(*bottom[2], first_row(i), rows(i),
+        this->blobs_[this->weight_index(i)]->cpu_data());
+  }
+  this->BF16Forward_cpu(*bottom[0], bottom[1], top);
 }
 
 template <typename Dtype>
 void LGLSTMLayer<Dtype>::ExactForward_cpu(const vector<Blob<Dtype>*>& bottom,
       const vector<Blob<Dtype>*>& top) {
   const int map = shape_.map();
-  const Dtype* weight = GlobalForward_cpu(bottom);
+  const Dtype* weight = JoinedWeights();
+  this->BiasForward_cpu();
+  if (this->has_global()) {
+    AddGlobal_cpu(*bottom[2], 0, shape_.rows(), weight);
+  }
   for (int b = 0; b < shape_.num; ++b) {  // (rows, HW) = W_local h
     this->Gemm(CblasNoTrans, CblasNoTrans, shape_.rows(), map,
-        local_inputs(), weight, inputs(),
+        local_inputs(), weight + global_inputs(), inputs(),
         bottom[0]->cpu_data() + bottom[0]->offset(b), map, Dtype(0),
         this->gates(b), map);
   }

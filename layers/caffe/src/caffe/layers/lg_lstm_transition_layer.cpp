@@ -38,8 +38,13 @@ void LGLSTMTransitionLayer<Dtype>::Forward_cpu(
       const vector<Blob<Dtype>*>& bottom, const vector<Blob<Dtype>*>& top) {
   if (!this->bf16_) { return ExactForward_cpu(bottom, top); }
   this->BiasForward_cpu();
-  this->BF16Forward_cpu(*bottom[0], this->blobs_[0]->cpu_data(),
-      bottom[0]->channels(), NULL, top);
+  this->BF16Forward_cpu(*bottom[0], NULL, top);
+}
+
+template <typename Dtype>
+const Dtype* LGLSTMTransitionLayer<Dtype>::PositionWeights(int* leading) {
+  *leading = this->blobs_[0]->shape(2);
+  return this->blobs_[0]->cpu_data();
 }
 
 template <typename Dtype>

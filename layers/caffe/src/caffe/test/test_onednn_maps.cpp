@@ -457,9 +457,12 @@ TEST_F(OneDNNMapsTest, TestProducts) {
     vector<float> products(expected.size(), 1);
     OneDNNProduct product;
     product.SetWeight(rows, terms, weight.cpu_data(), leading);
-    product.Compute(OneDNNMaps(vector<int>{1, terms, 1, 3}, map.cpu_data()),
-        products.data());
-    product.Compute(*onednn_maps(map), products.data());
+    product.Compute(OneDNNMaps(vector<int>{1, terms, 1, 3}, map.cpu_data()), 0,
+        3, products.data());
+    const int part = 100;  // the rest first, then what is before it
+    product.Compute(*onednn_maps(map), part, count - part,
+        products.data() + part * rows);
+    product.Compute(*onednn_maps(map), 0, part, products.data());
     ExpectNear(expected, vector<double>(products.begin(), products.end()),
         "product of maps");
     if (!onednn_bf16_gemm(true, true, count, rows, terms, map.cpu_data(), count,

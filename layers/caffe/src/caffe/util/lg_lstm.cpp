@@ -382,39 +382,36 @@ CAFFE_ROW_FUNCTION void cell_of_position(const int size,
 
 }  // namespace
 
-void lg_lstm_cell_forward_bf16(const LGLSTMShape& s, const float* row_offset,
-    const float* memory, float* gates, uint16_t* hidden, float* next_memory) {
-  const int cells = s.lstms() * s.hidden;
+void lg_lstm_cell_forward_bf16(const LGLSTMShape& s, const int first,
+    const int count, const float* row_offset, const float* memory, float* gates,
+    uint16_t* hidden, float* next_memory) {
+  const int cells = s.lstms() * s.hidden, set_rows = s.gates * s.hidden;
 #pragma omp parallel
   {
     std::vector<uint16_t> lost(s.hidden);  // of what leaves the map
 #pragma omp for schedule(static)
-    for (int row = 0; row < s.num * s.height; ++row) {
-      const int image = row / s.height, y = row % s.height;
-      for (int x = 0; x < s.width; ++x) {
-        const size_t position = static_cast<size_t>(row) * s.width + x;
-        float* g = gates + position * s.rows();
-        for (int set = 0; set < s.sets; ++set) {
-          const int first = set * s.gates * s.hidden;
-          gates_of_position(s.gates, s.hidden,
-              row_offset + image * s.rows() + first, g + first);
-        }
-        for (int lstm = 0; lstm < s.lstms(); ++lstm) {
-          const LGLSTMOffset from = lg_lstm_offset(s.neighbors, lstm);
-          const int to_y = y - from.y, to_x = x - from.x;
-          const bool arrives = to_y >= 0 && to_y < s.height && to_x >= 0 &&
-              to_x < s.width;
-          const ptrdiff_t step = -from.y * s.width - from.x;
-          const size_t at = position * cells + lstm * s.hidden;
-          cell_of_position(s.hidden,
-              g + s.gate_set(lstm) * s.gates * s.hidden,
-              memory ? memory + at : NULL, next_memory + at,
-              arrives ? hidden + at + step * cells : lost.data());
-          const int from_y = y + from.y, from_x = x + from.x;
-          if (from_y < 0 || from_y >= s.height || from_x < 0 ||
-              from_x >= s.width) {
-            std::fill_n(hidden + at, s.hidden, 0);
-          }
+    for (int i = 0; i < count; ++i) {
+      const int position = first + i, image = position / s.map();
+      const int y = position / s.width % s.height, x = position % s.width;
+      float* g = gates + static_cast<size_t>(i) * s.rows();
+      for (int set = 0; set < s.sets; ++set) {
+        gates_of_position(s.gates, s.hidden,
+            row_offset + image * s.rows() + set * set_rows, g + set * set_rows);
+      }
+      const auto inside = [&](const int at_y, const int at_x) {
+        return at_y >= 0 && at_y < s.height && at_x >= 0 && at_x < s.width;
+      };
+      for (int lstm = 0; lstm < s.lstms(); ++lstm) {
+        const LGLSTMOffset from = lg_lstm_offset(s.neighbors, lstm);
+        const ptrdiff_t step = from.y * s.width + from.x;
+        const size_t at =
+            static_cast<size_t>(position) * cells + lstm * s.hidden;
+        cell_of_position(s.hidden, g + s.gate_set(lstm) * set_rows,
+            memory ? memory + at : NULL, next_memory + at,
+            inside(y - from.y, x - from.x) ? hidden + at - step * cells :
+            lost.data());
+        if (!inside(y + from.y, x + from.x)) {
+          std::fill_n(hidden + at, s.hidden, 0);
         }
       }
     }

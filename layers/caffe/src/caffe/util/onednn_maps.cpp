@@ -3,6 +3,9 @@
 #ifdef USE_ONEDNN
 
 #include <dnnl.hpp>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
 
 #include <algorithm>
 #include <cfloat>
@@ -261,24 +264,34 @@ void OneDNNProduct::SetWeight(const int rows, const int channels,
       weight_.data()));
 }
 
-void OneDNNProduct::Compute(const OneDNNMaps& maps, float* products) {
+int OneDNNProduct::BlockSize(const int positions) {
+#ifdef _OPENMP
+  const int threads = omp_get_max_threads();
+#else
+  const int threads = 1;
+#endif
+  return std::min(positions, 224 * threads);
+}
+
+void OneDNNProduct::Compute(const OneDNNMaps& maps, const int first,
+    const int count, float* products) {
   CHECK_EQ(channels_, maps.shape()[1]);
-  const int positions = maps.shape()[0] * maps.shape()[2] * maps.shape()[3];
+  const uint16_t* data = maps.data() + static_cast<size_t>(first) * channels_;
   if (!onednn_bf16_is_sound(channels_)) {  // multiplied as floats
-    vector<float> in(static_cast<size_t>(positions) * channels_);
+    vector<float> in(static_cast<size_t>(count) * channels_);
     vector<float> factors(weight_.size());
-    Reorder(Memory({positions, channels_}, Tag::ab, Type::bf16, maps.data()),
-        Memory({positions, channels_}, Tag::ab, Type::f32, in.data()));
+    Reorder(Memory({count, channels_}, Tag::ab, Type::bf16, data),
+        Memory({count, channels_}, Tag::ab, Type::f32, in.data()));
     Reorder(Memory({channels_, rows_}, Tag::ab, Type::bf16, weight_.data()),
         Memory({channels_, rows_}, Tag::ab, Type::f32, factors.data()));
-    caffe_cpu_gemm(CblasNoTrans, CblasNoTrans, positions, rows_, channels_, 1.f,
+    caffe_cpu_gemm(CblasNoTrans, CblasNoTrans, count, rows_, channels_, 1.f,
         in.data(), factors.data(), 0.f, products);
     return;
   }
-  if (!kernel_ || kernel_->positions() != positions) {
-    kernel_.reset(new Kernel(positions, channels_, rows_, weight_.data()));
+  if (!kernel_ || kernel_->positions() != count) {
+    kernel_.reset(new Kernel(count, channels_, rows_, weight_.data()));
   }
-  kernel_->Compute(maps.data(), products);
+  kernel_->Compute(data, products);
 }
 
 shared_ptr<OneDNNSource> onednn_source(const Blob<float>& blob) {
