@@ -404,7 +404,7 @@ shared_ptr<OneDNNMaps> onednn_pool(const OneDNNPooling& pooling,
       pooling.stride[1] <= pooling.kernel[1];
 #pragma omp parallel if(Count(bottom.shape()) >= kParallelCount)
   {
-    vector<float> result(p.channels);
+    vector<float> result(numbers ? 0 : p.channels);
     vector<int16_t> best(numbers ? (p.width + 1) * p.channels : 0);
 #pragma omp for
     for (int row = 0; row < shape[0] * shape[2]; ++row) {
