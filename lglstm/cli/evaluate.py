@@ -31,6 +31,7 @@ Examples:
       --expect horse.lg_lstm --tolerance 0.5
   lglstm evaluate fashionista_largefov --weights runs/f.caffemodel \\
       --list data/fashionista/test.txt --paper fashionista.lg_lstm --all-layers
+  lglstm evaluate horse --class-offsets -o runs/offsets/horse
   lglstm evaluate --predictions their_output/ --list data/horse/test.txt --labels horse
 """
 
@@ -57,6 +58,11 @@ Examples:
     help="How far a number may be off, in percentage points.",
 )  # fmt: skip
 @click.option("--all-layers", is_flag=True, help="Score every LG-LSTM layer's own prediction too.")
+@click.option(
+    "--class-offsets", is_flag=True,
+    help="Add to each class's scores the constant that is best for the other half of the images: "
+    "for comparing nets apart from where they draw the line between classes.",
+)  # fmt: skip
 @click.option(
     "--log", metavar="FILE", type=Path,
     help="CSV or log of the training run; puts its loss curve into the report.",

@@ -44,6 +44,7 @@ class EvaluateOptions:
     expect: str | None = None
     tolerance: float = 0.5
     all_layers: bool = False
+    class_offsets: bool = False
     log: Path | None = None
     output: Path | None = None
     batch: int = 1
@@ -57,10 +58,16 @@ class EvaluateOptions:
                 "give MODEL to run a net, or --predictions DIR to score label maps that already "
                 "exist"
             )
-        if self.predictions is not None and (self.weights is not None or self.all_layers):
+        runs_net = self.weights is not None or self.all_layers or self.class_offsets
+        if self.predictions is not None and runs_net:
             raise UsageError(
-                "--predictions scores finished label maps, so --weights and --all-layers have no "
-                "use with it; leave them out"
+                "--predictions scores finished label maps, so --weights, --all-layers and "
+                "--class-offsets have no use with it; leave them out"
+            )
+        if self.class_offsets and (self.all_layers or self.expect or self.row):
+            raise UsageError(
+                "--class-offsets is for comparing nets with each other: the paper has no such "
+                "numbers, nor have the earlier layers; leave out --paper, --expect and --all-layers"
             )
         if self.expect and self.row and self.expect != self.row:
             raise UsageError("--expect and --paper name different rows; give one of them")
@@ -108,7 +115,7 @@ def evaluate(options: EvaluateOptions, warn: Callable[[str], None]) -> Evaluatio
         model = files.model
     else:
         model = find_model(options.model) if options.model else None
-    row = options.expect or options.row or (paper.row_of_model(model.name) if model else None)
+    row = None if options.class_offsets else _row_of(options, model)
     list_path = _list_of(options, model)
     with contextlib.ExitStack() as held:  # the lock of the folder, once that is known
         if options.predictions is not None:
@@ -117,6 +124,11 @@ def evaluate(options: EvaluateOptions, warn: Callable[[str], None]) -> Evaluatio
             assert files is not None
             scored = _run_net(options, files, list_path, row, held)
         return _write(options, scored, model, list_path, row, curves, warn)
+
+
+def _row_of(options: EvaluateOptions, model: ModelFiles | None) -> str | None:
+    """The paper's row that was asked for, else the model's own."""
+    return options.expect or options.row or (paper.row_of_model(model.name) if model else None)
 
 
 def _write(
@@ -187,12 +199,19 @@ def _run_net(
     engine = predictor.engine
     net = (engine.deploy_sha256, engine.weights_sha256, labels.name)
     data = (list_path.resolve(), options.root and options.root.resolve())
-    name = resume.folder_name(files.weights.stem, *net, *data)
+    stem = files.weights.stem + ("-class_offsets" if options.class_offsets else "")
+    name = resume.folder_name(stem, *net, *data)
     folder = options.output or OUTPUT / files.name / name
     held.enter_context(locked(folder))
     with progress_bar(f"{files.name} on {engines.words(gpu)}") as progress:
         evaluation = evaluate_list(
-            predictor, list_path, labels, folder, root=options.root, report=progress
+            predictor,
+            list_path,
+            labels,
+            folder,
+            root=options.root,
+            with_offsets=options.class_offsets,
+            report=progress,
         )
     written = label_maps.folder_of(folder, nets.OUTPUT)
     warning = sanity.untrained_layers(files.weights, engine.loaded)
@@ -239,8 +258,24 @@ def _check_row(row: str | None, labels: LabelSet) -> None:
 def _doubts(evaluation: Evaluation) -> tuple[str | None, ...]:
     predicted = evaluation.metrics.matrix.sum(axis=0).tolist()
     return (
+        _said_of_offsets(evaluation),
         sanity.one_class(evaluation.labels.names, predicted),
         sanity.never_predicted(evaluation.metrics),
+    )
+
+
+def _said_of_offsets(evaluation: Evaluation) -> str | None:
+    """That the numbers are not the paper's kind, and what was added to the scores."""
+    if not evaluation.class_offsets:
+        return None
+    names = evaluation.labels.names[1:]
+    used = "; ".join(
+        ", ".join(f"{name} {added:+.2f}" for name, added in zip(names, own[1:], strict=True))
+        for own in evaluation.class_offsets
+    )
+    return (
+        "constants were added to the scores of the classes, each half of the list with those that "
+        f"are best for the other half ({used}); compare such numbers with each other only"
     )
 
 

@@ -64,6 +64,7 @@ def as_dict(provenance: Provenance, evaluation: Evaluation, cells: list[Cell]) -
         "images": len(evaluation.images),
         "table": [cell.as_dict() for cell in cells],
         "metrics": evaluation.metrics.as_dict(),
+        "class_offsets": [list(own) for own in evaluation.class_offsets],
         "layers": {name: metrics.as_dict() for name, metrics in evaluation.layers.items()},
         "per_image": [
             {

@@ -14,6 +14,7 @@ from lglstm.common.images import read_label
 from lglstm.common.labels import LabelSet
 from lglstm.common.progress import Report, no_report
 from lglstm.evaluation import label_maps, nets
+from lglstm.evaluation.class_offsets import cross_fitted
 from lglstm.evaluation.image_list import ListedImage, read_image_list
 from lglstm.evaluation.label_choice import check_classes
 from lglstm.evaluation.metrics import Metrics, confusion_matrix
@@ -36,12 +37,15 @@ class Evaluation:
 
     metrics: of all images together. images: in the order of the list.
     layers: output name → metrics of each earlier LG-LSTM layer's own prediction, and of the last.
+    class_offsets: what was added to the scores of the classes, of the first and of the last image's
+    half of the list; empty as a rule.
     """
 
     labels: LabelSet
     metrics: Metrics
     images: tuple[ImageScore, ...]
     layers: dict[str, Metrics] = field(default_factory=dict)
+    class_offsets: tuple[tuple[float, ...], ...] = ()
 
 
 def evaluate_list(
@@ -51,21 +55,27 @@ def evaluate_list(
     folder: str | Path,
     *,
     root: str | Path | None = None,
+    with_offsets: bool = False,
     report: Report = no_report,
 ) -> Evaluation:
     """Predict every image of a list into a folder and score it; a second call goes on.
 
     labels: the classes of net and label maps. root: what the list's paths are relative to, by
-    default the list's folder. Raises InputError for anything that does not fit.
+    default the list's folder. with_offsets: with the constants of `class_offsets` added to the
+    scores. Raises InputError for anything that does not fit.
     """
     images = read_image_list(list_path, root)
     check_classes(predictor, labels)
-    label_maps.write_label_maps(predictor, images, labels, Path(folder), report)
+    offsets = cross_fitted(predictor, images, labels.num_classes, report) if with_offsets else None
+    label_maps.write_label_maps(predictor, images, labels, Path(folder), report, offsets)
     layers = {
         output: evaluate_label_maps(images, label_maps.folder_of(Path(folder), output), labels)
         for output in predictor.outputs
     }
     evaluation = layers[nets.OUTPUT]
+    if offsets:
+        used = tuple(tuple(own.tolist()) for own in (offsets[0], offsets[-1]))
+        evaluation = replace(evaluation, class_offsets=used)
     if len(layers) == 1:
         return evaluation
     return replace(evaluation, layers={name: layer.metrics for name, layer in layers.items()})

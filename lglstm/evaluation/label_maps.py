@@ -46,9 +46,11 @@ def write_label_maps(
     labels: LabelSet,
     folder: Path,
     report: Report = no_report,
+    offsets: Sequence[np.ndarray] | None = None,
 ) -> None:
     """Write the label map of every image below `folder`; those of the same photos stay.
 
+    offsets: for each image, constants to add to the scores of the classes, (C,).
     What another model or other weights left there is removed first. Photo and truth are read
     together, so that a truth of another size or with other classes stops the run at its image.
     """
@@ -56,17 +58,22 @@ def write_label_maps(
     claim(folder, maker, ("predictions", "layers"))
     folders = {output: folder_of(folder, output) for output in predictor.outputs}
 
-    def marks(digest: str) -> dict[str, str]:
+    of_image = {i.name: own for i, own in zip(images, offsets, strict=True)} if offsets else {}
+
+    def marks(image: ListedImage, digest: str) -> dict[str, str]:
         if not digest:
             return dict.fromkeys(folders, "")
         # What --all-layers adds does not spoil the whole net's own predictions.
         tests = {**dict.fromkeys(folders, predictor.engine.test_sha256), nets.OUTPUT: ""}
-        return {output: mark_of(maker, digest, f"{output} {tests[output]}") for output in folders}
+        own = f" {of_image[image.name].tolist()}" if offsets else ""
+        return {
+            output: mark_of(maker, digest, f"{output} {tests[output]}{own}") for output in folders
+        }
 
     def is_done(image: ListedImage) -> bool:
         if not all(png_of(f, image).is_file() for f in folders.values()):
             return False
-        wanted = marks(photo_sha256(image.photo))
+        wanted = marks(image, photo_sha256(image.photo))
         return all(is_current(png_of(f, image), wanted[output]) for output, f in folders.items())
 
     with ThreadPoolExecutor(THREADS) as pool:
@@ -84,7 +91,9 @@ def write_label_maps(
         return photo
 
     def finish(image: ListedImage, prediction: Prediction) -> None:
-        wanted = marks(digests.pop(image.name))
+        wanted = marks(image, digests.pop(image.name))
+        if offsets:
+            prediction = prediction.with_offsets(of_image[image.name])
         for output, ids in prediction.label_maps.items():
             path = png_of(folders[output], image)
             write_label(path, ids, labels.palette, {MARK: wanted[output]})

@@ -56,6 +56,11 @@ class Prediction:
         maps = {name: preprocessing.to_label_map(one, size) for name, one in scores.items()}
         return cls(photo, scores, maps)
 
+    def with_offsets(self, offsets: np.ndarray) -> Prediction:
+        """The prediction with a constant added to the scores of each class, (C,)."""
+        scores = {name: one + offsets[:, None, None] for name, one in self.scores.items()}
+        return Prediction.from_scores(self.photo, scores)
+
 
 class Predictor:
     """Loads a net once and parses photos in batches.
