@@ -30,8 +30,11 @@ loss has trained; the background's is 0, since differences count."""
 SWEEPS = 8
 """How often all classes are gone through at most; two or three times are enough."""
 
-PIXELS = 20_000
-"""Pixels of an image that have a say, evenly spread at the net's input size."""
+PIXELS = 4_000_000
+"""About how many pixels of all images together have a say, so that memory has a bound."""
+
+Sample = tuple[np.ndarray, np.ndarray]
+"""Some pixels of an image: their scores, (C, n), and their true classes, (n,)."""
 
 
 def cross_fitted(
@@ -50,19 +53,38 @@ def cross_fitted(
             "are needed; leave out --class-offsets"
         )
 
+    samples = sample(predictor, images, num_classes, report)
+    middle = len(samples) // 2  # crops of one photo are neighbors, so the list is cut once
+    first, second = (fit(half) for half in (samples[:middle], samples[middle:]))
+    return [second] * middle + [first] * (len(samples) - middle)
+
+
+def sample(
+    predictor: Predictor,
+    images: Sequence[ListedImage],
+    num_classes: int,
+    report: Report = no_report,
+) -> list[Sample]:
+    """Run the net on all images; keep of each its share of PIXELS, evenly spread."""
+    share = PIXELS / len(images)
+
     def read(image: ListedImage) -> np.ndarray:
         return read_pair(image.photo, image.label, num_classes)[0]
 
-    def sample(image: ListedImage, prediction: Prediction) -> tuple[np.ndarray, np.ndarray]:
-        return _sample(prediction.scores[nets.OUTPUT], read_label(image.label))
+    def finish(image: ListedImage, prediction: Prediction) -> Sample:
+        return _sample(prediction.scores[nets.OUTPUT], read_label(image.label), share)
 
     samples = []
-    for _, future in predictor.stream(images, read, sample):
+    for _, future in predictor.stream(images, read, finish):
         samples.append(future.result())
         report(len(samples), len(images))
-    middle = len(samples) // 2  # crops of one photo are neighbors, so the list is cut once
-    first, second = (_fit(half) for half in (samples[:middle], samples[middle:]))
-    return [second] * middle + [first] * (len(samples) - middle)
+    return samples
+
+
+def fit(samples: Sequence[Sample]) -> np.ndarray:
+    """The `best_offsets` of some images together."""
+    scores, truths = zip(*samples, strict=True)
+    return best_offsets(np.concatenate(scores, axis=1), np.concatenate(truths).astype(np.int64))
 
 
 def best_offsets(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -104,18 +126,13 @@ def _best_offset(scores: np.ndarray, truth: np.ndarray, offsets: np.ndarray, k: 
     return float(GRID[best[np.abs(GRID[best] - offsets[k]).argmin()]])
 
 
-def _sample(scores: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """At most about PIXELS pixels of one image at the net's size: (C, n) scores, (n,) classes.
+def _sample(scores: np.ndarray, label: np.ndarray, pixels: float) -> Sample:
+    """About so many pixels of one image, on a grid.
 
-    scores: (C, h, w). label: (H, W), the truth at the photo's size.
+    scores: (C, h, w), at the net's input size. label: (H, W), the truth at the photo's size.
     """
     height, width = scores.shape[1:]
-    stride = max(1, round((height * width / PIXELS) ** 0.5))
+    stride = max(1, round((height * width / pixels) ** 0.5))
     truth = to_label_blob(label, (height, width), stride)[0].astype(np.uint8)
     counted = truth != IGNORE
     return scores[:, ::stride, ::stride][:, counted], truth[counted]
-
-
-def _fit(samples: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    scores, truths = zip(*samples, strict=True)
-    return best_offsets(np.concatenate(scores, axis=1), np.concatenate(truths).astype(np.int64))

@@ -16,7 +16,7 @@ pytest.importorskip("caffe", reason="needs Caffe: make setup")
 pytest.importorskip("safetensors", reason="needs safetensors")
 pytest.importorskip("torch", reason="needs torch")
 
-from evaluation_help import COLORS, color_list, color_net
+from evaluation_help import COLORS, color_list, color_net, demo_weights
 
 import lglstm
 from lglstm.caffe_files import read_net
@@ -24,7 +24,9 @@ from lglstm.cli.main import main
 from lglstm.common.errors import InputError
 from lglstm.common.models import WEIGHTS, find_model, find_weights
 from lglstm.convert.read import read_model
-from release_weights import CARD, SCORES, SECTIONS, drawn_scores
+from lglstm.evaluation.engines import net_files
+from lglstm.evaluation.predictor import Predictor
+from release_weights import CARD, SCORES, SECTIONS, add_class_offsets, drawn_scores
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAINED = sorted(path.parent.name for path in ROOT.glob(f"models/*/{WEIGHTS}"))
@@ -106,6 +108,23 @@ def test_the_list_of_models_says_who_has_some(monkeypatch):
     monkeypatch.chdir(ROOT)
     for line in run("models", "list").splitlines()[1:]:
         assert line.rstrip().endswith(" MB") == (line.split()[0] in TRAINED), line
+
+
+def test_class_offsets_become_part_of_the_classifier(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    before, after = demo_weights(tmp_path), tmp_path / "offsets.caffemodel"
+    add_class_offsets("demo", str(before), str(color_list(tmp_path / "data")), after)
+    photo = np.random.default_rng(1).integers(0, 256, (70, 90, 3)).astype(np.uint8)
+    old, new = (
+        Predictor(net_files("demo", path)).scores([photo])["score"][0] for path in (before, after)
+    )
+    added = (new - old).mean(axis=(1, 2))
+    np.testing.assert_allclose(
+        new - old, np.broadcast_to(added[:, None, None], new.shape), atol=1e-3
+    )
+    assert abs(added[0]) < 1e-3 and np.abs(added).max() > 0.04
+    said = [float(part.split()[1]) for part in capsys.readouterr().out.split(":")[1].split(",")]
+    np.testing.assert_allclose(said, added, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", TRAINED)
