@@ -22,10 +22,13 @@ from pathlib import Path
 
 import numpy as np
 
+from lglstm.caffe_files.caffemodel import write_caffemodel
+from lglstm.caffe_files.schema import LayerParameter
 from lglstm.cli.main import main as lglstm
 from lglstm.common.files import write_text
 from lglstm.common.models import WEIGHTS, find_model
 from lglstm.common.progress import progress_bar
+from lglstm.convert.read import read_weights_for
 from lglstm.data_prep.synthetic import draw_example
 from lglstm.evaluation.class_offsets import fit, sample
 from lglstm.evaluation.engines import net_files
@@ -77,13 +80,17 @@ def add_class_offsets(name: str, weights: str, list_path: str, path: Path) -> No
     with progress_bar(f"{list_path}: {name}") as progress:
         images = read_image_list(list_path)
         offsets = fit(sample(predictor, images, labels.num_classes, progress))
+    stored = read_weights_for(files.deploy, files.weights)  # with the classifiers of training
+    with_bias = [key for key, blobs in predictor.engine.net.params.items() if len(blobs) == 2]
+    (classifier,) = (layer for layer in stored if layer.name == with_bias[-1])
+    classifier.blobs[1] = classifier.blobs[1] + offsets
+    layers = [(LayerParameter(name=layer.name, type=layer.type), layer.blobs) for layer in stored]
+    write_caffemodel(path, name, layers)
     photo, _ = draw_example()
-    wanted = predictor.scores([photo])["score"] + offsets[:, None, None]
-    net = predictor.engine.net
-    classifier = [blobs for blobs in net.params.values() if len(blobs) == 2][-1]
-    classifier[1].data[...] += offsets
-    np.testing.assert_allclose(predictor.scores([photo])["score"], wanted, atol=1e-3)
-    net.save(str(path))
+    before, after = (
+        one.scores([photo])["score"] for one in (predictor, Predictor(net_files(name, path)))
+    )
+    np.testing.assert_allclose(after, before + offsets[:, None, None], atol=1e-3)
     added = zip(labels.names, offsets.tolist(), strict=True)
     print("added to the scores:", ", ".join(f"{label} {offset:+.2f}" for label, offset in added))
 

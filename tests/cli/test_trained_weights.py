@@ -20,6 +20,7 @@ from evaluation_help import COLORS, color_list, color_net, demo_weights
 
 import lglstm
 from lglstm.caffe_files import read_net
+from lglstm.caffe_files.caffemodel import read_blobs
 from lglstm.cli.main import main
 from lglstm.common.errors import InputError
 from lglstm.common.models import WEIGHTS, find_model, find_weights
@@ -118,6 +119,8 @@ def test_class_offsets_become_part_of_the_classifier(tmp_path, monkeypatch, caps
     old, new = (
         Predictor(net_files("demo", path)).scores([photo])["score"][0] for path in (before, after)
     )
+    layers = [set(read_blobs(path)) for path in (before, after)]
+    assert layers[0] == layers[1] and "score1_local" in layers[0]  # what only training needs stays
     added = (new - old).mean(axis=(1, 2))
     np.testing.assert_allclose(
         new - old, np.broadcast_to(added[:, None, None], new.shape), atol=1e-3
