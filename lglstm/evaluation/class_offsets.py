@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lglstm.common.errors import InputError
-from lglstm.common.images import read_label, read_pair
+from lglstm.common.images import read_pair
 from lglstm.common.labels import IGNORE
 from lglstm.common.preprocessing import to_label_blob
 from lglstm.common.progress import Report, no_report
@@ -67,12 +67,14 @@ def sample(
 ) -> list[Sample]:
     """Run the net on all images; keep of each its share of PIXELS, evenly spread."""
     share = PIXELS / len(images)
+    truths: dict[str, np.ndarray] = {}
 
     def read(image: ListedImage) -> np.ndarray:
-        return read_pair(image.photo, image.label, num_classes)[0]
+        photo, truths[image.name] = read_pair(image.photo, image.label, num_classes)
+        return photo
 
     def finish(image: ListedImage, prediction: Prediction) -> Sample:
-        return _sample(prediction.scores[nets.OUTPUT], read_label(image.label), share)
+        return _sample(prediction.scores[nets.OUTPUT], truths.pop(image.name), share)
 
     samples = []
     for _, future in predictor.stream(images, read, finish):
@@ -92,8 +94,11 @@ def best_offsets(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
     scores: (C, N) of N pixels. truth: (N,) their classes. One class after the other gets its best
     constant while the others keep theirs, until none changes: a maximum, not surely the highest.
+    Without any pixel all are 0.
     """
     offsets = np.zeros(len(scores), np.float32)
+    if not len(truth):
+        return offsets
     for _ in range(SWEEPS):
         before = offsets.copy()
         for k in range(1, len(scores)):

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -38,28 +39,26 @@ class Prediction:
 
     photo: (H, W, 3) uint8 BGR.
     scores: output → (C, h, w) float32 class scores at the net's input size.
-    label_maps: output → (H, W) uint8, the best class of each pixel, at the photo's size.
     """
 
     photo: np.ndarray
     scores: Mapping[str, np.ndarray]
-    label_maps: Mapping[str, np.ndarray]
+
+    @cached_property
+    def label_maps(self) -> dict[str, np.ndarray]:
+        """Output → (H, W) uint8, the best class of each pixel, at the photo's size."""
+        size = self.photo.shape[0], self.photo.shape[1]
+        return {name: preprocessing.to_label_map(one, size) for name, one in self.scores.items()}
 
     @property
     def label_map(self) -> np.ndarray:
         """(H, W) uint8: the prediction of the whole net."""
         return self.label_maps[nets.OUTPUT]
 
-    @classmethod
-    def from_scores(cls, photo: np.ndarray, scores: Mapping[str, np.ndarray]) -> Prediction:
-        size = photo.shape[0], photo.shape[1]
-        maps = {name: preprocessing.to_label_map(one, size) for name, one in scores.items()}
-        return cls(photo, scores, maps)
-
     def with_offsets(self, offsets: np.ndarray) -> Prediction:
         """The prediction with a constant added to the scores of each class, (C,)."""
         scores = {name: one + offsets[:, None, None] for name, one in self.scores.items()}
-        return Prediction.from_scores(self.photo, scores)
+        return Prediction(self.photo, scores)
 
 
 class Predictor:
@@ -112,7 +111,7 @@ class Predictor:
         """Parse all `photos`, (H, W, 3) uint8 BGR of any sizes, in one pass of the net."""
         scores = self.scores(photos)
         return [
-            Prediction.from_scores(photo, {name: values[k] for name, values in scores.items()})
+            Prediction(photo, {name: values[k] for name, values in scores.items()})
             for k, photo in enumerate(photos)
         ]
 
@@ -148,16 +147,13 @@ class Predictor:
         readable = [reading for _, reading in batch if reading.exception() is None]
         scores = self.scores([reading.result() for reading in readable]) if readable else {}
 
-        def complete(item: Item, photo: np.ndarray, own: dict[str, np.ndarray]) -> Result:
-            return finish(item, Prediction.from_scores(photo, own))
-
         k = 0
         for item, reading in batch:
             if reading.exception() is not None:
                 yield item, reading
                 continue
             own = {name: values[k] for name, values in scores.items()}
-            yield item, pool.submit(complete, item, reading.result(), own)
+            yield item, pool.submit(finish, item, Prediction(reading.result(), own))
             k += 1
 
 

@@ -12,6 +12,7 @@ caffe = pytest.importorskip("caffe", reason="needs Caffe: make setup")
 from evaluation_help import HORSE, color_list, color_net, demo_weights  # noqa: E402
 
 from lglstm.cli.main import main  # noqa: E402
+from lglstm.common.errors import InputError  # noqa: E402
 from lglstm.common.images import read_label, write_label  # noqa: E402
 from lglstm.evaluation.class_offsets import GRID, best_offsets, cross_fitted  # noqa: E402
 from lglstm.evaluation.engines import net_files  # noqa: E402
@@ -70,6 +71,10 @@ def test_a_shifted_line_between_the_classes_does_not_count():
     assert mean_iou(scores + shift, truth, shifted) == pytest.approx(reached, abs=0.01)
 
 
+def test_where_no_pixel_is_labeled_nothing_is_added():
+    np.testing.assert_array_equal(best_offsets(np.empty((3, 0), np.float32), np.empty(0, int)), 0)
+
+
 def test_an_image_has_no_say_in_its_own_constants(tmp_path):
     images = read_image_list(color_list(tmp_path / "data"))
     predictor = Predictor(net_files("demo", demo_weights(tmp_path)))
@@ -118,5 +123,5 @@ def test_what_does_not_go_with_it_is_refused(other):
 def test_one_image_has_no_other_half(colors, tmp_path):
     listed = color_list(tmp_path / "data")
     images = read_image_list(listed)[:1]
-    with pytest.raises(Exception, match="at least two"):
+    with pytest.raises(InputError, match="at least two"):
         cross_fitted(Predictor(net_files(*colors)), images, HORSE.num_classes)
