@@ -213,16 +213,24 @@ class Training:
     # -- before the first iteration
 
     def _report_weights(self, given: Sequence[initial.InitialWeights]) -> None:
-        """Say how many layers the initial weights fill: Caffe skips unknown names in silence."""
-        needed = {name for name, blobs in self.net.params.items() if len(blobs)}
+        """Say which layers the initial weights fill: Caffe skips unknown names in silence."""
+        learned = [
+            name for name, blobs in self.net.params.items()
+            if len(blobs) and self.net.bottom_names[name]  # a data layer's are its place
+        ]  # fmt: skip
+        new = set(learned)
         for weights in given:
-            filled = needed & weights.layers
+            filled = weights.layers.intersection(learned)
             if not filled:
                 raise InputError(
                     f"{weights.path}: none of its layers is in this net; give weights of the "
                     "same backbone"
                 )
-            self.display.note(f"{weights.path}: fills {len(filled)} of {len(needed)} layers")
+            self.display.note(f"{weights.path}: fills {len(filled)} of {len(learned)} layers")
+            new -= filled
+        if given and new:
+            names = ", ".join(name for name in learned if name in new)
+            self.display.note(f"new, from their fillers: {names}")
 
     def _advance(self) -> None:
         if self.start:

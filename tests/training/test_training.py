@@ -454,6 +454,26 @@ def test_weights_that_fit_no_layer_are_refused(folder):
 
 
 @pytest.mark.slow
+def test_what_weights_fill_and_what_starts_new_is_said(folder):
+    """The data layer's blob, its place, is neither."""
+    train("--set", "max_iter=12", folder=folder)
+    stored = caffe_pb2.NetParameter.FromString(
+        (folder / "runs/tiny_iter_12.caffemodel").read_bytes()
+    )
+    learned = [layer for layer in stored.layer if layer.blobs and layer.bottom]
+    (folder / "all.caffemodel").write_bytes(stored.SerializeToString())
+    stored.layer.remove(learned[-1])
+    (folder / "w.caffemodel").write_bytes(stored.SerializeToString())
+    arguments = ("--overwrite", "--set", "max_iter=12")
+    _, err = train("--weights", "w.caffemodel", *arguments, folder=folder)
+    assert f"w.caffemodel: fills {len(learned) - 1} of {len(learned)} layers\n" in err
+    assert f"\nnew, from their fillers: {learned[-1].name}\n" in err
+    _, err = train("--weights", "all.caffemodel", *arguments, folder=folder)
+    assert f"all.caffemodel: fills {len(learned)} of {len(learned)} layers\n" in err
+    assert "fillers" not in err
+
+
+@pytest.mark.slow
 def test_weights_of_another_classifier_are_refused(folder):
     train("--set", "max_iter=12", folder=folder)
     stored = caffe_pb2.NetParameter.FromString(
