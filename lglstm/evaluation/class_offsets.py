@@ -79,7 +79,7 @@ def sample(
     samples = []
     for _, future in predictor.stream(images, read, finish):
         samples.append(future.result())
-        report(len(samples), len(images))
+        report(len(samples), len(images), "choosing the class offsets")
     return samples
 
 
