@@ -7,7 +7,7 @@ OUTPUT/layers/score1/<name>.png    what LG-LSTM layer 1 alone would say, with --
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from lglstm.evaluation.image_list import ListedImage
 from lglstm.evaluation.predictor import THREADS, Prediction, Predictor
 from lglstm.evaluation.resume import (
     MARK,
+    MadeBy,
     claim,
     is_current,
     made_by,
@@ -56,52 +57,68 @@ def write_label_maps(
     """
     maker = made_by(predictor, labels)
     claim(folder, maker, ("predictions", "layers"))
-    folders = {output: folder_of(folder, output) for output in predictor.outputs}
-
     of_image = {i.name: own for i, own in zip(images, offsets, strict=True)} if offsets else {}
-
-    def marks(image: ListedImage, digest: str) -> dict[str, str]:
-        if not digest:
-            return dict.fromkeys(folders, "")
-        # What --all-layers adds does not spoil the whole net's own predictions.
-        tests = {**dict.fromkeys(folders, predictor.engine.test_sha256), nets.OUTPUT: ""}
-        own = f" {of_image[image.name].tolist()}" if offsets else ""
-        return {
-            output: mark_of(maker, digest, f"{output} {tests[output]}{own}") for output in folders
-        }
-
-    def is_done(image: ListedImage) -> bool:
-        if not all(png_of(f, image).is_file() for f in folders.values()):
-            return False
-        wanted = marks(image, photo_sha256(image.photo))
-        return all(is_current(png_of(f, image), wanted[output]) for output, f in folders.items())
-
+    maps = _LabelMaps(predictor, labels, folder, maker, of_image)
     with ThreadPoolExecutor(THREADS) as pool:
-        pending = [
-            image for image, done in zip(images, pool.map(is_done, images), strict=True) if not done
-        ]
+        finished = pool.map(maps.are_written, images)
+        pending = [image for image, done in zip(images, finished, strict=True) if not done]
     done, total = len(images) - len(pending), len(images)
     report(done, total)
-    digests: dict[str, str] = {}
-
-    def read(image: ListedImage) -> np.ndarray:
-        photo, digests[image.name] = read_marked(
-            image.photo, lambda: read_pair(image.photo, image.label, labels.num_classes)[0]
-        )
-        return photo
-
-    def finish(image: ListedImage, prediction: Prediction) -> None:
-        wanted = marks(image, digests.pop(image.name))
-        if offsets:
-            prediction = prediction.with_offsets(of_image[image.name])
-        for output, ids in prediction.label_maps.items():
-            path = png_of(folders[output], image)
-            write_label(path, ids, labels.palette, {MARK: wanted[output]})
-
-    for _, future in predictor.stream(pending, read, finish):
+    for _, future in predictor.stream(pending, maps.read, maps.write):
         future.result()
         done += 1
         report(done, total)
+
+
+class _LabelMaps:
+    """The label maps of a list of images: one of each image for each output of the net.
+
+    offsets: image name → constants to add to the scores of the classes; empty for none.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        labels: LabelSet,
+        folder: Path,
+        maker: MadeBy,
+        offsets: Mapping[str, np.ndarray],
+    ):
+        self.labels, self.maker, self.offsets = labels, maker, offsets
+        self.folders = {output: folder_of(folder, output) for output in predictor.outputs}
+        # What --all-layers adds does not spoil the whole net's own predictions.
+        self.tests = dict.fromkeys(self.folders, predictor.engine.test_sha256) | {nets.OUTPUT: ""}
+        self.digests: dict[str, str] = {}  # of the photos between `read` and `write`
+
+    def are_written(self, image: ListedImage) -> bool:
+        if not all(png_of(folder, image).is_file() for folder in self.folders.values()):
+            return False
+        marks = self._marks(image, photo_sha256(image.photo))
+        return all(is_current(png_of(self.folders[k], image), mark) for k, mark in marks.items())
+
+    def read(self, image: ListedImage) -> np.ndarray:
+        photo, self.digests[image.name] = read_marked(
+            image.photo, lambda: read_pair(image.photo, image.label, self.labels.num_classes)[0]
+        )
+        return photo
+
+    def write(self, image: ListedImage, prediction: Prediction) -> None:
+        marks = self._marks(image, self.digests.pop(image.name))
+        if self.offsets:
+            prediction = prediction.with_offsets(self.offsets[image.name])
+        for output, ids in prediction.label_maps.items():
+            path = png_of(self.folders[output], image)
+            write_label(path, ids, self.labels.palette, {MARK: marks[output]})
+
+    def _marks(self, image: ListedImage, digest: str) -> dict[str, str]:
+        """Output → what its label map is marked with: what made it, and from which photo."""
+        if not digest:
+            return dict.fromkeys(self.folders, "")
+        own = f" {self.offsets[image.name].tolist()}" if self.offsets else ""
+        return {
+            output: mark_of(self.maker, digest, f"{output} {test}{own}")
+            for output, test in self.tests.items()
+        }
 
 
 def find_label_maps(folder: Path, images: Sequence[ListedImage]) -> list[Path]:
