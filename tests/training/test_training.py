@@ -87,9 +87,9 @@ def test_killed_and_stopped_runs_end_as_one_that_ran_through(folder):
     assert not same_weights(folder / "runs/tiny_iter_48.caffemodel", folder / "runs" / name)
 
 
-@pytest.mark.slow
-def test_photos_go_on_at_the_same_place(folder):
-    """The SegData layer keeps its position in a blob: dropout and mirrored, shuffled photos."""
+@pytest.fixture
+def photos(folder):
+    """A folder whose net reads photos, mirrored and shuffled, by a SegData layer."""
     rng = np.random.default_rng(0)
     lines = []
     for k in range(5):
@@ -105,6 +105,13 @@ def test_photos_go_on_at_the_same_place(folder):
     (folder / "solver.prototxt").write_text(solver)
     text = PHOTO_NET.replace("OPTIONS", json.dumps(options))
     (folder / "net.prototxt").write_text(text)
+    return folder
+
+
+@pytest.mark.slow
+def test_photos_go_on_at_the_same_place(photos):
+    """The SegData layer keeps its position in a blob; there is dropout, too."""
+    folder = photos
     train("--iterations", "9", folder=folder)
     expected = results(folder)
     shutil.copytree(folder / "runs", folder / "through")
@@ -454,23 +461,24 @@ def test_weights_that_fit_no_layer_are_refused(folder):
 
 
 @pytest.mark.slow
-def test_what_weights_fill_and_what_starts_new_is_said(folder):
-    """The data layer's blob, its place, is neither."""
-    train("--set", "max_iter=12", folder=folder)
+def test_what_weights_fill_and_what_starts_new_is_said(photos):
+    """The blob of the data layer, its place, is neither."""
+    train("--set", "max_iter=2", folder=photos)
     stored = caffe_pb2.NetParameter.FromString(
-        (folder / "runs/tiny_iter_12.caffemodel").read_bytes()
+        (photos / "runs/tiny_iter_2.caffemodel").read_bytes()
     )
-    learned = [layer for layer in stored.layer if layer.blobs and layer.bottom]
-    (folder / "all.caffemodel").write_bytes(stored.SerializeToString())
-    stored.layer.remove(learned[-1])
-    (folder / "w.caffemodel").write_bytes(stored.SerializeToString())
-    arguments = ("--overwrite", "--set", "max_iter=12")
-    _, err = train("--weights", "w.caffemodel", *arguments, folder=folder)
-    assert f"w.caffemodel: fills {len(learned) - 1} of {len(learned)} layers\n" in err
-    assert f"\nnew, from their fillers: {learned[-1].name}\n" in err
-    _, err = train("--weights", "all.caffemodel", *arguments, folder=folder)
-    assert f"all.caffemodel: fills {len(learned)} of {len(learned)} layers\n" in err
-    assert "fillers" not in err
+    assert [layer.name for layer in stored.layer if layer.blobs] == ["train_data", "conv", "score"]
+    (photos / "all.caffemodel").write_bytes(stored.SerializeToString())
+    stored.layer.remove(next(layer for layer in stored.layer if layer.name == "score"))
+    (photos / "trunk.caffemodel").write_bytes(stored.SerializeToString())
+    for name, said in (
+        ("all", "fills 2 of 2 layers\n"),
+        ("trunk", "fills 1 of 2 layers\nnew, from their fillers: score\n"),
+    ):
+        given = ("--weights", f"{name}.caffemodel", "--overwrite", "--set", "max_iter=2")
+        _, err = train(*given, folder=photos)
+        assert f"/{name}.caffemodel: {said}" in err
+        assert ("fillers" in err) == (name == "trunk")
 
 
 @pytest.mark.slow
