@@ -34,6 +34,7 @@ TRAINED = sorted(path.parent.name for path in ROOT.glob(f"models/*/{WEIGHTS}"))
 LARGEST = 50_000_000
 TEST_SETS = {
     "horse": ("horse-cow", "horse_cow/VOC2010"),
+    "cow": ("horse-cow", "horse_cow/VOC2010", "--animal", "cow"),
     "horse_161": ("horse-cow", "horse_cow/VOC2010"),
     "cow_161": ("horse-cow", "horse_cow/VOC2010", "--animal", "cow"),
     "fashionista_241": ("fashionista", "fashionista/fashionista_v0.2.mat"),
