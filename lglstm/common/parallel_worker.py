@@ -36,13 +36,18 @@ def main(descriptor: str, parent: str) -> None:
             while True:
                 connection.send_bytes(_answer(function, connection.recv_bytes()))
     finally:
-        # Nothing is left to clean up, and an exception while Python shuts down would be printed.
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        # Nothing is left to clean up, and an exception while Python shuts down would be printed. So
+        # would a signal on its way when SIG_DFL takes the place of a function.
+        signal.signal(signal.SIGTERM, _leave_already)
 
 
 def _leave(number: int, frame: object) -> NoReturn:
     """Leave by an exception, so that half-written files are removed on the way."""
     sys.exit(128 + number)
+
+
+def _leave_already(number: int, frame: object) -> None:
+    """What is asked for happens anyway."""
 
 
 def _answer(function: bytes, item: bytes) -> bytes:
