@@ -218,7 +218,7 @@ class Training:
             name for name, blobs in self.net.params.items()
             if len(blobs) and self.net.bottom_names[name]  # a data layer's are its place
         ]  # fmt: skip
-        new = set(learned)
+        missing = set(learned)
         for weights in given:
             filled = weights.layers.intersection(learned)
             if not filled:
@@ -227,10 +227,10 @@ class Training:
                     "same backbone"
                 )
             self.display.note(f"{weights.path}: fills {len(filled)} of {len(learned)} layers")
-            new -= filled
-        if given and new:
-            names = ", ".join(name for name in learned if name in new)
-            self.display.note(f"new, from their fillers: {names}")
+            missing -= filled
+        if given and missing:
+            names = ", ".join(name for name in learned if name in missing)
+            self.display.note(f"not in these weights: {names}")
 
     def _advance(self) -> None:
         if self.start:

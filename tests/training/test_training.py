@@ -111,15 +111,14 @@ def photos(folder):
 @pytest.mark.slow
 def test_photos_go_on_at_the_same_place(photos):
     """The SegData layer keeps its position in a blob; there is dropout, too."""
-    folder = photos
-    train("--iterations", "9", folder=folder)
-    expected = results(folder)
-    shutil.copytree(folder / "runs", folder / "through")
-    train("--overwrite", "--iterations", "4", folder=folder)
-    train("--resume", "--iterations", "9", folder=folder)
-    assert results(folder) == expected and len(expected) == 9
+    train("--iterations", "9", folder=photos)
+    expected = results(photos)
+    shutil.copytree(photos / "runs", photos / "through")
+    train("--overwrite", "--iterations", "4", folder=photos)
+    train("--resume", "--iterations", "9", folder=photos)
+    assert results(photos) == expected and len(expected) == 9
     name = "tiny_iter_9.caffemodel"
-    assert same_weights(folder / "runs" / name, folder / "through" / name)
+    assert same_weights(photos / "runs" / name, photos / "through" / name)
 
 
 @pytest.mark.slow
@@ -461,7 +460,7 @@ def test_weights_that_fit_no_layer_are_refused(folder):
 
 
 @pytest.mark.slow
-def test_what_weights_fill_and_what_starts_new_is_said(photos):
+def test_what_weights_fill_and_what_they_lack_is_said(photos):
     """The blob of the data layer, its place, is neither."""
     train("--set", "max_iter=2", folder=photos)
     stored = caffe_pb2.NetParameter.FromString(
@@ -473,12 +472,12 @@ def test_what_weights_fill_and_what_starts_new_is_said(photos):
     (photos / "trunk.caffemodel").write_bytes(stored.SerializeToString())
     for name, said in (
         ("all", "fills 2 of 2 layers\n"),
-        ("trunk", "fills 1 of 2 layers\nnew, from their fillers: score\n"),
+        ("trunk", "fills 1 of 2 layers\nnot in these weights: score\n"),
     ):
         given = ("--weights", f"{name}.caffemodel", "--overwrite", "--set", "max_iter=2")
         _, err = train(*given, folder=photos)
         assert f"/{name}.caffemodel: {said}" in err
-        assert ("fillers" in err) == (name == "trunk")
+        assert ("not in these weights" in err) == (name == "trunk")
 
 
 @pytest.mark.slow
