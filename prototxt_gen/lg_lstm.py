@@ -99,11 +99,12 @@ def classifier(
     per image: an InnerProduct, which a Bias layer adds to the convolution of the local part.
     """
     name = f"score{i}_local"
+    rates = learning_rates(options, options.score_lr_mult)
     convolution = dict(
         num_output=options.num_classes,
         kernel_size=1,
         weight_filler=filler(options),
-        param=learning_rates(options),
+        param=rates,
         name=name,
     )
     if global_ is None:
@@ -115,7 +116,7 @@ def classifier(
         num_output=options.num_classes,
         bias_term=False,
         weight_filler=filler(options),
-        param=learning_rates(options)[:1],
+        param=rates[:1],
     )
     n[blob] = L.Bias(n[name], n[f"score{i}_global"], axis=0, name=f"score{i}")
     return n[blob]

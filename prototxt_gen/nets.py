@@ -131,7 +131,7 @@ def score(
         num_output=options.num_classes,
         kernel_size=1,
         weight_filler=filler(options),
-        param=learning_rates(options),
+        param=learning_rates(options, options.score_lr_mult),
     )
     return n[blob]
 

@@ -116,6 +116,7 @@ class ModelOptions:
     epochs: float = option(60, "passes over the training images", AMOUNT)
     iterations: int = option(0, "training iterations; 0 derives them from epochs", ITERATIONS)
     base_lr: float = option(0.001, "learning rate of new layers", AMOUNT)
+    score_lr_mult: float = option(1.0, "learning rate of classifiers, × base_lr", AMOUNT)
     bias_lr_mult: float = option(2.0, "learning rate of biases, relative to their weights'", AMOUNT)
     bias_decay_mult: float = option(0.0, "weight decay of biases, relative to weights'", AMOUNT)
     lr_gamma: float = option(0.1, "factor on the learning rate at a step", AMOUNT)

@@ -135,6 +135,23 @@ def test_settings_reach_the_net():
     assert [net[f"loss{i}"].loss_weight[0] for i in (1, 4, 5)] == [0.25, 0.25, 1]
 
 
+@pytest.mark.parametrize("options", [LargeFOV(), CoCNN(sum_label_scores=True), Demo()])
+def test_the_rate_of_the_classifiers_is_theirs_alone(options):
+    before, after = (
+        {
+            layer.name: layer
+            for layer in build(dataclasses.replace(options, score_lr_mult=rate), "x", "train").layer
+        }
+        for rate in (1, 10)
+    )
+    learning = {name for name, layer in before.items() if any(p.lr_mult for p in layer.param)}
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {name for name in learning if name.startswith("score")}
+    for name in changed:
+        rates = zip(before[name].param, after[name].param, strict=True)
+        assert [new.lr_mult / old.lr_mult for old, new in rates] == [10] * len(before[name].param)
+
+
 # ----------------------------------------------------------------------------------- commands
 
 
