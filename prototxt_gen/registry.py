@@ -110,8 +110,10 @@ def with_weights() -> dict[str, Model]:
     }
     person = small | {
         "input_size": (241, 161),
-        "weights": "data/init/fashionista_241_fc7.caffemodel",
-        "epochs": 16,
+        "weights": "runs/people_16_iter_3648.caffemodel",
+        "epochs": 14,
+        "seed": 3,
+        "score_lr_mult": 10,
     }
     horse = animal | {"train_images": 320, "test_images": 275, "epochs": 18}
     cow = animal | {"train_images": 231, "test_images": 161, "epochs": 30}
