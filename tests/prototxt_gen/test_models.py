@@ -197,17 +197,21 @@ def needs_msra(model: str, layer: str) -> bool:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_learning_rates_and_fillers_are_the_papers(name):
-    """All but the fillers of deep stacks of new convolutions, which would not train."""
+    """All but the fillers of deep stacks of new convolutions, which would not train.
+
+    And but the rate of the classifiers of the one net that was trained so.
+    """
     options = options_of(name)
+    assert options.score_lr_mult == (10 if name == "fashionista_241" else 1)
     pretrained = isinstance(options, LargeFOV)
     for layer in net(name).layer:
         rates = [(param.lr_mult, param.decay_mult) for param in layer.param]
         fc_is_new = pretrained and not options.fc_pretrained and layer.name in ("fc6", "fc7")
         old = pretrained and layer.name.startswith(("conv", "fc")) and not fc_is_new
-        scale = pytest.approx(0.1 if old else 1)
+        rate = options.score_lr_mult if layer.name.startswith("score") else 0.1 if old else 1
         if layer.type in ("Convolution", "InnerProduct"):
-            assert rates[0] == (scale, 1)
-            assert rates[1:] in ([], [(pytest.approx(0.2 if old else 2), 0)])
+            assert rates[0] == (pytest.approx(rate), 1)
+            assert rates[1:] in ([], [(pytest.approx(2 * rate), 0)])
             if not fc_is_new and not name.startswith("demo"):
                 convolution = layer.type == "Convolution"
                 param = layer.convolution_param if convolution else layer.inner_product_param
