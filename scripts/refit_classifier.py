@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,13 +24,16 @@ import numpy as np
 from google.protobuf import text_format
 from scipy.optimize import minimize
 
+from lglstm.caffe_files.caffemodel import read_caffemodel
 from lglstm.caffe_files.prototxt import read_prototxt
 from lglstm.caffe_files.schema import NetParameter
+from lglstm.common.errors import InputError
 from lglstm.common.labels import IGNORE
 from lglstm.common.models import find_model
 from lglstm.common.progress import progress_bar
 from lglstm.common.pycaffe import load_caffe
 from lglstm.evaluation import metrics
+from lglstm.layers.seg_list import read_list
 
 ROUNDS = 150
 """Of L-BFGS; what it still gains then is in the third digit."""
@@ -76,12 +80,13 @@ def net_over(prototxt: Path, split: str) -> tuple[NetParameter, int]:
     options = json.loads(data.param_str) | {"batch_size": 1}
     path = Path(options["list"]).with_name(f"{split}.txt")
     data.param_str = json.dumps(options | {"list": str(path)})
-    return net, len(path.read_text("utf-8").splitlines())
+    return net, len(read_list(path))
 
 
 def collect(prototxt: Path, weights: Path, split: str) -> tuple[Positions, Classifier]:
     """Run the test form of a net over a list; return what its last classifier reads, and it."""
     message, images = net_over(prototxt, split)
+    read_caffemodel(weights)  # Caffe would end the process without a sentence
     caffe = load_caffe()
     with tempfile.NamedTemporaryFile("w", suffix=".prototxt") as file:
         file.write(text_format.MessageToString(message))
@@ -92,7 +97,7 @@ def collect(prototxt: Path, weights: Path, split: str) -> tuple[Positions, Class
     layer = [layer for layer in message.layer if layer.name in with_bias][-1]
 
     found = []
-    with progress_bar(f"{split} list") as report:
+    with progress_bar(f"{split} list") as bar:
         for i in range(images):
             net.forward()
             local = net.blobs[layer.top[0]].data
@@ -100,7 +105,7 @@ def collect(prototxt: Path, weights: Path, split: str) -> tuple[Positions, Class
             truth = net.blobs["label"].data.astype(int).ravel()
             rows = [one[0].reshape(one.shape[1], -1).T[truth != IGNORE] for one in maps]
             found.append((*rows, truth[truth != IGNORE]))
-            report(i + 1, images)
+            bar(i + 1, images)
     weight, bias = (blob.data.copy() for blob in net.params[layer.name])
     joined = Positions(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
     return joined, Classifier(weight.reshape(weight.shape[:2]), bias)
@@ -151,6 +156,16 @@ def quality(positions: Positions, classifier: Classifier) -> str:
     return f"loss {loss:.4f}, " + ", ".join(f"{k} {100 * v:.2f}" for k, v in named.items())
 
 
+def report(model: str, weights: Path, weight_decay: float) -> None:
+    prototxt = find_model(model).folder / "test.prototxt"
+    training, trained = collect(prototxt, weights, "train")
+    test, _ = collect(prototxt, weights, "test")
+    best = refit(training, trained, weight_decay)
+    for name, classifier in {"as trained": trained, "refitted": best}.items():
+        print(f"{name}, training list: {quality(training, classifier)}")
+        print(f"{name}, test list: {quality(test, classifier)}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -159,13 +174,10 @@ def main() -> None:
     parser.add_argument("weights", type=Path, help="a caffemodel with its trained weights")
     parser.add_argument("--weight-decay", type=float, default=5e-4, help="default: %(default)s")
     given = parser.parse_args()
-    prototxt = find_model(given.model).folder / "test.prototxt"
-    training, trained = collect(prototxt, given.weights, "train")
-    test, _ = collect(prototxt, given.weights, "test")
-    best = refit(training, trained, given.weight_decay)
-    for name, classifier in {"as trained": trained, "refitted": best}.items():
-        print(f"{name}, training list: {quality(training, classifier)}")
-        print(f"{name}, test list: {quality(test, classifier)}")
+    try:
+        report(given.model, given.weights, given.weight_decay)
+    except InputError as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":
