@@ -110,7 +110,7 @@ def with_weights() -> dict[str, Model]:
     }
     person = small | {
         "input_size": (241, 161),
-        "weights": "runs/people_16_iter_3648.caffemodel",
+        "weights": "data/init/fashionista_241_fc7.caffemodel",
         "epochs": 14,
         "seed": 3,
         "score_lr_mult": 10,

@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 from google.protobuf import text_format
 from scipy.optimize import minimize
+from scipy.special import log_softmax
 
 from lglstm.caffe_files.caffemodel import read_caffemodel
 from lglstm.caffe_files.prototxt import read_prototxt
@@ -69,8 +70,7 @@ class Positions:
     def log_probabilities(self, classifier: Classifier) -> np.ndarray:
         """Shape (n, classes)."""
         scores = self.features @ classifier.weight.T + classifier.bias + self.added
-        scores -= scores.max(axis=1, keepdims=True)
-        return scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
+        return log_softmax(scores, axis=1)
 
 
 def net_over(prototxt: Path, split: str) -> tuple[NetParameter, int]:
