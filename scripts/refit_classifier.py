@@ -25,7 +25,6 @@ from google.protobuf import text_format
 from scipy.optimize import minimize
 from scipy.special import log_softmax
 
-from lglstm.caffe_files.caffemodel import read_caffemodel
 from lglstm.caffe_files.prototxt import read_prototxt
 from lglstm.caffe_files.schema import NetParameter
 from lglstm.common.errors import InputError
@@ -33,7 +32,8 @@ from lglstm.common.labels import IGNORE
 from lglstm.common.models import find_model
 from lglstm.common.progress import progress_bar
 from lglstm.common.pycaffe import load_caffe
-from lglstm.evaluation import metrics
+from lglstm.evaluation import metrics, sanity
+from lglstm.evaluation.weights import load
 from lglstm.layers.seg_list import read_list
 
 ROUNDS = 150
@@ -86,12 +86,13 @@ def net_over(prototxt: Path, split: str) -> tuple[NetParameter, int]:
 def collect(prototxt: Path, weights: Path, split: str) -> tuple[Positions, Classifier]:
     """Run the test form of a net over a list; return what its last classifier reads, and it."""
     message, images = net_over(prototxt, split)
-    read_caffemodel(weights)  # Caffe would end the process without a sentence
     caffe = load_caffe()
     with tempfile.NamedTemporaryFile("w", suffix=".prototxt") as file:
         file.write(text_format.MessageToString(message))
         file.flush()
-        net = caffe.Net(file.name, caffe.TEST, weights=str(weights))
+        net = caffe.Net(file.name, caffe.TEST)
+    if untrained := sanity.untrained_layers(weights, load(net, prototxt, weights)):
+        raise InputError(untrained)
     score = [layer for layer in message.layer if layer.type == "SoftmaxWithLoss"][-1].bottom[0]
     with_bias = {name for name, blobs in net.params.items() if len(blobs) == 2}
     layer = [layer for layer in message.layer if layer.name in with_bias][-1]
@@ -171,7 +172,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("model", help="a name in models/, whose lists are there")
-    parser.add_argument("weights", type=Path, help="a caffemodel with its trained weights")
+    parser.add_argument("weights", type=Path, help="its trained weights, a caffemodel as a rule")
     parser.add_argument("--weight-decay", type=float, default=5e-4, help="default: %(default)s")
     given = parser.parse_args()
     try:

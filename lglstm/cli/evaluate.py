@@ -105,13 +105,17 @@ def command(context: click.Context, as_json: bool, **options: Any) -> None:
 
 
 def show(written: EvaluationFiles) -> None:
-    """Print the comparison, the layers' mean IoUs, and where everything is."""
+    """Print the tables, what the paper's numbers are for, and where everything is."""
     from lglstm.common.console import plain_console
+    from lglstm.evaluation.paper import test_set
     from lglstm.evaluation.tables import comparison_table, layers_table
 
     console = plain_console(highlight=False)
     contents = written.contents
-    console.print(comparison_table(written.cells, contents["row"], contents["images"]))
+    row = contents["row"]
+    console.print(comparison_table(written.cells, row, contents["images"]))
+    if row:
+        console.print(f"the paper's {row}: {test_set(row)}", soft_wrap=True)
     if contents["layers"]:
         console.print()
         console.print(layers_table(contents["layers"]))

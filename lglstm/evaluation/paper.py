@@ -69,8 +69,12 @@ class Cell:
 @cache
 def tables() -> tuple[PaperTable, ...]:
     """All blocks of the five tables, in the paper's order."""
-    blocks = tomllib.loads(TABLES.read_text(encoding="utf-8"))["table"]
-    return tuple(_table(block) for block in blocks)
+    return tuple(_table(block) for block in _contents()["table"])
+
+
+def test_set(key: str) -> str:
+    """The images that the numbers of a row are for, in words."""
+    return _contents()["test_sets"][key.partition(".")[0]]
 
 
 def blocks_of(number: int) -> tuple[PaperTable, ...]:
@@ -150,6 +154,11 @@ def outside(cells: list[Cell], tolerance: float) -> list[Cell]:
 
 def percent(value: float | None) -> float | None:
     return None if value is None else 100 * value
+
+
+@cache
+def _contents() -> dict:
+    return tomllib.loads(TABLES.read_text(encoding="utf-8"))
 
 
 def _table(block: dict) -> PaperTable:

@@ -20,7 +20,7 @@ from lglstm.evaluation.evaluator import Evaluation
 from lglstm.evaluation.gallery import gallery
 from lglstm.evaluation.html import choices, swatch
 from lglstm.evaluation.metrics import PER_CLASS, Metrics
-from lglstm.evaluation.paper import Cell, find_row, percent
+from lglstm.evaluation.paper import Cell, find_row, percent, test_set
 from lglstm.evaluation.tables import number, signed
 
 FILE = "report.html"
@@ -123,7 +123,7 @@ def _comparison(cells: Sequence[Cell], row: str | None) -> str:
         ours = f'<td class="ours">{number(cell.ours)}</td>'
         numbers = f"<td>{paper}</td>{ours}<td>{difference}</td>" if row else ours
         body.append(f'<tr><th scope="row">{escape(cell.heading)}</th>{numbers}</tr>')
-    what = f"In percent, next to the paper's {row}." if row else "In percent."
+    what = f"In percent, next to the paper's {row}: {test_set(row)}." if row else "In percent."
     return (
         "<section><h2>In the paper's form</h2>"
         f"<p>{escape(what)} A dash marks a missing number.</p>"

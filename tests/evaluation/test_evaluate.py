@@ -200,6 +200,7 @@ def test_command_compares_writes_and_sets_the_exit_code(colors, listed, tmp_path
     far = lglstm(*arguments, "--output", out, "--expect", "horse.lg_lstm")
     assert far.exit_code == 1
     assert "outside ± 0.5: tail is 100.00, horse.lg_lstm has 42.06" in far.stderr
+    assert "the paper's horse.lg_lstm: 227 images, selected by hand; no" in far.stdout
     near = lglstm(
         *arguments, "--output", out, "--expect", "horse.lg_lstm", "--tolerance", 58, "--json"
     )

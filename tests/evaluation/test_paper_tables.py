@@ -46,6 +46,10 @@ def test_every_row_and_column_is_there():
     ]
 
 
+def test_every_data_set_says_what_its_numbers_are_for():
+    assert all(paper.test_set(key) for key in paper.rows())
+
+
 def test_mean_iou_is_the_mean_of_five_and_one_row_contradicts_itself():
     checked, contradictions = 0, []
     for animal in ("horse", "cow"):

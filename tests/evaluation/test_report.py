@@ -223,6 +223,7 @@ def test_table_shows_paper_ours_and_difference(page, written):
     assert rows[6][:3] == ["IOU", "68.73", f"{iou:.2f}"]
     assert float(rows[6][3].replace("−", "-")) == pytest.approx(iou - 68.73, abs=0.006)
     assert page.one(".warning").text == "something is odd"
+    assert "the paper's horse.lg_lstm: 227 images, selected by hand" in page.one("main").text
 
 
 def test_metric_choice_changes_the_bars(page, written):

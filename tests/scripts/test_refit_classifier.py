@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from models_help import IMAGES, load, tiny
 from scipy.special import log_softmax
 
+from lglstm.common.errors import InputError
 from lglstm.prototxt_gen.options import LargeFOV
 from refit_classifier import Classifier, Positions, collect, quality, refit
 
@@ -61,3 +64,17 @@ def test_scores_are_those_of_the_net(tmp_path):
     printed = float(quality(found, classifier).removeprefix("loss ").partition(",")[0])
     assert printed == pytest.approx((loss * counts).sum() / counts.sum(), abs=2e-4)
     assert np.ptp(found.added) > 0.01
+
+
+def test_weights_of_another_net_get_a_sentence(tmp_path):
+    options = tiny(LargeFOV(), tmp_path)
+    others = {
+        "weights of another model": dataclasses.replace(options, hidden=options.hidden + 1),
+        "does not hold the layers lg_lstm4": dataclasses.replace(options, lg_lstm_layers=3),
+    }
+    for words, other in others.items():
+        weights = tmp_path / f"{other.hidden}_{other.lg_lstm_layers}.caffemodel"
+        load(other, "test", tmp_path).save(str(weights))
+        load(options, "test", tmp_path)  # writes test.prototxt
+        with pytest.raises(InputError, match=f"{weights.name}.* {words}"):
+            collect(tmp_path / "test.prototxt", weights, "train")
