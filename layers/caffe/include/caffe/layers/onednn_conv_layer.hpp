@@ -33,8 +33,8 @@ namespace caffe {
  * phase TEST, bottoms and tops then pass between layers as OneDNNSource, and
  * weights are converted again only when they have changed. In training, blobs,
  * gradients and the weights that are updated stay in single precision; what is
- * faster with Winograd's algorithm is left to it: everything on a processor
- * without AMX, and gradients of weights for maps of some widths.
+ * faster with Winograd's algorithm is left to it: everything where not
+ * onednn_bf16_is_fast, and, with AMX, gradients of weights for maps of some widths.
  *
  * What oneDNN has no fast kernel for (groups, 1-D and 3-D convolution, some
  * shapes) is left to ConvolutionLayer, as is everything on a GPU. oneDNN computes

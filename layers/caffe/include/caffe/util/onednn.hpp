@@ -22,7 +22,7 @@ namespace caffe {
  * range of float; products are exact and their sums are in single precision.
  *
  * In nets of the phase TRAIN these are the factors in convolutions and LG-LSTM
- * layers, on processors with AMX. In those of the phase TEST, values stay in
+ * layers, where onednn_bf16_is_fast. In those of the phase TEST, values stay in
  * bfloat16 between layers, too (onednn_bf16_maps_wanted, OneDNNSource); whoever
  * looks at a blob, or changes it, has Caffe's array.
  */
@@ -33,6 +33,11 @@ inline bool onednn_bf16_maps_wanted(const Phase phase) {
 }
 
 #ifdef USE_ONEDNN
+/// Whether a kernel of oneDNN, by its name, multiplies in bfloat16 faster than
+/// others do in float. AMD's processors do without AMX, too; on Intel's with it
+/// switched off, bf16 takes twice as long (docs/performance.md).
+bool onednn_bf16_is_fast(const string& kernel);
+
 /// The CPU as oneDNN sees it.
 const dnnl::engine& onednn_engine();
 /// Where a thread has its primitives executed.

@@ -31,15 +31,16 @@ Desc Describe(const dnnl::memory::dims& dims, const Tag tag,
   return Desc(dims, type, tag);
 }
 
-/// Whether the gradient of weights is to be computed in bfloat16. For other numbers
-/// of channels (100, say), and for maps 321 wide, oneDNN 2.6 reads and writes beyond
-/// its arrays; from a width of 33 on, about every other one takes it up to ten times
-/// as long. Where it stays inside was tried with a page without access on both sides.
-bool IsForBF16Weights(const OneDNNGeometry& g) {
+/// Whether a kernel can be given the gradient of weights in bfloat16. For other
+/// numbers of channels (100, say), and for maps 321 wide, the one with AMX of oneDNN
+/// 2.6 reads and writes beyond its arrays; from a width of 33 on, about every other
+/// one takes it up to ten times as long. Where they stay inside was tried with a page
+/// without access on both sides.
+bool IsForBF16Weights(const OneDNNGeometry& g, const bool amx) {
   const bool same = g.stride[0] == 1 && g.stride[1] == 1 &&
       g.out_height == g.height && g.out_width == g.width;
   return same && g.channels % 16 == 0 && g.outputs % 16 == 0 &&
-      (g.width <= 32 || (39 <= g.width && g.width <= 44));
+      (!amx || g.width <= 32 || (39 <= g.width && g.width <= 44));
 }
 
 /// Copy maps (planes, height, width) to their phases, or the other way round.
@@ -153,9 +154,8 @@ class OneDNNConvolutionLayer::Pass {
       const bool bias, const bool winograd, const bool bf16) {
     const int dilation = whole.has_phases() ? whole.dilation[0] : 1;
     shared_ptr<Pass> pass(new Pass());
-    if (bf16 && (kind != kBackwardWeights || IsForBF16Weights(whole)) &&
-        pass->Make(kind, whole, 1, dnnl::algorithm::convolution_direct, bias,
-        Type::bf16)) { return pass; }
+    if (bf16 && pass->Make(kind, whole, 1, dnnl::algorithm::convolution_direct,
+        bias, Type::bf16)) { return pass; }
     // Winograd's transforms cost more than they save on a photo's 3 channels.
     if (winograd && whole.channels >= 16 && pass->Make(kind, whole, dilation,
         dnnl::algorithm::convolution_winograd, bias, Type::f32)) {
@@ -273,11 +273,12 @@ class OneDNNConvolutionLayer::Pass {
       implementation = backward.impl_info_str();
       primitive_ = convolution_backward_weights(backward);
     }
-    // The others are matrix products or plain loops, no faster than Caffe's; and
-    // without AMX, products of bfloat16 are slower than Winograd's of float.
-    if ((implementation.compare(0, 3, "jit") != 0 &&
-        implementation.compare(0, 3, "brg") != 0) || (factors == Type::bf16 &&
-        implementation.find("amx") == string::npos)) { return false; }
+    // The others are matrix products or plain loops, no faster than Caffe's.
+    if (implementation.compare(0, 3, "jit") != 0 &&
+        implementation.compare(0, 3, "brg") != 0) { return false; }
+    if (factors == Type::bf16 && (!onednn_bf16_is_fast(implementation) ||
+        (kind == kBackwardWeights && !IsForBF16Weights(whole,
+        implementation.find("amx") != string::npos)))) { return false; }
     is_bf16_ = factors == Type::bf16;
     kind_ = kind;
     outputs_ = g.outputs;

@@ -25,6 +25,15 @@ bool onednn_bf16_wanted() {
 
 #ifdef USE_ONEDNN
 
+bool onednn_bf16_is_fast(const string& kernel) {
+  if (kernel.find("amx") != string::npos) { return true; }
+#ifdef __x86_64__
+  return __builtin_cpu_is("amd");
+#else
+  return false;
+#endif
+}
+
 const dnnl::engine& onednn_engine() {
   static const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
   return engine;
@@ -83,9 +92,7 @@ bool onednn_bf16_gemm(const bool transpose_a, const bool transpose_b,
   }
   const dnnl::matmul::primitive_desc way({Rounded(m, k), Rounded(k, n),
       product.get_desc()}, attributes, onednn_engine(), true);
-  if (!way || string(way.impl_info_str()).find("amx") == string::npos) {
-    return false;
-  }
+  if (!way || !onednn_bf16_is_fast(way.impl_info_str())) { return false; }
   const size_t bytes_a = onednn_aligned(way.src_desc().get_size());
   char* space = onednn_workspace(bytes_a + way.weights_desc().get_size());
   dnnl::memory to_a(way.src_desc(), onednn_engine(), space);
