@@ -163,7 +163,7 @@ def test_published_weights_give_the_stored_scores(name):
 @pytest.mark.parametrize("name", TRAINED)
 def test_published_weights_reach_what_their_card_says(name, shared_data, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CAFFE_CONVOLUTION_ENGINE", "onednn_winograd")
+    monkeypatch.setenv("CAFFE_CONVOLUTION_ENGINE", "onednn_bf16")
     command, source, *options = TEST_SETS[name]
     run("data", command, str(shared_data / source), "set", *options)
     line = ("evaluate", name, "--cpu", "--list", "set/test.txt", "--json", "-o", "scored")
