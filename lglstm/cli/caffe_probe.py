@@ -13,7 +13,8 @@ import re
 import sys
 from pathlib import Path
 
-AVX512_BF16 = 0xE7  # dnnl_cpu_isa_avx512_core_bf16, of which AMX is a superset
+from lglstm.common.convolution_engine import has_bf16, onednn_library
+
 PYTHON_LAYERS = ["lglstm.layers.lg_lstm", "lglstm.layers.seg_data"]
 
 
@@ -23,7 +24,7 @@ def probe() -> dict[str, object]:
 
     mapped = Path("/proc/self/maps").read_text()
     blas = re.search(r"/\S*/libopenblas\S*$", mapped, re.MULTILINE)
-    onednn = re.search(r"/\S*/libdnnl\S*$", mapped, re.MULTILINE)
+    onednn = onednn_library()
     return {
         "version": caffe.__version__,
         "module": str(Path(caffe.__file__).parent),
@@ -31,8 +32,8 @@ def probe() -> dict[str, object]:
         "python_layers": {module: _import_error(module) for module in PYTHON_LAYERS},
         "blas_library": blas.group() if blas else None,
         "blas_kernels": _blas_kernels(blas.group()) if blas else None,
-        "onednn_library": onednn.group() if onednn else None,
-        "bf16": onednn is not None and _has_bf16(onednn.group()),
+        "onednn_library": onednn,
+        "bf16": onednn is not None and has_bf16(onednn),
         "threads": ctypes.CDLL("libgomp.so.1").omp_get_max_threads(),
     }
 
@@ -45,11 +46,6 @@ def _blas_kernels(openblas: str) -> str | None:
         return None
     name.restype = ctypes.c_char_p
     return name().decode()
-
-
-def _has_bf16(onednn: str) -> bool:
-    """Whether oneDNN finds instructions for bfloat16 (it calls a set of them by these bits)."""
-    return ctypes.CDLL(onednn).dnnl_get_effective_cpu_isa() & AVX512_BF16 == AVX512_BF16
 
 
 def _version() -> str:

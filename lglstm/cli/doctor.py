@@ -18,15 +18,13 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from lglstm.common import child
+from lglstm.common import child, convolution_engine
 from lglstm.common.checkout import setup_advice
 from lglstm.common.console import plain_console
 
 OUR_LAYERS = ["LGLSTM", "LGLSTMTransition"]
 RECORD = Path("share/lg-lstm/caffe.json")  # written by make setup: what Caffe was built from
 SETUP = setup_advice()
-ENGINE_VARIABLE = "CAFFE_CONVOLUTION_ENGINE"
-ENGINES = ("caffe", "onednn", "onednn_winograd", "onednn_bf16")
 
 
 class Finding(NamedTuple):
@@ -50,7 +48,7 @@ def collect() -> dict[str, Any]:
         "prefix": sys.prefix,
         "numpy": _version("numpy"),
         "packages": _packages(),
-        "convolution": os.environ.get(ENGINE_VARIABLE) or "caffe",
+        "convolution": os.environ.get(convolution_engine.VARIABLE) or convolution_engine.DEFAULT,
         "build": json.loads(record.read_text()) if record.is_file() else None,
         "caffe": _probe(),
         "command": _command(),
@@ -110,16 +108,16 @@ def _judge_caffe(
 
 def _judge_convolution(engine: str, onednn: str | None, bf16: bool) -> Finding:
     """Which engine convolutions on the CPU have, unless their prototxt names one."""
-    if engine not in ENGINES:
-        remedy = f"set {ENGINE_VARIABLE} to one of {', '.join(ENGINES)}, or unset it"
+    if engine not in convolution_engine.ENGINES:
+        known = ", ".join(convolution_engine.ENGINES)
+        remedy = f"set {convolution_engine.VARIABLE} to one of {known}, or unset it"
         return Finding("convolution", engine, remedy)
     if engine == "onednn_bf16" and onednn and not bf16:
         value = "onednn_bf16, but this processor has no bfloat16: onednn_winograd computes"
         return Finding("convolution", value)
-    if engine != "caffe":
+    if engine != convolution_engine.DEFAULT:
         return Finding("convolution", engine if onednn else "no oneDNN", None if onednn else SETUP)
-    faster = "onednn_bf16 or onednn_winograd" if bf16 else "onednn_winograd"
-    advice = f" ({ENGINE_VARIABLE}={faster} is faster on a CPU)" if onednn else ""
+    advice = f" ({convolution_engine.faster(bf16)})" if onednn else ""
     return Finding("convolution", f"Caffe's own{advice}")
 
 

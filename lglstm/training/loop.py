@@ -21,7 +21,7 @@ import caffe
 import numpy as np
 from google.protobuf import text_format
 
-from lglstm.common import devices
+from lglstm.common import convolution_engine, devices
 from lglstm.common.errors import InputError
 from lglstm.common.pycaffe import Solver
 from lglstm.training import health, initial, log, record, snapshots
@@ -152,6 +152,7 @@ class Training:
             plain=plan.verbose,
         )  # fmt: skip
         self._report_weights(given)
+        self._advise()
         self.probe = Probe(self.solver, self.parameters.iter_size, list(self.parameters.test_iter))
         nets = plan.nets()
         self.watch = health.LossWatch(self.net, nets)
@@ -231,6 +232,13 @@ class Training:
         if given and missing:
             names = ", ".join(name for name in learned if name in missing)
             self.display.note(f"not in these weights: {names}")
+
+    def _advise(self) -> None:
+        """Say how to train faster on a CPU, to whoever has not chosen how to."""
+        onednn = convolution_engine.onednn_library()
+        if not self.plan.gpus and onednn and convolution_engine.VARIABLE not in os.environ:
+            advice = convolution_engine.faster(convolution_engine.has_bf16(onednn))
+            self.display.note(f"{advice}: docs/performance.md")
 
     def _advance(self) -> None:
         if self.start:

@@ -481,6 +481,16 @@ def test_what_weights_fill_and_what_they_lack_is_said(photos):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("engine", [None, "onednn_winograd"])
+def test_a_faster_engine_is_named_to_whoever_has_chosen_none(folder, engine, monkeypatch):
+    monkeypatch.delenv("CAFFE_CONVOLUTION_ENGINE", raising=False)
+    if engine:
+        monkeypatch.setenv("CAFFE_CONVOLUTION_ENGINE", engine)
+    _, err = train("--cpu", "--set", "max_iter=2", folder=folder)
+    assert ("onednn_winograd is faster on a CPU: docs/performance.md" in err) == (not engine)
+
+
+@pytest.mark.slow
 def test_weights_of_another_classifier_are_refused(folder):
     train("--set", "max_iter=12", folder=folder)
     stored = caffe_pb2.NetParameter.FromString(

@@ -1,0 +1,33 @@
+"""Which engine computes convolutions on the CPU: an environment variable chooses it.
+
+docs/performance.md has them measured. Caffe's own engine is the default, because it is Caffe's.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from pathlib import Path
+
+VARIABLE = "CAFFE_CONVOLUTION_ENGINE"
+DEFAULT = "caffe"
+ENGINES = (DEFAULT, "onednn", "onednn_winograd", "onednn_bf16")
+AVX512_BF16 = 0xE7  # dnnl_cpu_isa_avx512_core_bf16, of which AMX is a superset
+
+
+def onednn_library() -> str | None:
+    """The oneDNN that this process has loaded, with Caffe as a rule; None without one."""
+    mapped = Path("/proc/self/maps").read_text()
+    found = re.search(r"/\S*/libdnnl\S*$", mapped, re.MULTILINE)
+    return found.group() if found else None
+
+
+def has_bf16(onednn: str) -> bool:
+    """Whether oneDNN finds instructions for bfloat16 (it calls a set of them by these bits)."""
+    return ctypes.CDLL(onednn).dnnl_get_effective_cpu_isa() & AVX512_BF16 == AVX512_BF16
+
+
+def faster(bf16: bool) -> str:
+    """What to choose instead of Caffe's own engine, as part of a sentence."""
+    engines = "onednn_bf16 or onednn_winograd" if bf16 else "onednn_winograd"
+    return f"{VARIABLE}={engines} is faster on a CPU"
