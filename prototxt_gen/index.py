@@ -45,9 +45,9 @@ paper's card had 12 GB: {verdict}.
 `horse` and `cow` differ only in their lists; `atr`, `atr_more` and `fashionista` only in their
 lists and the numbers that follow from them. The two `fashionista_largefov` models are a check on
 photos that anybody can download; the paper has no such experiment. `demo` and `demo_conv` are the
-models of `make demo`. `horse_161`, `cow_161` and `fashionista_241` are smaller nets. Their trained
-weights and those of `horse` and `cow` lie in their folders, each with a card that says what they
-are worth.
+models of `make demo`. `horse_161`, `cow_161`, `fashionista_241` and `fashionista_321` are smaller
+nets. Their trained weights and those of `horse` and `cow` lie in their folders, each with a card
+that says what they are worth.
 """
 
 

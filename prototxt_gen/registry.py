@@ -115,12 +115,23 @@ def with_weights() -> dict[str, Model]:
         "seed": 3,
         "score_lr_mult": 10,
     }
+    larger = person | {
+        "input_size": (321, 217),
+        "fc6_dilation": 8,
+        "weights": "data/init/fashionista_321_fc7.caffemodel",
+        "epochs": 6,
+        "seed": 5,
+        "scale": (0.85, 1.25),
+        "rotation": (-5, 5),
+        "color": (0.85, 1.15),
+    }
     horse = animal | {"train_images": 320, "test_images": 275, "epochs": 18}
     cow = animal | {"train_images": 231, "test_images": 161, "epochs": 30}
     nets = {
         "horse_161": dataclasses.replace(lg_lstm_on("horse"), **horse),
         "cow_161": dataclasses.replace(lg_lstm_on("cow"), **cow),
         "fashionista_241": dataclasses.replace(lg_lstm_on_people(), **person),
+        "fashionista_321": dataclasses.replace(lg_lstm_on_people(), **larger),
     }
     return {
         name: Model(options, "LargeFOV + 5 LG-LSTM layers", "not in the paper")

@@ -38,6 +38,7 @@ TEST_SETS = {
     "horse_161": ("horse-cow", "horse_cow/VOC2010"),
     "cow_161": ("horse-cow", "horse_cow/VOC2010", "--animal", "cow"),
     "fashionista_241": ("fashionista", "fashionista/fashionista_v0.2.mat"),
+    "fashionista_321": ("fashionista", "fashionista/fashionista_v0.2.mat"),
 }
 """How `lglstm data` makes the set with whose test list a card states its numbers."""
 

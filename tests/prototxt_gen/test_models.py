@@ -199,10 +199,10 @@ def needs_msra(model: str, layer: str) -> bool:
 def test_learning_rates_and_fillers_are_the_papers(name):
     """All but the fillers of deep stacks of new convolutions, which would not train.
 
-    And but the rate of the classifiers of the one net that was trained so.
+    And but the rate of the classifiers of the two nets that were trained so.
     """
     options = options_of(name)
-    assert options.score_lr_mult == (10 if name == "fashionista_241" else 1)
+    assert options.score_lr_mult == (10 if name in ("fashionista_241", "fashionista_321") else 1)
     pretrained = isinstance(options, LargeFOV)
     for layer in net(name).layer:
         rates = [(param.lr_mult, param.decay_mult) for param in layer.param]
