@@ -13,7 +13,7 @@ import re
 import sys
 from pathlib import Path
 
-from lglstm.common.convolution_engine import has_bf16, onednn_library
+from lglstm.common.convolution_engine import bf16_is_fast, onednn_library
 
 PYTHON_LAYERS = ["lglstm.layers.lg_lstm", "lglstm.layers.seg_data"]
 
@@ -33,7 +33,7 @@ def probe() -> dict[str, object]:
         "blas_library": blas.group() if blas else None,
         "blas_kernels": _blas_kernels(blas.group()) if blas else None,
         "onednn_library": onednn,
-        "bf16": onednn is not None and has_bf16(onednn),
+        "bf16": onednn is not None and bf16_is_fast(onednn),
         "threads": ctypes.CDLL("libgomp.so.1").omp_get_max_threads(),
     }
 

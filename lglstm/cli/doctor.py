@@ -113,7 +113,7 @@ def _judge_convolution(engine: str, onednn: str | None, bf16: bool) -> Finding:
         remedy = f"set {convolution_engine.VARIABLE} to one of {known}, or unset it"
         return Finding("convolution", engine, remedy)
     if engine == "onednn_bf16" and onednn and not bf16:
-        value = "onednn_bf16, but this processor has no bfloat16: onednn_winograd computes"
+        value = "onednn_bf16, but bfloat16 is no faster on this processor: onednn_winograd computes"
         return Finding("convolution", value)
     if engine != convolution_engine.DEFAULT:
         return Finding("convolution", engine if onednn else "no oneDNN", None if onednn else SETUP)

@@ -12,7 +12,7 @@ from pathlib import Path
 VARIABLE = "CAFFE_CONVOLUTION_ENGINE"
 DEFAULT = "caffe"
 ENGINES = (DEFAULT, "onednn", "onednn_winograd", "onednn_bf16")
-AVX512_BF16 = 0xE7  # dnnl_cpu_isa_avx512_core_bf16, of which AMX is a superset
+AVX512_BF16, AMX = 0xE7, 0x3E7  # dnnl_cpu_isa_avx512_core_bf16 and …_amx, sets of bits
 
 
 def onednn_library() -> str | None:
@@ -22,9 +22,11 @@ def onednn_library() -> str | None:
     return found.group() if found else None
 
 
-def has_bf16(onednn: str) -> bool:
-    """Whether oneDNN finds instructions for bfloat16 (it calls a set of them by these bits)."""
-    return ctypes.CDLL(onednn).dnnl_get_effective_cpu_isa() & AVX512_BF16 == AVX512_BF16
+def bf16_is_fast(onednn: str) -> bool:
+    """Whether onednn_bf16 computes in bfloat16 here, as `onednn_bf16_wanted` decides in C++."""
+    is_amd = "AuthenticAMD" in Path("/proc/cpuinfo").read_text().split()
+    needed = AVX512_BF16 if is_amd else AMX
+    return ctypes.CDLL(onednn).dnnl_get_effective_cpu_isa() & needed == needed
 
 
 def faster(bf16: bool) -> str:

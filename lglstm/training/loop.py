@@ -237,7 +237,7 @@ class Training:
         """Say how to train faster on a CPU, to whoever has not chosen how to."""
         onednn = convolution_engine.onednn_library()
         if not self.plan.gpus and onednn and convolution_engine.VARIABLE not in os.environ:
-            advice = convolution_engine.faster(convolution_engine.has_bf16(onednn))
+            advice = convolution_engine.faster(convolution_engine.bf16_is_fast(onednn))
             self.display.note(f"{advice}: docs/performance.md")
 
     def _advance(self) -> None:

@@ -16,7 +16,8 @@ namespace caffe {
 /**
  * @brief Whether products are to be computed in bfloat16: asked for with
  *        CAFFE_CONVOLUTION_ENGINE=onednn_bf16, in CPU mode, on a processor with
- *        instructions for it (AVX512_BF16 or AMX).
+ *        AMX or one of AMD's with AVX512_BF16. With AVX512_BF16 alone, Intel's
+ *        take twice as long as in single precision (docs/performance.md).
  *
  * Factors are then rounded to bfloat16, that is to 8 significant bits with the
  * range of float; products are exact and their sums are in single precision.
@@ -34,8 +35,7 @@ inline bool onednn_bf16_maps_wanted(const Phase phase) {
 
 #ifdef USE_ONEDNN
 /// Whether a kernel of oneDNN, by its name, multiplies in bfloat16 faster than
-/// others do in float. AMD's processors do without AMX, too; on Intel's with it
-/// switched off, bf16 takes twice as long (docs/performance.md).
+/// others do in float: on AMD's processors any, on Intel's those with AMX.
 bool onednn_bf16_is_fast(const string& kernel);
 
 /// The CPU as oneDNN sees it.

@@ -11,13 +11,30 @@
 
 namespace caffe {
 
+#ifdef USE_ONEDNN
+namespace {
+
+/// Whether products in bfloat16 are faster than in float without AMX, too.
+bool IsAMD() {
+#ifdef __x86_64__
+  return __builtin_cpu_is("amd");
+#else
+  return false;
+#endif
+}
+
+}  // namespace
+#endif  // USE_ONEDNN
+
 bool onednn_bf16_wanted() {
 #ifdef USE_ONEDNN
   const char* engine = getenv("CAFFE_CONVOLUTION_ENGINE");
-  // The constants are sets of bits: AMX includes AVX512_BF16.
+  // Sets of instructions, a bit for each.
+  const int needed = IsAMD() ? dnnl_cpu_isa_avx512_core_bf16
+      : dnnl_cpu_isa_avx512_core_amx;
   return engine && string(engine) == "onednn_bf16" &&
-      Caffe::mode() == Caffe::CPU && (dnnl_get_effective_cpu_isa() &
-      dnnl_cpu_isa_avx512_core_bf16) == dnnl_cpu_isa_avx512_core_bf16;
+      Caffe::mode() == Caffe::CPU &&
+      (dnnl_get_effective_cpu_isa() & needed) == needed;
 #else
   return false;
 #endif
@@ -26,12 +43,7 @@ bool onednn_bf16_wanted() {
 #ifdef USE_ONEDNN
 
 bool onednn_bf16_is_fast(const string& kernel) {
-  if (kernel.find("amx") != string::npos) { return true; }
-#ifdef __x86_64__
-  return __builtin_cpu_is("amd");
-#else
-  return false;
-#endif
+  return IsAMD() || kernel.find("amx") != string::npos;
 }
 
 const dnnl::engine& onednn_engine() {
