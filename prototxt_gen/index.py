@@ -28,6 +28,7 @@ is a GPU that Caffe can use, it will. `lglstm init-weights` makes the initial we
 names:
 
 ```
+lglstm init-weights horse --from VGG_ILSVRC_16_layers.caffemodel
 caffe train -solver models/horse/solver.prototxt
 ```
 
@@ -45,9 +46,9 @@ paper's card had 12 GB: {verdict}.
 `horse` and `cow` differ only in their lists; `atr`, `atr_more` and `fashionista` only in their
 lists and the numbers that follow from them. The two `fashionista_largefov` models are a check on
 photos that anybody can download; the paper has no such experiment. `demo` and `demo_conv` are the
-models of `make demo`. `horse_161`, `cow_161`, `fashionista_241` and `fashionista_321` are smaller
-nets. Their trained weights and those of `horse` and `cow` lie in their folders, each with a card
-that says what they are worth.
+models of `make demo`. `horse_161`, `cow_161`, `fashionista_241` and `fashionista_321` are the same
+nets on smaller inputs. Their trained weights and those of `horse` and `cow` lie in their folders,
+each with a card that says what they are worth.
 """
 
 

@@ -11,8 +11,8 @@ from lglstm.cli.options import list_options
 
 EXAMPLES = """\b
 Examples:
-  lglstm compare runs/evaluation/horse_vgg16/horse_vgg16_iter_8820 \\
-      runs/evaluation/horse/horse_iter_8820
+  lglstm compare runs/evaluation/horse_vgg16/horse_vgg16_iter_8820-* \\
+      runs/evaluation/horse/horse_iter_8820-*
   lglstm compare baseline/ ours/ ours_again/ --json
 """
 

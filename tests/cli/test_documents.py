@@ -1,4 +1,4 @@
-"""The documentation's links lead somewhere: every Markdown file of the repository."""
+"""The documentation's links lead somewhere, and its lists of files are complete."""
 
 from __future__ import annotations
 
@@ -40,6 +40,13 @@ def dead_links(page: Path) -> list[str]:
 @pytest.mark.parametrize("page", PAGES)
 def test_the_links_of_a_page_lead_somewhere(page: str) -> None:
     assert dead_links(REPOSITORY / page) == []
+
+
+@pytest.mark.parametrize("folder", ["data_prep", "lglstm/evaluation"])
+def test_a_folder_s_page_names_its_files(folder: str) -> None:
+    table = (REPOSITORY / folder / "README.md").read_text("utf-8")
+    named = set(re.findall(r"`(\w+\.py)`", table))
+    assert named == {file.name for file in (REPOSITORY / folder).glob("[!_]*.py")}
 
 
 def test_dead_links_are_found(tmp_path: Path) -> None:
