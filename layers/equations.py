@@ -21,6 +21,7 @@ cells, maps of H × W positions. Everywhere:
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import reduce
 from typing import NamedTuple
@@ -55,6 +56,11 @@ def _overlap(step: int, length: int) -> tuple[slice, slice]:
     return slice(first, last), slice(first + step, last + step)
 
 
+def flattened(array: np.ndarray, axis: int) -> np.ndarray:
+    """The array with all axes from this one on made one; also without images."""
+    return array.reshape(*array.shape[:axis], math.prod(array.shape[axis:]))
+
+
 def grid_bounds(length: int, grid: int) -> list[int]:
     """Where the cells of a global grid begin on an axis, and its end: ⌊gL/G + ½⌋ for g = 0…G."""
     return [(2 * g * length + grid) // (2 * grid) for g in range(grid + 1)]
@@ -72,7 +78,7 @@ def grid_max(maps: Array, grid: int) -> tuple[Array, NDArray[np.intp]]:
     for gy in range(grid):
         for gx in range(grid):
             cell = maps[:, :, rows[gy] : rows[gy + 1], columns[gx] : columns[gx + 1]]
-            flat = cell.reshape(*cell.shape[:2], -1)
+            flat = flattened(cell, 2)
             best = flat.argmax(axis=2)
             values[:, :, gy, gx] = np.take_along_axis(flat, best[..., None], 2)[..., 0]
             y, x = np.divmod(best, cell.shape[3])
@@ -83,9 +89,7 @@ def grid_max(maps: Array, grid: int) -> tuple[Array, NDArray[np.intp]]:
 def grid_max_backward(diff: Array, positions: NDArray[np.intp], height: int, width: int) -> Array:
     """Gradient (B, d, H, W) of `grid_max`: each global cell's goes to where it was found."""
     out = np.zeros((*diff.shape[:2], height * width), diff.dtype)
-    np.put_along_axis(
-        out, positions.reshape(*out.shape[:2], -1), diff.reshape(*out.shape[:2], -1), 2
-    )
+    np.put_along_axis(out, flattened(positions, 2), flattened(diff, 2), 2)
     return out.reshape(*diff.shape[:2], height, width)
 
 
@@ -138,15 +142,12 @@ def lstm_backward(
 
 def matmul_maps(weight: Array, maps: Array) -> Array:
     """A matrix (rows, C) times the channels of maps (B, C, H, W): (B, rows, H, W)."""
-    flat = maps.reshape(*maps.shape[:2], -1)
-    return (weight @ flat).reshape(maps.shape[0], -1, *maps.shape[2:])
+    return (weight @ flattened(maps, 2)).reshape(len(maps), len(weight), *maps.shape[2:])
 
 
 def outer_maps(diff: Array, maps: Array) -> Array:
     """Gradient (rows, C) of the matrix in `matmul_maps`."""
-    return np.einsum(
-        "brj,bcj->rc", *(a.reshape(*a.shape[:2], -1) for a in (diff, maps)), optimize=True
-    )
+    return np.einsum("brj,bcj->rc", flattened(diff, 2), flattened(maps, 2), optimize=True)
 
 
 @dataclass(frozen=True)
@@ -303,7 +304,7 @@ def lg_lstm_forward(
     for weight, bias in zip(weights, biases, strict=True):
         product = matmul_maps(weight[:, _global_columns(options) :], local) + _bias_maps(bias)
         if global_ is not None:
-            f = global_.reshape(global_.shape[0], -1)
+            f = flattened(global_, 1)
             product += (f @ weight[:, : f.shape[1]].T)[:, :, None, None]
         products.append(product)
     return _propagate(options, _of_lstm(options, products), memory)
@@ -333,7 +334,7 @@ def lg_lstm_backward(
     weight_diffs = [outer_maps(diff, local) for diff in product_diffs]
     f_diff = None
     if global_ is not None:
-        f = global_.reshape(global_.shape[0], -1)
+        f = flattened(global_, 1)
         f_diff = _total([s @ w[:, :columns] for s, w in zip(sums, weights, strict=True)])
         weight_diffs = [
             np.concatenate([s.T @ f, diff], axis=1)

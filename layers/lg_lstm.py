@@ -24,6 +24,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from lglstm.common.errors import InputError
 from lglstm.common.lg_lstm_shapes import DIRECTIONS, LGLSTMShapes
 from lglstm.common.rules import TRUTH, Rule, check, one_of, parse_object, shown, whole
@@ -164,10 +166,10 @@ class _LGLSTMLayer(PythonLayer):
 
     def check_count(self, kind: str, given: int, expected: int) -> None:
         if given != expected:
-            words = ["and global", f"; there is no global {kind}"][expected == 2]
+            rest = " and global" if expected == 3 else f"; there is no global {kind}"
             raise InputError(
                 f"{self.label}: with global_grid {self.options.global_grid} the {kind}s are local, "
-                f"memory{' ' * (expected == 3)}{words}; given are {given}"
+                f"memory{rest}; given are {given}"
             )
 
     def add_blob(self, shape: tuple[int, ...], filler: dict[str, Any]) -> None:
@@ -177,18 +179,21 @@ class _LGLSTMLayer(PythonLayer):
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         self.check_bottoms(bottom)
-        o = self.options
+        grid = self.options.global_grid
         num, _, height, width = bottom[0].data.shape
-        if min(height, width) < o.global_grid:
+        if min(height, width) < grid:
             raise InputError(
                 f"{self.label}: a map of {height} x {width} positions cannot be divided into a "
-                f"global grid of {o.global_grid} x {o.global_grid} cells; use a larger map or a "
-                "smaller global_grid"
+                f"global grid of {grid} x {grid} cells; use a larger map or a smaller global_grid"
             )
-        top[0].reshape(num, o.lstms * o.num_output, height, width)
-        top[1].reshape(num, o.lstms * o.num_output, height, width)
-        if o.global_grid:
-            top[2].reshape(num, o.num_output, o.global_grid, o.global_grid)
+        for blob, shape in zip(listed(top), self.shapes.tops(num, height, width), strict=True):
+            blob.reshape(*shape)
+        pairs = zip(listed(bottom), listed(top), strict=False)
+        if any(np.shares_memory(b.data, t.data) for b, t in pairs if b.data.size):
+            raise InputError(
+                f"{self.label}: it cannot work in place, since its backward pass needs the "
+                "bottoms; give the tops other names"
+            )
 
     def weights_and_biases(self) -> tuple[list[Array], list[Array | None]]:
         data = [blob.data for blob in listed(self.blobs)]

@@ -2,7 +2,7 @@
 
     .venv/bin/python scripts/emulate_gpu.py
 
-The layers' .cu files are compiled as C++ against `layers/caffe/emulation`, where kernels run thread
+The layers' .cu files are compiled as C++ against `tests/emulation`, where kernels run thread
 by thread, with __syncthreads, and cuBLAS's products are loops. So the code that a GPU would run is
 checked for its numbers, its leading dimensions and for pointers into the wrong memory. What is not
 emulated: that threads run at the same time, and speed.

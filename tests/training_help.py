@@ -13,10 +13,19 @@ from pathlib import Path
 import numpy as np
 from caffe.proto import caffe_pb2
 
+from lglstm.training.plan import TrainingPlan, TrainOptions, locked_plan
+
 ROOT = Path(__file__).resolve().parents[1]
 
 # Seconds that a tiny training may take on a machine that is busy with other things.
 PATIENCE = 300
+
+
+def make_plan(net: str = "./solver.prototxt", **options) -> TrainingPlan:
+    """The plan of a training that nobody else begins meanwhile."""
+    with locked_plan(TrainOptions(net, **options)) as plan:
+        return plan
+
 
 COMMAND = [sys.executable, "-m", "lglstm.cli.main", "train", "./solver.prototxt", "--cpu"]
 

@@ -82,7 +82,16 @@ class Net:
     stages: tuple[str, ...] = ()
 
     def multipliers(self) -> dict[str, tuple[float, float]]:
-        """`lr_mult` and `decay_mult` of each weight; of a shared one, where they are stated."""
+        """`lr_mult` and `decay_mult` of each weight; of a shared one, where they are stated.
+
+        The statistics of BatchNorm never learn.
+        """
+        statistics = {
+            key
+            for layer in self.layers
+            if layer.type == "BatchNorm"
+            for key in layer.blobs.values()
+        }
         stated: dict[str, dict[str, float]] = {key: {} for key in self.weights}
         for layer in self.layers:
             for key, param in zip(layer.blobs.values(), layer.message.param, strict=False):
@@ -90,7 +99,10 @@ class Net:
                     if param.HasField(name):
                         stated[key].setdefault(name, getattr(param, name))
         return {
-            key: (found.get("lr_mult", 1.0), found.get("decay_mult", 1.0))
+            key: (
+                0.0 if key in statistics else found.get("lr_mult", 1.0),
+                found.get("decay_mult", 1.0),
+            )
             for key, found in stated.items()
         }
 

@@ -34,7 +34,7 @@ _SHOWN = 160
 # A string that is not closed ends with its line: were it no token, its rest would be searched for
 # one from each of its quotes anew.
 _TOKEN = re.compile(
-    r""""(?:\\.|[^"\\\n])*+"?|'(?:\\.|[^'\\\n])*+'?|\#[^\n]*|[A-Za-z_]\w*|[{}<>\n]"""
+    r""""(?:\\.|[^"\\\n])*+"?|'(?:\\.|[^'\\\n])*+'?|\#[^\n]*|[A-Za-z_]\w*|[][{}<>\n]"""
 )
 
 
@@ -113,8 +113,11 @@ def _read_text(path: Path, for_caffe: bool = False) -> str:
 
 
 def _layer_lines(path: Path, text: str) -> list[int]:
-    """The line of each top-level `layer {`, in order, by counting brackets outside strings."""
-    found, line, depth, previous = [], 1, 0, ""
+    """The line of each layer's `{`, in order, by counting brackets outside strings.
+
+    Layers may also be written as a list, `layer: [{…}, {…}]`.
+    """
+    found, line, depth, previous, listed = [], 1, 0, "", False
     for token in _TOKEN.findall(text):
         if token[0] == "\n":
             line += 1
@@ -122,13 +125,15 @@ def _layer_lines(path: Path, text: str) -> list[int]:
         if token[0] == "#":
             continue
         if token in "{<":
-            if depth == 0 and previous in ("layer", "layers"):
+            if depth == 0 and (listed or previous in ("layer", "layers")):
                 found.append(line)
             depth += 1
             if depth > _MAX_DEPTH:
                 raise InputError(f"{path}: line {line}: is nested too deep for a net; correct it")
         elif token in "}>":
             depth -= 1
+        elif depth == 0 and token in "[]":
+            listed = token == "[" and previous in ("layer", "layers")
         previous = token
     return found
 

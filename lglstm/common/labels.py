@@ -220,8 +220,6 @@ def numbered(count: int) -> LabelSet:
     return LabelSet(f"{count} classes", names, distinct_colors(count, RESERVED_COLORS))
 
 
-ANIMAL_PARTS = ("background", "head", "body", "leg", "tail")
-
 DATA_SET = "dataset.json"
 """The file beside a prepared data set's lists that says, among others, its label set."""
 

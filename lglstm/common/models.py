@@ -46,11 +46,6 @@ class ModelFiles:
         return PACKAGE in self.file.resolve().parents
 
     @property
-    def is_generated(self) -> bool:
-        """Whether it lies in a `models/` folder, where generated models are."""
-        return self.folder.resolve().parent.name == FOLDER
-
-    @property
     def labels(self) -> Path:
         """The file of its label set, which every generated model has: labels.LabelSet.to_text."""
         return self.file.with_name(LABELS)

@@ -137,16 +137,16 @@ def parsing_net(net: Net) -> tuple[Size, int] | None:
     """
     if len(net.inputs) != 1 or len(net.outputs) != 1:
         return None
-    ((_, *photo),), (output,) = net.inputs.values(), net.outputs
+    (batch,), (output,) = net.inputs.values(), net.outputs
     made = [
         shape
         for layer in net.layers
         for top, shape in zip(layer.tops, layer.top_shapes, strict=True)
         if top == output
     ]
-    if len(photo) != 3 or photo[0] != 3 or not made or len(made[-1]) != 4:
+    if len(batch) != 4 or batch[1] != 3 or not made or len(made[-1]) != 4:
         return None
-    return (photo[1], photo[2]), made[-1][1]
+    return (batch[2], batch[3]), made[-1][1]
 
 
 def read_description(path: str | os.PathLike[str]) -> Description | None:

@@ -115,4 +115,4 @@ def _onnx_inputs(session: onnxruntime.InferenceSession, sample: Sample) -> Blobs
     if [x.name for x in session.get_inputs()] != [PHOTO]:
         return sample.blobs
     assert sample.photos is not None  # a graph with preprocessing takes photos
-    return {"photo": np.ascontiguousarray(sample.photos[..., ::-1])}
+    return {PHOTO: np.ascontiguousarray(sample.photos[..., ::-1])}

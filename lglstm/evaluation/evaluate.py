@@ -123,7 +123,7 @@ def evaluate(options: EvaluateOptions, warn: Callable[[str], None]) -> Evaluatio
         else:
             assert files is not None
             scored = _run_net(options, files, list_path, row, held)
-        return _write(options, scored, model, list_path, row, curves, warn)
+        return _write(scored, model, list_path, row, curves, warn)
 
 
 def _row_of(options: EvaluateOptions, model: ModelFiles | None) -> str | None:
@@ -132,7 +132,6 @@ def _row_of(options: EvaluateOptions, model: ModelFiles | None) -> str | None:
 
 
 def _write(
-    options: EvaluateOptions,
     scored: _Scored,
     model: ModelFiles | None,
     list_path: Path,

@@ -141,15 +141,13 @@ class _Draft:
 
 @contextmanager
 def locked_plan(options: TrainOptions) -> Iterator[TrainingPlan]:
-    """As `make_plan`; while the block runs, no other training can have the same prefix."""
+    """Check the options and every file they name; raise InputError for the first that is wrong.
+
+    While the block runs, no other training can have the same prefix.
+    """
     draft = _draft(options)
     with locked_prefix(draft.prefix, "set another place with --set snapshot_prefix=FOLDER/NAME"):
         yield _complete(draft, options)
-
-
-def make_plan(options: TrainOptions) -> TrainingPlan:
-    """Check the options and every file they name; raise InputError for the first that is wrong."""
-    return _complete(_draft(options), options)
 
 
 def _draft(options: TrainOptions) -> _Draft:

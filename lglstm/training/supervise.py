@@ -12,7 +12,7 @@ import time
 from collections import deque
 from dataclasses import replace
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 import caffe
 
@@ -108,7 +108,7 @@ def run(plan: TrainingPlan) -> int:
     with SteadyStream(file, encoding="utf-8") as steady:
         log = CaffeLog(plan.log, steady, plan.verbose)
         workers = [_start(part, log) for part in _parts(plan)]
-        stop = _forward_signals(workers)
+        stop = _SignalForwarder(workers)
         try:
             status = _wait(workers)
         finally:
@@ -123,11 +123,11 @@ def _parts(plan: TrainingPlan) -> list[TrainingPlan]:
     return [replace(plan, rank=rank, nccl_id=nccl_id) for rank in range(len(plan.gpus))]
 
 
-class _Worker:
+class _Worker(NamedTuple):
     """A training process and the thread that reads its error stream."""
 
-    def __init__(self, process: subprocess.Popen[str], reader: threading.Thread):
-        self.process, self.reader = process, reader
+    process: subprocess.Popen[str]
+    reader: threading.Thread
 
 
 def _start(plan: TrainingPlan, log: CaffeLog) -> _Worker:
@@ -175,10 +175,6 @@ class _SignalForwarder:
     def restore(self) -> None:
         for number, handler in self.before.items():
             signal.signal(number, handler)
-
-
-def _forward_signals(workers: list[_Worker]) -> _SignalForwarder:
-    return _SignalForwarder(workers)
 
 
 def _wait(workers: list[_Worker]) -> int:

@@ -7,6 +7,7 @@ module. A module's parameters have the names of the Caffe blobs and are called w
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -202,13 +203,14 @@ class SoftmaxWithLoss(nn.Module):
         return f"weight={self.weight}, ignore_label={self.ignore_label}, {self.normalization}"
 
     def forward(self, scores: Tensor, labels: Tensor) -> Tensor:
+        images = math.prod(scores.shape[: self.axis % scores.dim()])  # as Caffe counts them
         scores = scores.movedim(self.axis, 1)
         labels = labels.reshape(len(scores), *scores.shape[2:]).long()
         ignore = -100 if self.ignore_label is None else self.ignore_label
         total = F.cross_entropy(scores, labels, ignore_index=ignore, reduction="sum")
         if self.normalization == "VALID":
             return self.weight * total / self._valid(labels != ignore)
-        count = {"FULL": labels.numel(), "BATCH_SIZE": len(labels), "NONE": 1}[self.normalization]
+        count = {"FULL": labels.numel(), "BATCH_SIZE": images, "NONE": 1}[self.normalization]
         return self.weight * total / max(1, count)
 
     def _valid(self, valid: Tensor) -> Tensor:
@@ -310,7 +312,7 @@ def tile(x: Tensor, axis: int, tiles: int) -> Tensor:
 def image_labels(labels: Tensor, num_classes: int, ignore_label: int) -> Tensor:
     """1 / (number of classes shown) for each class that a label map (B, 1, H, W) shows."""
     ids = torch.arange(num_classes, device=labels.device)
-    shown = (labels.flatten(1)[:, :, None] == ids).any(dim=1).float()
+    shown = ((labels.flatten(1)[:, :, None] == ids) & (ids != ignore_label)).any(dim=1).float()
     return shown / shown.sum(dim=1, keepdim=True).clamp(min=1)
 
 

@@ -202,18 +202,20 @@ def lstm(gates: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
 def grid_max(hidden: Tensor, grid: int) -> Tensor:
     """Maximum in each cell of a grid: (B, d, H, W) -> (B, d, G, G).
 
-    Cell g of an axis of length L begins at floor(g L / G + 1/2), so that a mirrored map has
-    mirrored cells.
+    Of equal values, the gradient goes to the first in raster order.
     """
     height, width = hidden.shape[-2], hidden.shape[-1]
     if min(height, width) < grid:
         raise ValueError(f"a map of {height} x {width} is smaller than its {grid} x {grid} grid")
-    for axis in (2, 3):
-        length = hidden.shape[axis]
-        edges = [(2 * g * length + grid) // (2 * grid) for g in range(grid + 1)]
-        cells: list[Tensor] = []
-        for g in range(grid):
-            cell = hidden.narrow(axis, edges[g], edges[g + 1] - edges[g])
-            cells.append(cell.max(dim=axis)[0])
-        hidden = torch.stack(cells, dim=axis)
-    return hidden
+    rows, columns = grid_bounds(height, grid), grid_bounds(width, grid)
+    cells: list[Tensor] = []
+    for i in range(grid):
+        for j in range(grid):
+            cell = hidden[:, :, rows[i] : rows[i + 1], columns[j] : columns[j + 1]]
+            cells.append(cell.flatten(2).max(dim=2)[0])
+    return torch.stack(cells, dim=2).unflatten(2, (grid, grid))
+
+
+def grid_bounds(length: int, grid: int) -> list[int]:
+    """Where the cells begin on an axis, and its end: ⌊gL/G + ½⌋, so that cells mirror with maps."""
+    return [(2 * g * length + grid) // (2 * grid) for g in range(grid + 1)]

@@ -148,5 +148,6 @@ def learning_rate(solver: Any, iteration: int) -> float:
     if policy == "poly":
         return base * (1 - iteration / solver.max_iter) ** solver.power
     if policy == "sigmoid":
-        return base / (1 + math.exp(-solver.gamma * (iteration - solver.stepsize)))
+        x = solver.gamma * (iteration - solver.stepsize)
+        return base * 0.5 * (1 + math.tanh(0.5 * x))  # 1 / (1 + exp(-x)), without overflow
     raise ValueError(f"lr_policy is {policy!r}, which is none of Caffe's")

@@ -40,9 +40,6 @@ class Fit:
     r_squared: float
     deviation: float
 
-    def __call__(self, x: Any) -> Any:
-        return np.polyval(self.coefficients, x)
-
 
 def fit(x: Iterable[float], y: Iterable[float], degree: int) -> Fit:
     """Fit relative errors, so that small and large points count alike."""

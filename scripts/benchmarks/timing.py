@@ -26,9 +26,6 @@ class Spread:
     low: float
     high: float
 
-    def __mul__(self, factor: float) -> Spread:
-        return Spread(self.median * factor, self.low * factor, self.high * factor)
-
     def as_dict(self) -> dict[str, float]:
         return asdict(self)
 

@@ -27,11 +27,7 @@ ENDING_S = 10
 
 
 class WorkerError(RuntimeError):
-    """What went wrong in a worker; the message is its last line, `details` all that it said."""
-
-    def __init__(self, message: str, details: str) -> None:
-        super().__init__(message)
-        self.details = details
+    """What went wrong in a worker: the last line that it said."""
 
 
 class Worker:
@@ -81,7 +77,7 @@ class Worker:
         if kind == "input error":
             raise InputError(answer)
         if kind == "error":
-            raise WorkerError(answer.strip().splitlines()[-1], answer)
+            raise WorkerError(answer.strip().splitlines()[-1])
         return answer
 
     def close(self) -> None:
@@ -106,7 +102,7 @@ class Worker:
         last = said.splitlines()[-1] if said else "it said nothing"
         if status == -9:
             last = "it was killed, which Linux does when memory runs out"
-        return WorkerError(f"the process ended with status {status}: {last}", said)
+        return WorkerError(f"the process ended with status {status}: {last}")
 
 
 def _environment(threads: int, changes: Mapping[str, str | None]) -> dict[str, str]:

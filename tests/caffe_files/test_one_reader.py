@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from evaluation_help import COLORS, color_list, color_net
 
 from lglstm.caffe_files import read_blobs
+from lglstm.caffe_files.prototxt import read_prototxt
 from lglstm.caffe_files.schema import NetParameter
 from lglstm.cli.main import main
 from lglstm.common.errors import InputError
@@ -249,3 +250,13 @@ def test_initial_weights_need_no_caffe(tmp_path):
     blobs = read_blobs(out)
     assert {name: array[0].shape for name, array in blobs.items()} == shapes
     assert blobs["conv5_3"][0][0, 0, 0, 0] == 0.5
+
+
+def test_layers_may_be_a_list(tmp_path):
+    """As Caffe's text format allows; each keeps its line for messages."""
+    file = tmp_path / "net.prototxt"
+    file.write_text('layer: [\n{ name: "a" type: "Split" },  # [\n{ name: "b[" type: "Split"\n}]\n'
+                    'layer {\n name: "c" type: "Split" }\n')  # fmt: skip
+    net, lines = read_prototxt(file, "TEST")
+    assert [layer.name for layer in net.layer] == ["a", "b[", "c"]
+    assert lines == [2, 3, 5]

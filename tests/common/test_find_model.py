@@ -37,7 +37,6 @@ def test_a_name_is_found_in_the_checkout_from_any_folder(elsewhere: Path) -> Non
     found = find_model("horse", "solver")
     assert found.file == REPOSITORY / "models/horse/solver.prototxt"
     assert (found.name, found.root) == ("horse", REPOSITORY)
-    assert found.is_generated
     assert not found.is_packaged
 
 
@@ -55,7 +54,7 @@ def test_a_path_leads_to_a_folder_or_a_file(elsewhere: Path, given: str) -> None
     (elsewhere / "models").rename(elsewhere / "nets")
     found = find_model(given)
     assert found.file.samefile(elsewhere / "nets/mine/deploy.prototxt")
-    assert (found.name, found.root, found.is_generated) == ("mine", elsewhere, False)
+    assert (found.name, found.root) == ("mine", elsewhere)
 
 
 def test_a_file_with_a_name_of_its_own_gives_the_model_its_name(elsewhere: Path) -> None:

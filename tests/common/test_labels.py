@@ -8,8 +8,16 @@ import pytest
 from PIL import Image
 
 from lglstm.common import sheets
+from lglstm.common.colors import distinct_colors
 from lglstm.common.errors import InputError
-from lglstm.common.labels import IGNORE, LABEL_SETS, LabelSet, label_set, numbered
+from lglstm.common.labels import (
+    IGNORE,
+    LABEL_SETS,
+    RESERVED_COLORS,
+    LabelSet,
+    label_set,
+    numbered,
+)
 from lglstm.common.sheets import SheetRow, contact_sheet, write_sheet
 
 
@@ -103,7 +111,7 @@ def test_a_label_set_is_read_from_its_file_and_from_a_data_set(tmp_path):
 
 def test_a_net_that_nobody_described_has_numbered_classes():
     assert numbered(3).names == ("class 0", "class 1", "class 2")
-    assert numbered(3).colors == numbered(3).colors
+    assert numbered(3).colors == distinct_colors.__wrapped__(3, RESERVED_COLORS)
     with pytest.raises(InputError, match="256 classes are more than the 255"):
         numbered(256)
 

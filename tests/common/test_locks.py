@@ -22,9 +22,19 @@ with locked(sys.argv[1]):
 """
 
 
-def hold(folder: Path) -> subprocess.Popen[str]:
+HOLD_WITH_A_CHILD = """
+import subprocess, sys
+from lglstm.common.locks import locked
+with locked(sys.argv[1]):
+    child = subprocess.Popen(["sleep", "60"], close_fds=False, stdout=subprocess.DEVNULL)
+    print("held", child.pid, sep="\\n", flush=True)
+    sys.stdin.read()
+"""
+
+
+def hold(folder: Path, program: str = HOLD) -> subprocess.Popen[str]:
     """Another process that holds the lock until its input ends."""
-    command = [sys.executable, "-c", HOLD, str(folder), "a [b]"]
+    command = [sys.executable, "-c", program, str(folder), "a [b]"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
@@ -58,11 +68,14 @@ def test_killed_process_releases_its_lock(tmp_path):
 
 
 def test_children_do_not_inherit_the_lock(tmp_path):
+    """A child may outlive the process that held the lock, which is free then."""
+    process = hold(tmp_path, HOLD_WITH_A_CHILD)
+    child = int(process.stdout.readline())
+    process.kill()
+    process.wait()
     with locked(tmp_path):
-        child = subprocess.Popen(["sleep", "60"])
-    with locked(tmp_path):
-        child.kill()
-    child.wait()
+        os.kill(child, signal.SIGKILL)
+    process.communicate()
 
 
 def test_prefixes_that_begin_alike_do_not_collide(tmp_path):

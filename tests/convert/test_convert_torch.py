@@ -90,6 +90,15 @@ def test_lg_lstm_computes_the_equations(neighbors, grid, share, bias):
     )
 
 
+def test_of_equal_hidden_cells_the_first_gets_the_gradient():
+    """As in the reference, whose maximum is the first in raster order."""
+    module = with_parameters(LGLSTMTransition(1, 1, 2, 1, False), [np.ones((3, 3, 1))])
+    bottom = torch.tensor([[[[0.0, 1.0, 0.0], [1.0, 1.0, 0.0]]]], dtype=torch.double)
+    bottom.requires_grad = True
+    module(bottom)[2].sum().backward()
+    assert bottom.grad.flatten().nonzero().tolist() == [[1]]
+
+
 @pytest.mark.parametrize(("neighbors", "grid", "bias"), [(2, 3, False), (4, 0, True), (8, 3, True)])
 def test_transition_computes_the_equations(neighbors, grid, bias):
     module = LGLSTMTransition(CHANNELS, D, neighbors, grid, bias)

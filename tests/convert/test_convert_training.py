@@ -11,7 +11,8 @@ from lglstm.caffe_files import random_weights, read_net
 torch = pytest.importorskip("torch", reason="needs PyTorch: see docs/convert.md")
 caffe = pytest.importorskip("caffe", reason="needs Caffe: make setup")
 
-from lglstm.convert.torch import Net  # noqa: E402
+from lglstm.convert.torch import Net, layers  # noqa: E402
+from lglstm.layers.image_labels import image_labels  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -82,4 +83,27 @@ def test_other_losses_are_caffes(tmp_path):
     """Co-CNN's image-label branch, and the ways to normalize."""
     check(
         tmp_path, data(2, 3, 6, 5) + data(2, 1, 6, 5, name="label") + LOSSES, classes=4, contrast=1
+    )
+
+
+def test_a_loss_along_another_axis_is_caffes(tmp_path):
+    """There, Caffe divides by the positions before that axis."""
+    text = data(2, 3, 4, 5) + data(2, 3, 5, name="label")
+    score = "convolution_param { num_output: 3 kernel_size: 1 bias_term: false }"
+    text += layer("Convolution", "score", "data", "score", score)
+    for kind in ("BATCH_SIZE", "FULL", "VALID", "NONE"):
+        words = (
+            f"softmax_param {{ axis: 2 }} loss_param {{ ignore_label: 255 normalization: {kind} }}"
+        )
+        text += layer("SoftmaxWithLoss", kind, "score label", kind, words)
+    check(tmp_path, text, classes=4, contrast=1)
+
+
+@pytest.mark.parametrize("ignore_label", [0, 2, 255])
+def test_image_labels_are_those_of_the_caffe_layer(ignore_label):
+    labels = np.random.default_rng(0).integers(0, 4, (6, 1, 1, 5))
+    labels[0] = ignore_label
+    np.testing.assert_array_equal(
+        layers.image_labels(torch.from_numpy(labels), 4, ignore_label),
+        image_labels(labels, 4, ignore_label),
     )

@@ -98,6 +98,9 @@ def test_other_nets_have_none(tmp_path):
     fully = layer("InnerProduct", "fc", "data", "fc", "inner_product_param { num_output: 5 }")
     net, _ = make_net(tmp_path, data(1, 3, 4, 4) + fully)
     assert parsing_net(net) is None
+    without_axes, _ = make_net(tmp_path, data() + layer("Power", "power", "data", "power"))
+    assert parsing_net(without_axes) is None
+    make_net(tmp_path, data(1, 3, 4, 4) + fully)
     convert(tmp_path / "net.prototxt", tmp_path / "net.caffemodel", "--to", "onnx")
     assert read_description(tmp_path / "net.onnx") is None
 

@@ -20,8 +20,6 @@ COUNT, SIZE = 10, (12, 18)
 NAMES = ("ground", "leaf", "stem")
 RGB = np.array([[255, 255, 255], [0, 128, 0], [90, 40, 20]], np.uint8)
 
-UNKNOWN = np.array([[1, 2, 3]], np.uint8)
-
 
 @pytest.fixture(autouse=True)
 def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -213,6 +213,18 @@ def test_batch_and_map_may_change_between_passes(tmp_path, engine):
         np.testing.assert_allclose(top, value, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_batch_without_images_teaches_nothing(tmp_path, engine):
+    net = make_net(tmp_path, "LGLSTM", Case(8, 3), engine)
+    for i, shape in enumerate(Case(8, 3).top_shapes()):
+        net.blobs[f"bottom{i}"].reshape(0, *shape[1:])
+    net.forward()
+    net.clear_param_diffs()
+    net.backward()
+    (params,) = net.params.values()
+    assert [float(abs(blob.diff).max()) for blob in params] == [0, 0]
+
+
 # --- properties of the layer ------------------------------------------------------------------
 
 

@@ -43,14 +43,16 @@ BAD_NETS = {
     "memory": ("LGLSTM", {}, [CELLS, (2, 18, 5, 5), GLOBAL], 3, "the bottom memory has shape"),
     "global": ("LGLSTM", {}, [CELLS, CELLS, (2, 2, 2, 2)], 3, "the bottom global has shape"),
     "small-map": ("LGLSTMTransition", {}, [(2, 3, 2, 4)], 3, "use a larger map or a smaller"),
+    "in-place": ("LGLSTM", {}, [CELLS, CELLS, GLOBAL], 3, "cannot work in place"),
     "not-a-map": ("LGLSTMTransition", {}, [(2, 3)], 3, "it must be (B, C, H, W)"),
 }
 
 
 def net_text(name: str, engine: str) -> str:
-    layer, changed, shapes, tops, _ = BAD_NETS[name]
+    layer, changed, shapes, tops, message = BAD_NETS[name]
     text = "".join(input_layer(f"bottom{i}", shape) for i, shape in enumerate(shapes))
-    return text + layer_text(layer, GOOD | changed, len(shapes), tops, engine)
+    tested = layer_text(layer, GOOD | changed, len(shapes), tops, engine)
+    return text + (tested.replace('"top', '"bottom') if "in place" in message else tested)
 
 
 def in_a_child(call: Callable[[], object], log: Path) -> int:

@@ -82,6 +82,20 @@ def test_weights_become_caffes(tmp_path: Path, rule: str, policy: str) -> None:
     assert moved == blobs.keys() - {"out.weight"}
 
 
+def test_the_statistics_of_batch_norm_do_not_learn(tmp_path: Path) -> None:
+    norm = 'layer { name: "norm" type: "BatchNorm" bottom: "fc" top: "norm" }'
+    start, end = NET.split('layer { name: "out"')
+    end = end.replace('bottom: "fc"', 'bottom: "norm"')
+    (tmp_path / "net.prototxt").write_text(f'{start}{norm} layer {{ name: "out"{end}')
+    plan = read_net(tmp_path / "net.prototxt", "TRAIN")
+    net = Net(plan.description())
+    solver = SimpleNamespace(type="SGD", base_lr=1, momentum=0, weight_decay=0)
+    make_optimizer(solver, net.weights(), plan.multipliers())
+    net.eval()(torch.ones(4, 3), torch.ones(4, 2)).backward()
+    learning = {key for key, weight in net.weights().items() if weight.requires_grad}
+    assert learning == {"fc.weight", "fc.bias", "out.bias", "more.weight"}
+
+
 def test_the_rate_stays_in_the_momentum() -> None:
     """After the rate has become zero, Caffe's weights move on, PyTorch's stand still."""
     weight = torch.nn.Parameter(torch.zeros(1))
@@ -110,6 +124,11 @@ def test_what_is_not_implemented_is_refused(changes: dict, words: str) -> None:
     settings = {"type": "SGD", "base_lr": 1, "momentum": 0, "weight_decay": 0}
     with pytest.raises(ValueError, match=words):
         make_optimizer(SimpleNamespace(**settings | changes), {}, {})
+
+
+def test_a_far_sigmoid_is_zero() -> None:
+    solver = SimpleNamespace(lr_policy="sigmoid", base_lr=1, gamma=-0.01, stepsize=5_000)
+    assert [learning_rate(solver, at) for at in (0, 5_000, 100_000)] == [1, 0.5, 0]
 
 
 @pytest.mark.parametrize(

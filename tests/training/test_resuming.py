@@ -17,6 +17,7 @@ pytest.importorskip("caffe")
 from training_help import (
     PHOTO_NET,
     finish,
+    make_plan,
     results,
     start,
     train,
@@ -26,16 +27,15 @@ from training_help import (
 
 from lglstm.common.errors import InputError
 from lglstm.training import log, record, snapshots
-from lglstm.training.plan import TrainOptions, make_plan
 from lglstm.training.plot import draw
 
 
 def resumed(*settings: str):
-    return make_plan(TrainOptions("./solver.prototxt", resume=True, cpu=True, settings=settings))
+    return make_plan(resume=True, cpu=True, settings=settings)
 
 
 @pytest.fixture
-def trained(folder, monkeypatch):
+def trained(folder):
     """A run of 24 iterations with snapshots at 12 and 24, and what resuming at once would give."""
     train("--set", "max_iter=24", folder=folder)
     return folder
@@ -125,7 +125,7 @@ def test_empty_files_by_which_caffe_tried_the_place(folder):
     lying.touch()
     other.write_text("not Caffe's")
     (folder / "runs/other_iter_17.tempfile").touch()
-    make_plan(TrainOptions("./solver.prototxt", cpu=True))
+    make_plan(cpu=True)
     kept = {path.name for path in (folder / "runs").iterdir()}
     assert kept == {other.name, "other_iter_17.tempfile"}
 

@@ -30,6 +30,7 @@ from training_help import (  # noqa: E402
     PHOTO_NET,
     environment,
     finish,
+    make_plan,
     results,
     rows,
     same_weights,
@@ -43,7 +44,6 @@ from lglstm.cli.main import main  # noqa: E402
 from lglstm.common.errors import InputError  # noqa: E402
 from lglstm.training import events, health, log, plot, snapshots  # noqa: E402
 from lglstm.training.loop import Training  # noqa: E402
-from lglstm.training.plan import TrainOptions, make_plan  # noqa: E402
 from lglstm.training.plot import draw, smooth  # noqa: E402
 from lglstm.training.stop import StopRequest  # noqa: E402
 
@@ -355,7 +355,7 @@ def test_disk_without_room_for_two_snapshots(folder, monkeypatch):
     train("--iterations", "12", folder=folder)
     files = [folder / "runs" / f"tiny_iter_12.{kind}" for kind in ("caffemodel", "solverstate")]
     net = caffe.Net("net.prototxt", caffe.TEST)
-    plan = make_plan(TrainOptions(str(folder / "solver.prototxt"), resume=True))
+    plan = make_plan(str(folder / "solver.prototxt"), resume=True)
     estimate = snapshots.size(net, plan.parameters())
     numbers = sum(path.stat().st_size for path in files)
     assert estimate - snapshots.OVERHEAD < numbers < estimate
@@ -375,7 +375,7 @@ def test_a_python_layer_that_cannot_be_imported(folder):
 
 
 def make(folder: Path, **options):
-    return make_plan(TrainOptions("./solver.prototxt", **options))
+    return make_plan(**options)
 
 
 def test_plan_takes_what_caffe_would_take(folder):

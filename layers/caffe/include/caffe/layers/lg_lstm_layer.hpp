@@ -84,7 +84,7 @@ class LGLSTMBaseLayer : public Layer<Dtype> {
   int bias_index(const int i) const { return 2 * i + 1; }
   int num_weights() const { return this->blobs_.size() / (bias_term_ ? 2 : 1); }
   /// Shape the tops and what is kept for the backward pass.
-  void ReshapeCells(const int num, const int height, const int width,
+  void ReshapeCells(const vector<Blob<Dtype>*>& bottom,
       const vector<Blob<Dtype>*>& top);
   /// The weights (rows, C) that every position of the first bottom is multiplied
   /// with, as long as the next layer isn't called, and their leading dimension.

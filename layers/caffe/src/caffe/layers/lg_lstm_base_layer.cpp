@@ -57,8 +57,15 @@ void LGLSTMBaseLayer<Dtype>::AddWeight(const vector<int>& shape) {
 }
 
 template <typename Dtype>
-void LGLSTMBaseLayer<Dtype>::ReshapeCells(const int num, const int height,
-      const int width, const vector<Blob<Dtype>*>& top) {
+void LGLSTMBaseLayer<Dtype>::ReshapeCells(const vector<Blob<Dtype>*>& bottom,
+      const vector<Blob<Dtype>*>& top) {
+  for (int i = 0; i < bottom.size(); ++i) {
+    CHECK(bottom[i] != top[i]) << Label() << "it cannot work in place, since "
+        << "its backward pass needs the bottoms; give the tops other names.";
+  }
+  const int num = bottom[0]->num();
+  const int height = bottom[0]->height();
+  const int width = bottom[0]->width();
   CHECK(height >= shape_.grid && width >= shape_.grid) << Label()
       << "a map of " << height << " x " << width << " positions cannot be "
       << "divided into a global grid of " << shape_.grid << " x "

@@ -60,8 +60,7 @@ void LGLSTMLayer<Dtype>::Reshape(const vector<Blob<Dtype>*>& bottom,
         << "; it must be (" << shape[0] << ", " << shape[1] << ", "
         << shape[2] << ", " << shape[3] << ").";
   }
-  this->ReshapeCells(bottom[0]->num(), bottom[0]->height(),
-      bottom[0]->width(), top);
+  this->ReshapeCells(bottom, top);
 }
 
 template <typename Dtype>
@@ -156,8 +155,10 @@ void LGLSTMLayer<Dtype>::Backward_cpu(const vector<Blob<Dtype>*>& top,
         shape_.rows(), row_sum, shape_.rows(), weight, inputs(), Dtype(0),
         bottom[2]->mutable_cpu_diff(), global_inputs());
   }
-  if (this->param_propagate_down_[this->weight_index(0)] ||
-      this->param_propagate_down_[this->weight_index(1)]) {
+  const bool weights_learn =
+      this->param_propagate_down_[this->weight_index(0)] ||
+      this->param_propagate_down_[this->weight_index(1)];
+  if (weights_learn && shape_.num > 0) {
     Dtype* weight_diff = weight;  // the weights are no longer needed
     if (this->has_global()) {
       lg_lstm_cpu_gemm(CblasTrans, CblasNoTrans, shape_.rows(),

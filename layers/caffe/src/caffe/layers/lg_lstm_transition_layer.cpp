@@ -29,8 +29,7 @@ void LGLSTMTransitionLayer<Dtype>::Reshape(const vector<Blob<Dtype>*>& bottom,
   CHECK_EQ(bottom[0]->channels(), this->blobs_[0]->shape(2)) << this->Label()
       << "the bottom has " << bottom[0]->channels() << " channels, but the "
       << "weights are for " << this->blobs_[0]->shape(2) << ".";
-  this->ReshapeCells(bottom[0]->num(), bottom[0]->height(),
-      bottom[0]->width(), top);
+  this->ReshapeCells(bottom, top);
 }
 
 template <typename Dtype>
