@@ -256,16 +256,15 @@ def nothing_to_learn_in(nets: Iterable[Any], folder: Path) -> Iterator[str]:
     """
     seen = set()
     for net in nets:
-        for layer in net.layer:
-            if layer.python_param.layer == "SegData":
-                try:
-                    options = seg_options.parse(layer.python_param.param_str)
-                except InputError:
-                    continue
-                if (key := (options.list, options.root, options.train)) not in seen:
-                    seen.add(key)
-                    if sentence := _nothing_in_list(options, folder):
-                        yield f"{options.list}: {sentence}"
+        for layer in seg_options.seg_data_layers(net):
+            try:
+                options = seg_options.parse(layer.python_param.param_str)
+            except InputError:
+                continue
+            if (key := (options.list, options.root, options.train)) not in seen:
+                seen.add(key)
+                if sentence := _nothing_in_list(options, folder):
+                    yield f"{options.list}: {sentence}"
 
 
 def _nothing_in_list(options: seg_options.SegDataOptions, folder: Path) -> str | None:

@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 
 from lglstm.caffe_files.prototxt import read_prototxt
-from lglstm.common.errors import InputError
 from lglstm.common.images import read_pair
 from lglstm.common.labels import LabelSet
 from lglstm.common.preprocessing import to_blob, to_label_blob, to_picture
 from lglstm.common.sheets import SheetRow, write_sheet
 from lglstm.layers.seg_batches import Batches
 from lglstm.layers.seg_list import read_list
-from lglstm.layers.seg_options import HORSE_COW_AUGMENTATION, SegDataOptions, parse
+from lglstm.layers.seg_options import HORSE_COW_AUGMENTATION, SegDataOptions, of_net, parse
 
 VERSIONS = 4
 """How many random versions of each example an augmented sheet shows."""
@@ -46,13 +45,9 @@ def options_for(
 
 
 def options_of_net(prototxt: Path, list_path: Path, seed: int) -> SegDataOptions:
-    """Return the options of the first SegData layer in a net, on the list `list_path`."""
-    net: Any = read_prototxt(prototxt, "TRAIN")[0]
-    for layer in net.layer:
-        if layer.python_param.layer == "SegData":
-            options = parse(layer.python_param.param_str)
-            return replace(options, list=str(list_path), root=None, seed=seed)
-    raise InputError(f"{prototxt}: has no SegData layer; name the train.prototxt of a model")
+    """Return the options of the SegData layer in a net, on the list `list_path`."""
+    net, _ = read_prototxt(prototxt, "TRAIN")
+    return replace(of_net(net, prototxt), list=str(list_path), root=None, seed=seed)
 
 
 def write_examples(

@@ -29,7 +29,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lglstm.common.lg_lstm_shapes import DIRECTIONS, LSTM_GATES, TRANSITION_GATES
+from lglstm.common.lg_lstm_shapes import DIRECTIONS, LSTM_GATES, TRANSITION_GATES, grid_bounds
 
 Array = NDArray[np.floating]
 
@@ -59,11 +59,6 @@ def _overlap(step: int, length: int) -> tuple[slice, slice]:
 def flattened(array: np.ndarray, axis: int) -> np.ndarray:
     """The array with all axes from this one on made one; also without images."""
     return array.reshape(*array.shape[:axis], math.prod(array.shape[axis:]))
-
-
-def grid_bounds(length: int, grid: int) -> list[int]:
-    """Where the cells of a global grid begin on an axis, and its end: ⌊gL/G + ½⌋ for g = 0…G."""
-    return [(2 * g * length + grid) // (2 * grid) for g in range(grid + 1)]
 
 
 def grid_max(maps: Array, grid: int) -> tuple[Array, NDArray[np.intp]]:

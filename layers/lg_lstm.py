@@ -267,7 +267,7 @@ class LGLSTM(_LGLSTMLayer):
     def check_bottoms(self, bottom: Blobs) -> None:
         o = self.options
         shapes = [tuple(b.data.shape) for b in listed(bottom)]
-        channels = o.lstms * o.num_output
+        channels = self.shapes.local_inputs
         if len(shapes[0]) != 4 or shapes[0][1] != channels:
             raise InputError(
                 f"{self.label}: the bottom local has shape {shapes[0]}; with neighbors "

@@ -187,6 +187,21 @@ def parse(text: str) -> SegDataOptions:
     return options
 
 
+def seg_data_layers(net: Any) -> list[Any]:
+    """The SegData layers of a net, a NetParameter of Caffe's or of lglstm.caffe_files.schema."""
+    return [layer for layer in net.layer if layer.python_param.layer == "SegData"]
+
+
+def of_net(net: Any, path: str | os.PathLike[str]) -> SegDataOptions:
+    """The options of a training net's one SegData layer; path: the net's file, for an error."""
+    layers = seg_data_layers(net)
+    if len(layers) != 1:
+        raise InputError(
+            f"{path}: has {len(layers)} SegData layers, not one; name the train.prototxt of a model"
+        )
+    return parse(layers[0].python_param.param_str)
+
+
 def _build(given: dict[str, Any]) -> SegDataOptions:
     frozen = {key: _frozen(value) for key, value in given.items()}
     names = {field.name for field in dataclasses.fields(Augmentation)}

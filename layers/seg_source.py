@@ -10,7 +10,6 @@ import os
 from dataclasses import replace
 
 from lglstm.caffe_files.prototxt import read_prototxt
-from lglstm.common.errors import InputError
 from lglstm.layers import seg_options
 from lglstm.layers.seg_list import read_list
 from lglstm.layers.seg_prefetch import Inline, Prefetcher, open_source
@@ -23,9 +22,6 @@ def open_training_data(
 
     Raises InputError unless the net has one such layer, whose list is there.
     """
-    layers = [layer.python_param for layer in read_prototxt(train_net, "TRAIN")[0].layer]
-    settings = [layer.param_str for layer in layers if layer.layer == "SegData"]
-    if len(settings) != 1:
-        raise InputError(f"{train_net}: has {len(settings)} SegData layers to train with; give one")
-    options = replace(seg_options.parse(settings[0]), rank=rank, world_size=world_size)
+    net, _ = read_prototxt(train_net, "TRAIN")
+    options = replace(seg_options.of_net(net, train_net), rank=rank, world_size=world_size)
     return open_source(options, read_list(options.list, options.root))

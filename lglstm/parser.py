@@ -20,7 +20,7 @@ import numpy as np
 
 from lglstm.common.errors import InputError
 from lglstm.common.images import read_photo
-from lglstm.common.labels import LabelSet
+from lglstm.common.labels import LabelSet, class_shares
 from lglstm.evaluation.engines import choose_backend, choose_gpu, net_files
 from lglstm.evaluation.label_choice import labels_of
 from lglstm.evaluation.overlay import overlay
@@ -46,8 +46,7 @@ class Parsing:
     @cached_property
     def areas(self) -> dict[str, float]:
         """The share of each class in the photo, 0 to 1, in the order of the ids; they add to 1."""
-        counts = np.bincount(self.label_map.ravel(), minlength=self.labels.num_classes)
-        shares = counts / self.label_map.size
+        shares = class_shares(self.label_map, self.labels.num_classes)
         return dict(zip(self.labels.names, shares.tolist(), strict=True))
 
     @cached_property

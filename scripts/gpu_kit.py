@@ -65,7 +65,7 @@ def make(folder: Path, models: list[str], photos: Path | None = None) -> None:
 def _training(source: Path, place: Path, photos: Path | None) -> None:
     """The training net with its pictures in a file."""
     net = _read(source / "train.prototxt", caffe_pb2.NetParameter())
-    options = data_options(net, source)
+    options = seg_options.of_net(net, source)
     data = pictures(options, BATCHES * options.batch_size, photos)
     (place / "train.prototxt").write_text(text_format.MessageToString(with_file(net, data, place)))
     (place / "pictures.txt").write_text(f"{place.name}/pictures.h5\n")
@@ -73,14 +73,6 @@ def _training(source: Path, place: Path, photos: Path | None) -> None:
         for name, array in data.items():
             file.create_dataset(name, data=array, compression="gzip", shuffle=True)
     _describe(source / "train.prototxt", "TRAIN", place / "train.json")
-
-
-def data_options(net: caffe_pb2.NetParameter, source: Path) -> SegDataOptions:
-    """The options of a training net's SegData layer."""
-    layers = [layer for layer in net.layer if layer.python_param.layer == "SegData"]
-    if len(layers) != 1:
-        raise InputError(f"{source}: has {len(layers)} SegData layers; name a training net")
-    return seg_options.parse(layers[0].python_param.param_str)
 
 
 def pictures(options: SegDataOptions, count: int, photos: Path | None) -> dict[str, np.ndarray]:
@@ -102,7 +94,7 @@ def with_file(
     net: caffe_pb2.NetParameter, data: dict[str, np.ndarray], place: Path
 ) -> caffe_pb2.NetParameter:
     """The net with an HDF5Data layer for its Python layers; adds to `data` what these compute."""
-    batch = data_options(net, place).batch_size
+    batch = seg_options.of_net(net, place).batch_size
     result = caffe_pb2.NetParameter(name=net.name)
     reader = result.layer.add(name="pictures", type="HDF5Data", top=["data", "label"])
     reader.hdf5_data_param.source = f"{place.name}/pictures.txt"

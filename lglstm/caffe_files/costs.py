@@ -18,6 +18,7 @@ from lglstm.caffe_files.layer_types import (
     UnsupportedLayer,
     check_connections,
     check_sizes,
+    is_fixed,
     layer_type,
 )
 from lglstm.caffe_files.schema import LayerParameter, NetParameter
@@ -49,7 +50,7 @@ class MeasuredLayer:
     @property
     def is_fixed(self) -> bool:
         """Whether the layer has weights that are never learned, such as bilinear up-sampling."""
-        return bool(self.message.param) and not any(p.lr_mult for p in self.message.param)
+        return is_fixed(self.message)
 
     @property
     def param_names(self) -> list[str]:

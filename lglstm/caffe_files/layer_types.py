@@ -48,6 +48,11 @@ class LayerType(NamedTuple):
     tops: Callable[[dict, Shapes], Shapes]
 
 
+def is_fixed(layer: LayerParameter) -> bool:
+    """Whether a layer has weights that never learn (lr_mult 0), such as bilinear up-sampling."""
+    return bool(layer.param) and not any(param.lr_mult for param in layer.param)
+
+
 def axis_of(axis: int, shape: Shape) -> int:
     """A possibly negative axis as a plain index."""
     if not -len(shape) <= axis < len(shape):

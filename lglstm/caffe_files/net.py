@@ -21,6 +21,7 @@ from lglstm.caffe_files.layer_types import (
     UnsupportedLayer,
     check_connections,
     check_sizes,
+    is_fixed,
     layer_type,
 )
 from lglstm.caffe_files.prototxt import read_prototxt
@@ -60,7 +61,7 @@ class Layer:
     @property
     def is_fixed(self) -> bool:
         """Whether the layer has weights that are never learned, such as bilinear upsampling."""
-        return bool(self.message.param) and not any(p.lr_mult for p in self.message.param)
+        return is_fixed(self.message)
 
 
 @dataclass(frozen=True)

@@ -212,6 +212,11 @@ def read_label_set(path: Path) -> LabelSet:
     return LabelSet.from_json(described, str(path))
 
 
+def class_shares(ids: np.ndarray, num_classes: int) -> np.ndarray:
+    """The share of each class in a label map, (num_classes,), 0 to 1; all are below num_classes."""
+    return np.bincount(ids.ravel(), minlength=num_classes) / ids.size
+
+
 def numbered(count: int) -> LabelSet:
     """Return the set of a net that nobody described: its names are class 0, class 1 and so on."""
     if count > MOST_CLASSES:

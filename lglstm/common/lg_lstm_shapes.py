@@ -19,6 +19,11 @@ LSTM_GATES = 4  # u, f, o, c
 TRANSITION_GATES = 3  # u, o, c: with zero memory the forget gate multiplies nothing
 
 
+def grid_bounds(length: int, grid: int) -> list[int]:
+    """Where the cells of a global grid begin on an axis, and its end: ⌊gL/G + ½⌋ for g = 0…G."""
+    return [(2 * g * length + grid) // (2 * grid) for g in range(grid + 1)]
+
+
 @dataclass(frozen=True)
 class LGLSTMShapes:
     """The shapes that follow from a layer's settings.

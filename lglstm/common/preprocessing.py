@@ -70,6 +70,11 @@ def resize_photo(photo: np.ndarray, size: Size) -> np.ndarray:
     return cv2.resize(photo, (width, height), interpolation=method)
 
 
+def stretched(photo: np.ndarray, size: Size) -> np.ndarray:
+    """`resize_photo`, rounded to (h, w, 3) uint8: for nets that take photos themselves."""
+    return np.rint(resize_photo(np.asarray(photo, np.float32), size)).clip(0, 255).astype(np.uint8)
+
+
 def to_label_blob(label: np.ndarray, size: Size, stride: int = 1) -> np.ndarray:
     """Return the truth at the net's stride, (1, ⌈h/s⌉, ⌈w/s⌉) float32, as Caffe's losses take it.
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lglstm.caffe_files import wire
-from lglstm.common.errors import InputError
+from lglstm.common.errors import InputError, package_missing, reason_of
 
 if TYPE_CHECKING:
     import h5py
@@ -68,14 +68,11 @@ def read_arrays(path: str | os.PathLike[str], format_: str, values: int) -> Arra
     except InputError:
         raise
     except ImportError as error:
-        raise InputError(
-            f"{path}: cannot be read without the Python package {error.name}; install it, for "
-            f"example with pip install {error.name}"
-        ) from None
+        raise package_missing(path, error) from None
     except MemoryError:
         reason = "it claims more numbers than fit into memory"
-    except Exception as error:  # libraries raise whatever they like on a damaged file
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+    except Exception as error:
+        reason = reason_of(error)
     raise InputError(f"{path}: not a whole {format_} file ({reason}); make it again")
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from lglstm.caffe_files import Net, wire
 from lglstm.common import rules
-from lglstm.common.errors import InputError
+from lglstm.common.errors import InputError, package_missing, reason_of
 from lglstm.common.labels import LabelSet
 from lglstm.common.preprocessing import MEAN_BGR, Size
 
@@ -162,13 +162,11 @@ def read_description(path: str | os.PathLike[str]) -> Description | None:
     try:
         metadata = read(path)
     except ImportError as error:
+        raise package_missing(path, error) from None
+    except Exception as error:
         raise InputError(
-            f"{path}: cannot be read without the Python package {error.name}; install it, for "
-            f"example with pip install {error.name}"
+            f"{path}: is damaged ({reason_of(error)}); convert the model again"
         ) from None
-    except Exception as error:  # libraries raise whatever they like on a damaged file
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise InputError(f"{path}: is damaged ({reason}); convert the model again") from None
     return Description.from_metadata(metadata, str(path))
 
 

@@ -35,7 +35,7 @@ from lglstm.caffe_files.layer_types import (
 )
 from lglstm.caffe_files.net import Weights
 from lglstm.common.errors import InputError
-from lglstm.common.lg_lstm_shapes import DIRECTIONS
+from lglstm.common.lg_lstm_shapes import DIRECTIONS, grid_bounds
 from lglstm.convert.description import LABELS, PHOTO, parsing_net
 from lglstm.convert.onnx_nodes import IR_VERSION, LAST, OPSET, Graph
 from lglstm.convert.onnx_photo import photo_to_input, scores_to_labels
@@ -424,13 +424,12 @@ def _moved(g: Graph, x: str, dy: int, dx: int) -> str:
 
 
 def _grid_max(g: Graph, x: str, grid: int, shape: Sequence[int | None]) -> str:
-    """Maximum in each cell of a grid x grid partition: cell i begins at (2 i L + G) // (2 G)."""
+    """Maximum in each cell of a grid x grid partition, see `grid_bounds`."""
     for axis in (2, 3):
         if grid == 1:
             cells = [x]
         elif (length := shape[axis]) is not None:
-            edges = [(2 * i * length + grid) // (2 * grid) for i in range(grid + 1)]
-            cells = g.split(x, axis, np.diff(edges).tolist())
+            cells = g.split(x, axis, np.diff(grid_bounds(length, grid)).tolist())
         else:
             sizes = _cell_sizes(g, x, axis, grid)
             cells = g.split_by(x, axis, sizes, grid)

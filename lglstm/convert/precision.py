@@ -20,7 +20,7 @@ import onnx
 
 from lglstm.common.errors import InputError
 from lglstm.common.images import read_photo
-from lglstm.common.preprocessing import Size, resize_photo, to_blob, to_label_map
+from lglstm.common.preprocessing import Size, stretched, to_blob, to_label_map
 from lglstm.common.scratch import scratch_folder
 from lglstm.convert.description import LABELS, PHOTO
 from lglstm.convert.options import Truth
@@ -89,8 +89,7 @@ def inputs_of(model: onnx.ModelProto, size: Size, photo: np.ndarray) -> dict[str
     elif model.graph.output[0].name == LABELS:
         array = photo[..., ::-1]
     else:
-        stretched = resize_photo(np.asarray(photo, np.float32), size)
-        array = np.rint(stretched).clip(0, 255).astype(np.uint8)[..., ::-1]
+        array = stretched(photo, size)[..., ::-1]
     return {taken.name: np.repeat(array[None], batch, axis=0)}
 
 

@@ -14,7 +14,7 @@ from lglstm.caffe_files import Net, read_net
 from lglstm.common.errors import InputError
 from lglstm.common.files import atomic_path
 from lglstm.common.images import read_photo
-from lglstm.common.preprocessing import resize_photo, to_blob
+from lglstm.common.preprocessing import stretched, to_blob
 from lglstm.convert.caffe_process import Blobs
 from lglstm.convert.containers import check_npz
 from lglstm.convert.read import SourceModel
@@ -49,7 +49,7 @@ def make_samples(
     ((_, _, height, width),) = net.inputs.values()
     images = {"noise": rng.integers(0, 256, (height, width, 3), np.uint8)}
     if (picture := sample_photo(photo)) is not None:
-        images["photo"] = _stretched(picture, (height, width))
+        images["photo"] = stretched(picture, (height, width))
     else:
         images["more noise"] = rng.integers(0, 256, (height, width, 3), np.uint8)
     batch = 2 if batch_is_free(net) else next(iter(net.inputs.values()))[0]
@@ -125,11 +125,6 @@ def sample_photo(path: Path | None) -> np.ndarray | None:
     except ImportError:
         return None
     return astronaut()[..., ::-1]
-
-
-def _stretched(photo: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    resized = resize_photo(np.ascontiguousarray(photo, np.float32), size)
-    return np.rint(resized).clip(0, 255).astype(np.uint8)
 
 
 def _most_values(net: Net) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lglstm.caffe_files import trusted
+from lglstm.caffe_files.layer_types import is_fixed
 from lglstm.caffe_files.prototxt import read_message
 from lglstm.caffe_files.schema import LayerParameter, NetParameter
 from lglstm.common.checkout import setup_advice
@@ -27,9 +28,8 @@ def test_list(model: ModelFiles) -> Path | None:
     path = model.file.with_name("test.prototxt")
     if not path.is_file():
         return None
-    for layer in read_message(path, NetParameter()).layer:
-        if layer.python_param.layer == "SegData":
-            return model.root / seg_options.parse(layer.python_param.param_str).list
+    for layer in seg_options.seg_data_layers(read_message(path, NetParameter())):
+        return model.root / seg_options.parse(layer.python_param.param_str).list
     return None
 
 
@@ -61,11 +61,7 @@ def check_deploy(net: NetParameter, path: str | Path, trust_net: bool = False) -
 
 def fixed_layers(net: NetParameter) -> tuple[str, ...]:
     """Layers that never learn (all lr_mult 0), such as the bilinear up-sampling of the scores."""
-    return tuple(
-        layer.name
-        for layer in net.layer
-        if layer.param and all(param.lr_mult == 0 for param in layer.param)
-    )
+    return tuple(layer.name for layer in net.layer if is_fixed(layer))
 
 
 def with_all_scores(

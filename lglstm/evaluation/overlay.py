@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from lglstm.common import preprocessing
-from lglstm.common.labels import LabelSet
+from lglstm.common.labels import LabelSet, class_shares
 
 OPACITY = 0.55
 SHORTEST, LONGEST = 360, 1600
@@ -50,7 +50,7 @@ def overlay_with_legend(photo: np.ndarray, ids: np.ndarray, labels: LabelSet) ->
 
 def _entries(ids: np.ndarray, labels: LabelSet) -> list[tuple[tuple[int, int, int], str]]:
     """Color and text of each part that was found, the largest first; no background."""
-    shares = np.bincount(ids.ravel(), minlength=labels.num_classes) / ids.size
+    shares = class_shares(ids, labels.num_classes)
     found = [k for k in np.argsort(-shares, kind="stable") if k and shares[k]]
     if not found:
         return [(labels.colors[0], f"only {labels.names[0]}")]

@@ -24,7 +24,7 @@ from lglstm.caffe_files import wire
 from lglstm.common.errors import InputError
 from lglstm.common.files import atomic_path, write_text
 from lglstm.common.images import MAX_PIXELS
-from lglstm.common.labels import LabelSet
+from lglstm.common.labels import LabelSet, class_shares
 from lglstm.common.progress import Report, no_report
 from lglstm.evaluation.overlay import overlay
 from lglstm.evaluation.predictor import Predictor
@@ -91,7 +91,7 @@ def parse_video(
                 while batch := list(islice(frames, predictor.batch_size)):
                     for prediction in predictor.predict(batch):
                         ids = prediction.label_map
-                        shares = np.bincount(ids.ravel(), minlength=labels.num_classes) / ids.size
+                        shares = class_shares(ids, labels.num_classes)
                         writer.write(overlay(prediction.photo, ids, labels))
                         values = (f"{share:.6f}" for share in shares)
                         table.writerow([count, f"{count / rate:.3f}", *values])

@@ -13,7 +13,6 @@ from google.protobuf import text_format
 
 from benchmarks.machine import caffe_version
 from benchmarks.memory import PeakMemory
-from benchmarks.net import data_layer
 from lglstm.layers import seg_options
 
 TIMED = 4
@@ -30,8 +29,8 @@ class CaffeData:
         """Take the data layer of `net_file`, with another list if one is given."""
         self.memory = PeakMemory()
         source = text_format.Parse(net_file.read_text(), caffe_pb2.NetParameter())
-        layer = data_layer(source, net_file)
-        options = seg_options.parse(layer.python_param.param_str)
+        options = seg_options.of_net(source, net_file)
+        (layer,) = seg_options.seg_data_layers(source)
         options = replace(options, workers=self.workers, rank=0, world_size=1)
         if list_path is not None:
             options = replace(options, list=str(list_path), root=None)

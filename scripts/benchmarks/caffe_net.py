@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -16,9 +15,10 @@ from google.protobuf import text_format
 
 from benchmarks.machine import caffe_version
 from benchmarks.memory import PeakMemory
-from benchmarks.net import INPUT_STD, PARTS, RATE, Arrays, data_layer
+from benchmarks.net import INPUT_STD, PARTS, RATE, Arrays
 from benchmarks.timing import seconds_of
 from lglstm.caffe_files import read_caffemodel, read_net, weights_for
+from lglstm.layers import seg_options
 
 STACK = ("transition", "lg_lstm", "score", "raw_score", "silence")
 LOSSES = ("loss", "label_target", "label_inputs")
@@ -34,13 +34,11 @@ def part_of(layer: str) -> str:
 def with_inputs(net_file: Path) -> caffe_pb2.NetParameter:
     """The training net in `net_file` with inputs `data` and `label` in place of its data layer."""
     net = text_format.Parse(net_file.read_text(), caffe_pb2.NetParameter())
-    layer = data_layer(net, net_file)
-    options = json.loads(layer.python_param.param_str)
-    batch, (height, width) = options["batch_size"], options["input_size"]
-    stride = options["label_stride"]
+    options = seg_options.of_net(net, net_file)
+    (layer,) = seg_options.seg_data_layers(net)
     inputs = caffe_pb2.LayerParameter(name="inputs", type="Input", top=layer.top[:2])
-    for shape in ([3, height, width], [1, -(-height // stride), -(-width // stride)]):
-        inputs.input_param.shape.add().dim.extend([batch, *shape])
+    for shape in (options.data_shape, options.label_shape):
+        inputs.input_param.shape.add().dim.extend(shape)
     layer.CopyFrom(inputs)
     return net
 

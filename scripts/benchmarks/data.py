@@ -12,7 +12,7 @@ import cv2
 
 from benchmarks import machine
 from benchmarks.implementations import Comparison, Implementation
-from benchmarks.net import data_layer, random_inputs
+from benchmarks.net import random_inputs
 from benchmarks.timing import Measured, milliseconds, of, ratio, total
 from benchmarks.worker import Worker
 from lglstm.caffe_files.prototxt import read_prototxt
@@ -20,7 +20,7 @@ from lglstm.common.files import write_text
 from lglstm.common.images import write_label
 from lglstm.common.labels import label_set
 from lglstm.data_prep.synthetic import draw_example
-from lglstm.layers.seg_options import SegDataOptions, parse
+from lglstm.layers.seg_options import SegDataOptions, of_net
 
 DRAWN = 24
 """Pictures that are drawn where there is no data set."""
@@ -106,7 +106,7 @@ def _row(
 def data_options(net_file: Path) -> SegDataOptions:
     """The options of the training net's data layer."""
     net, _ = read_prototxt(net_file, "TRAIN")
-    return parse(data_layer(net, net_file).python_param.param_str)
+    return of_net(net, net_file)
 
 
 def _prepare(worker: Worker, net_file: Path, list_path: Path | None) -> None:

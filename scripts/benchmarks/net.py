@@ -21,16 +21,17 @@ from benchmarks.implementations import (
 from benchmarks.timing import PASSES, Measured, milliseconds, of, ratio, total
 from benchmarks.worker import Worker
 from lglstm.caffe_files import read_net
-from lglstm.common.errors import InputError, UsageError
+from lglstm.common.convolution_engine import VARIABLE
+from lglstm.common.errors import UsageError
 
 Arrays = dict[str, np.ndarray]
 """Inputs, gradients or outputs of a net by their names."""
 
-ENGINE = "CAFFE_CONVOLUTION_ENGINE"
-
 
 def _caffe(key: str, label: str, engine: str | None) -> Implementation:
-    return Implementation(key, label, "benchmarks.caffe_net:CaffeNet", environment={ENGINE: engine})
+    return Implementation(
+        key, label, "benchmarks.caffe_net:CaffeNet", environment={VARIABLE: engine}
+    )
 
 
 def _torch(key: str, label: str, form: str) -> Implementation:
@@ -127,14 +128,6 @@ def run(
             "compared_with": COMPARED_WITH if has_torch else comparison.baseline.key,
             "cases": cases,
         }
-
-
-def data_layer(net: Any, net_file: Path) -> Any:
-    """The one SegData layer of the parsed training net in `net_file`."""
-    layers = [layer for layer in net.layer if layer.python_param.layer == "SegData"]
-    if len(layers) != 1:
-        raise InputError(f"{net_file}: has {len(layers)} SegData layers; name a training net")
-    return layers[0]
 
 
 def random_inputs(net_file: Path) -> dict[str, np.ndarray]:

@@ -279,7 +279,7 @@ def test_show_takes_size_stride_and_changes_from_a_net(data, tmp_path):
     assert lglstm(*arguments).exit_code == 0
     net.write_text("layer { }")
     result = lglstm(*arguments)
-    assert result.exit_code == 1 and "has no SegData layer" in result.stderr
+    assert result.exit_code == 1 and "has 0 SegData layers" in result.stderr
 
 
 def test_sets_with_left_and_right_are_mirrored_with_their_swaps(tmp_path):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import reference
 
+from lglstm.common.lg_lstm_shapes import grid_bounds
 from lglstm.layers import equations
 
 caffe = pytest.importorskip("caffe", reason="needs Caffe: make setup")
@@ -283,9 +284,9 @@ def test_flipping_or_rotating_the_maps_does_so_to_the_tops(neighbors, flip, move
 
 
 def test_grid_is_symmetric_and_covers_the_axis():
-    assert equations.grid_bounds(41, 3) == [0, 14, 27, 41]
+    assert grid_bounds(41, 3) == [0, 14, 27, 41]
     for length, grid in itertools.product(range(3, 60), (1, 2, 3)):
-        bounds = np.array(equations.grid_bounds(length, grid))
+        bounds = np.array(grid_bounds(length, grid))
         sizes = np.diff(bounds)
         assert bounds[0] == 0 and bounds[-1] == length and sizes.min() >= 1
         if grid == 3:

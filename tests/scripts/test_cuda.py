@@ -13,6 +13,7 @@ from google.protobuf import text_format
 import caffe_cuda
 import gpu_check
 from lglstm.common.errors import InputError
+from lglstm.layers import seg_options
 
 caffe_pb2 = pytest.importorskip("caffe.proto.caffe_pb2", exc_type=ImportError)
 gpu_kit = pytest.importorskip("gpu_kit", exc_type=ImportError)
@@ -106,7 +107,7 @@ def test_kit_trains_the_models_own_net_without_python(tmp_path: Path, model: str
     made = net(tmp_path / "kit" / model / "train.prototxt")
     stock = [layer for layer in original.layer if layer.type != "Python"]
     assert list(made.layer[1:]) == stock and len(stock) < len(original.layer)
-    options = gpu_kit.data_options(original, tmp_path)
+    options = seg_options.of_net(original, tmp_path)
     with h5py.File(tmp_path / "kit" / model / "pictures.h5") as file:
         count = gpu_kit.BATCHES * options.batch_size
         assert file["data"].shape == (count, *options.data_shape[1:])
@@ -116,7 +117,7 @@ def test_kit_trains_the_models_own_net_without_python(tmp_path: Path, model: str
             for label, target in zip(file["label"], file["label_target"], strict=True):
                 assert set(np.flatnonzero(target)) == set(np.unique(label).astype(int))
     with pytest.raises(InputError, match="0 SegData layers"):
-        gpu_kit.data_options(made, tmp_path)
+        seg_options.of_net(made, tmp_path)
 
 
 def test_times_are_read_from_caffe(kit: Path) -> None:

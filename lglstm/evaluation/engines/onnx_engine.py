@@ -10,7 +10,7 @@ import onnxruntime
 
 from lglstm.caffe_files import wire
 from lglstm.common import preprocessing
-from lglstm.common.errors import InputError
+from lglstm.common.errors import InputError, reason_of
 from lglstm.common.hashing import sha256_of, unchanged
 from lglstm.convert.description import Description, read_description
 from lglstm.convert.read import read_model
@@ -81,8 +81,7 @@ class OnnxEngine(Engine):
     def prepare(self, photo: np.ndarray) -> np.ndarray:
         if not self._takes_photo:
             return super().prepare(photo)
-        stretched = preprocessing.resize_photo(np.asarray(photo, np.float32), self.input_size)
-        return np.rint(stretched[..., ::-1]).clip(0, 255).astype(np.uint8)
+        return preprocessing.stretched(photo, self.input_size)[..., ::-1]
 
     def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
         most = self._input.shape[0]
@@ -114,9 +113,8 @@ def _session(path: Path, graph: str | bytes, gpu: Gpu) -> Any:
     try:
         return onnxruntime.InferenceSession(graph, options, providers=providers)
     except Exception as error:  # it raises many kinds on a damaged file
-        reason = " ".join(str(error).split())[:200]
         raise InputError(
-            f"{path}: ONNX Runtime cannot load it ({reason}); convert the model again"
+            f"{path}: ONNX Runtime cannot load it ({reason_of(error)}); convert the model again"
         ) from None
 
 
