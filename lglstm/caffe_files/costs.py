@@ -17,9 +17,9 @@ from lglstm.caffe_files.layer_types import (
     Shape,
     UnsupportedLayer,
     check_connections,
-    check_sizes,
     is_fixed,
     layer_type,
+    shapes_of,
 )
 from lglstm.caffe_files.schema import LayerParameter, NetParameter
 from lglstm.common.errors import InputError
@@ -98,12 +98,8 @@ def _measured(message: LayerParameter, shapes: dict[str, Shape]) -> MeasuredLaye
         return MeasuredLayer(kind, message, {}, tuple(bottoms), ((),) * len(message.top), ())
     if kind not in LAYER_TYPES:
         raise UnsupportedLayer("this type cannot be measured")
-    known = LAYER_TYPES[kind]
-    options = known.options(message)
-    tops, blobs = known.tops(options, bottoms), known.blobs(options, bottoms)
-    if len(tops) != len(message.top):
-        raise LayerError(f"it has {len(message.top)} tops, expected {len(tops)}")
-    check_sizes([*tops, *blobs.values()])
+    options = LAYER_TYPES[kind].options(message)
+    tops, blobs = shapes_of(kind, options, message, bottoms)
     # The training layer counts its batches in a blob, so that snapshots know the data position.
     position = {"position": (1,)} if kind == "SegData" and message.param else {}
     shapes_of_blobs = (*blobs.values(), *position.values())

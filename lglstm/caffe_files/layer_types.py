@@ -17,7 +17,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -766,11 +766,21 @@ def check_connections(kind: str, layer: LayerParameter, known: Container[str]) -
             raise LayerError(f'its top "{blob}" is already the top of another layer')
 
 
-def check_sizes(shapes: Iterable[Shape]) -> None:
-    """Raise LayerError for a top or a weight that Caffe could not hold."""
-    for shape in shapes:
+def shapes_of(
+    kind: str, options: dict, layer: LayerParameter, bottoms: Shapes
+) -> tuple[Shapes, dict[str, Shape]]:
+    """The shapes of a layer's tops and of its blobs by their names.
+
+    Raises LayerError for another number of tops, and for sizes that Caffe could not hold.
+    """
+    known = LAYER_TYPES[kind]
+    tops, blobs = known.tops(options, bottoms), known.blobs(options, bottoms)
+    if len(tops) != len(layer.top):
+        raise LayerError(f"it has {len(layer.top)} tops, expected {len(tops)}")
+    for shape in (*tops, *blobs.values()):
         if _count(shape) > MAX_COUNT:
             raise LayerError(
                 f"it would need a blob of shape {list(shape)}, more than the {MAX_COUNT:,} numbers "
                 "that Caffe's hold"
             )
+    return tops, blobs

@@ -20,9 +20,9 @@ from lglstm.caffe_files.layer_types import (
     Shape,
     UnsupportedLayer,
     check_connections,
-    check_sizes,
     is_fixed,
     layer_type,
+    shapes_of,
 )
 from lglstm.caffe_files.prototxt import read_prototxt
 from lglstm.caffe_files.schema import LayerParameter
@@ -198,11 +198,7 @@ class _Builder:
         options = LAYER_TYPES[kind].options(message)
         if kind in SOURCES and options["shapes"]:
             options["shapes"] = [self._resized(shape) for shape in options["shapes"]]
-        tops = LAYER_TYPES[kind].tops(options, bottoms)
-        if len(tops) != len(message.top):
-            raise LayerError(f"it has {len(message.top)} tops, expected {len(tops)}")
-        check_sizes(tops)
-        blobs = LAYER_TYPES[kind].blobs(options, bottoms)
+        tops, blobs = shapes_of(kind, options, message, bottoms)
         self._check_name(message.name, has_blobs=bool(blobs))
         for blob in message.bottom:
             self.unused.pop(blob, None)
@@ -251,7 +247,6 @@ class _Builder:
     def _blobs(self, message: LayerParameter, shapes: dict[str, Shape]) -> dict[str, str]:
         """Register the layer's blobs; a named param that exists already is shared."""
         blobs = {}
-        check_sizes(shapes.values())
         for index, (name, shape) in enumerate(shapes.items()):
             key = f"{message.name}.{name}"
             shared = message.param[index].name if index < len(message.param) else ""
