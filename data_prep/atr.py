@@ -28,7 +28,9 @@ from lglstm.data_prep.sources import (
     find_folder,
     find_photo,
     name_hash,
+    photo_in,
     read_splits,
+    stamp,
 )
 from lglstm.layers.seg_list import read_list
 
@@ -87,7 +89,9 @@ def data_set(
     def tasks() -> Iterator[Task]:
         for name, part in splits.items():
             tested_on = held_out if part != "test" else None
-            yield Task(name, LabelFile(labels[name], photos, tested_on))
+            path = labels[name]
+            files = stamp(path, photo_in(photos, path.stem))
+            yield Task(name, LabelFile(path, photos, tested_on), files)
 
     return DataSet(
         name="atr",

@@ -30,6 +30,7 @@ from lglstm.common.labels import IGNORE, label_set
 from lglstm.data_prep.limits import Limits
 from lglstm.data_prep.matfiles import count_structs, field, load_mat, stream_structs, structs
 from lglstm.data_prep.prepare import Converted, DataSet, LabeledImage, Task
+from lglstm.data_prep.sources import stamp
 
 PUBLISHED = {"train": 456, "test": 229}
 
@@ -123,8 +124,9 @@ def data_set(source: str | os.PathLike[str], labels: int = 18) -> DataSet:
     splits = {_name(k): "test" if k in test else "train" for k in range(1, count + 1)}
 
     def tasks() -> Iterator[Task]:
+        whole = stamp(source)
         for k, record in enumerate(stream_structs(source, "truths", LARGEST_RECORD), start=1):
-            yield Task(_name(k), (str(source), k, record, labels == 56))
+            yield Task(_name(k), (str(source), k, record, labels == 56), whole)
 
     return DataSet(
         name="fashionista",

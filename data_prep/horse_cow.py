@@ -29,7 +29,9 @@ from lglstm.data_prep.sources import (
     find_folder,
     find_photo,
     name_hash,
+    photo_in,
     read_splits,
+    stamp,
 )
 
 PUBLISHED = {"train": 294, "test": 227}
@@ -112,7 +114,9 @@ def data_set(
         splits = {name: "train" if name_hash(name) < share else "test" for name in files}
 
     def tasks() -> Iterator[Task]:
-        return (Task(name, annotation) for name, annotation in annotated.items())
+        for name, annotation in annotated.items():
+            photo = photo_in(annotation.photos, annotation.name)
+            yield Task(name, annotation, stamp(annotation.path, photo))
 
     return DataSet(
         name="horse-cow",

@@ -15,13 +15,13 @@ import contextlib
 import io
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
 from lglstm.common.errors import InputError
+from lglstm.common.files import check_ordinary
 from lglstm.data_prep import mat5, mat73
 from lglstm.data_prep.limits import LIMITS, Budget, Limits, TooMuch
 
@@ -128,8 +128,7 @@ def _reading(path: str | os.PathLike[str]) -> Iterator[None]:
 
 def _is_hdf5(path: str | os.PathLike[str]) -> bool:
     """Tell by the signature, which MATLAB puts behind a text header of 512 bytes."""
-    if Path(path).is_dir():
-        raise IsADirectoryError
+    check_ordinary(path)
     with open(path, "rb") as file:
         start = file.read(520)
     return b"\x89HDF\r\n\x1a\n" in (start[:8], start[512:])

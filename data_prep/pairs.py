@@ -20,7 +20,7 @@ from lglstm.common.json_files import read_object
 from lglstm.common.labels import IGNORE, LabelSet, numbered
 from lglstm.common.rules import is_list, shown
 from lglstm.data_prep.prepare import Converted, DataSet, LabeledImage, Task
-from lglstm.data_prep.sources import PathLike, name_hash, read_splits
+from lglstm.data_prep.sources import PathLike, name_hash, read_splits, stamp
 
 LABEL_SUFFIX = ".png"
 UNKNOWN = "ignore"
@@ -87,7 +87,9 @@ def data_set(
     splits = read_splits(lists, known, Path(labels)) if lists else split(list(maps), options)
 
     def tasks() -> Iterator[Task]:
-        return (Task(n, Pair(n, photos[n], maps[n], options)) for n in splits)
+        for name in splits:
+            pair = Pair(name, photos[name], maps[name], options)
+            yield Task(name, pair, stamp(pair.photo, pair.label))
 
     left_out = len(photos) - len(maps)
     return DataSet(
@@ -143,7 +145,7 @@ def split(names: Sequence[str], options: PairsOptions) -> dict[str, str]:
 def _label_maps(folder: Path, suffix: str) -> dict[str, Path]:
     """The label maps in a folder by the names of their photos."""
     ending = suffix + LABEL_SUFFIX
-    found = {name.removesuffix(ending): folder / name for name in _names(folder, (ending,))}
+    found = {name[: -len(ending)]: folder / name for name in _names(folder, (ending,))}
     if not found:
         raise InputError(f"{folder}: has no label map in it, a file whose name ends in {ending}")
     return found

@@ -19,7 +19,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ import numpy as np
 
 from lglstm.common import locks
 from lglstm.common.errors import InputError
-from lglstm.common.files import atomic_path, inside, sweep, write_text
+from lglstm.common.files import atomic_path, check_ordinary, inside, sweep, write_text
 from lglstm.common.images import write_label
 from lglstm.common.labels import DATA_SET, LabelSet
 from lglstm.common.locks import locked
@@ -45,10 +45,14 @@ LONGEST_NAME = 255 - len(".png")
 
 @dataclass(frozen=True)
 class Task:
-    """One unit of work; `payload`, what `DataSet.convert` takes, travels between processes."""
+    """One unit of work; `payload`, what `DataSet.convert` takes, travels between processes.
+
+    stamp: of the files that it reads (`sources.stamp`); with another one, it is done again.
+    """
 
     name: str
     payload: Any
+    stamp: str = ""
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,11 @@ class JournalEntry:
     files: list[tuple[str, str]] = field(default_factory=list)
     counts: Mapping[str, int] = field(default_factory=dict)
     error: str = ""
+    stamp: str = ""
+
+    def is_of(self, task: Task) -> bool:
+        """Whether the task's files are as they were; journals of older versions do not say."""
+        return self.stamp in ("", task.stamp)
 
 
 def prepare(
@@ -120,7 +129,7 @@ def prepare(
     skip_bad: leave bad inputs out and name them in skipped.txt; otherwise the first one raises.
     on_progress: called with (finished tasks, all tasks).
     Raises InputError for a bad input or folder, and when another process writes into the folder.
-    What was finished stays, and is not done again.
+    What was finished stays, and is done again only if a file of the source has changed.
     """
     root = Path(destination)
     if os.path.lexists(root) and not os.path.isdir(root):
@@ -143,14 +152,18 @@ def _convert_all(
     """Convert the tasks that earlier runs did not; return the entries of all."""
     journal = _Journal(root, data_set)
     done = {name: entry for name, entry in journal.read().items() if not entry.error}
-    pending = (t for t in data_set.tasks() if t.name in data_set.splits and t.name not in done)
+    pending = (
+        task
+        for task in data_set.tasks()
+        if task.name in data_set.splits and not (task.name in done and done[task.name].is_of(task))
+    )
     total = len(data_set.splits)
     on_progress(len(done), total)
     work = functools.partial(run_task, data_set.convert, data_set.labels, root)
     results = stream(work, pending, workers=workers, scheduler=scheduler)
     with contextlib.closing(results), journal:
         for task, result in results:
-            entry = result or _crashed(task)
+            entry = replace(result or _crashed(task), stamp=task.stamp)
             if entry.error and not skip_bad:
                 raise InputError(entry.error)
             journal.add(entry)
@@ -246,6 +259,7 @@ class _Journal:
             if not self.path.exists():
                 self._start()
                 return {}
+            check_ordinary(self.path)
             lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError as error:
             raise InputError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections import Counter
@@ -9,9 +10,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 
 from lglstm.common.errors import InputError
+from lglstm.common.images import PHOTO_SUFFIXES
 from lglstm.common.text_files import read_text
 
-PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
+"""Of the photos in published sets."""
+
 SEARCH_DEPTH = 3
 
 PathLike = str | os.PathLike[str]
@@ -58,35 +62,56 @@ def files_by_stem(folder: PathLike, suffixes: tuple[str, ...]) -> dict[str, Path
 
 def find_photo(folder: PathLike, stem: str) -> Path:
     """Return the photo called `stem` in a folder; InputError if there is none."""
-    for suffix in PHOTO_SUFFIXES:
-        path = Path(folder) / f"{stem}{suffix}"
-        if path.is_file():
-            return path
+    if path := photo_in(folder, stem):
+        return path
     raise InputError(f"{folder}: has no photo '{stem}.jpg'; unpack the whole archive there")
 
 
-def read_names(path: PathLike) -> list[str]:
+def photo_in(folder: PathLike, stem: str) -> Path | None:
+    """The photo called `stem` in a folder, if there is one."""
+    paths = (Path(folder) / f"{stem}{suffix}" for suffix in SUFFIXES)
+    return next((path for path in paths if path.is_file()), None)
+
+
+def stamp(*paths: PathLike | None) -> str:
+    """Sizes and times of files, which change when a file does; a missing one adds nothing."""
+    known = []
+    for path in paths:
+        with contextlib.suppress(OSError):
+            if path is not None:
+                status = os.stat(path)
+                known.append(f"{status.st_size}:{status.st_mtime_ns}")
+    return " ".join(known)
+
+
+def read_names(path: PathLike, known: Callable[[str], bool]) -> list[str]:
     """Return the names in a list file, one per line, without folder and suffix.
 
-    PASCAL VOC's lists per class are understood too: there a second column of -1 leaves a name out.
-    So are DeepLab's: /JPEGImages/a.jpg /SegmentationClassAug/a.png.
+    A name that is `known` may have spaces; any may be followed by a tab. PASCAL VOC's lists per
+    class are understood too: there a second column of -1 leaves a name out. So are DeepLab's:
+    /JPEGImages/a.jpg /SegmentationClassAug/a.png.
     """
     try:
         lines = read_text(path).splitlines()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise InputError(f"{path}: cannot be read as a list of names ({reason})") from error
-    words = [line.split() for line in lines if line.strip()]
-    names = [_stem(word[0]) for word in words if word[1:2] != ["-1"]]
+    kept = [line for line in lines if line.strip() and line.split()[1:2] != ["-1"]]
+    names = [_name(line, known) for line in kept]
     if not names:
         raise InputError(f"{path}: names nothing; it needs one name per line")
     return names
 
 
+def _name(line: str, known: Callable[[str], bool]) -> str:
+    if known(whole := _stem(line.strip())):
+        return whole
+    return _stem(line.split("\t")[0].strip() if "\t" in line else line.split()[0])
+
+
 def _stem(path: str) -> str:
-    name = PurePosixPath(path).name
-    suffix = next((suffix for suffix in PHOTO_SUFFIXES if name.endswith(suffix)), "")
-    return name.removesuffix(suffix)
+    name = PurePosixPath(path)
+    return name.stem if name.suffix.lower() in PHOTO_SUFFIXES else name.name
 
 
 def read_splits(
@@ -99,7 +124,7 @@ def read_splits(
     """
     splits: dict[str, str] = {}
     for split, path in lists.items():
-        names = read_names(path)
+        names = read_names(path, known)
         unknown = [name for name in names if not known(name)]
         if unknown:
             raise InputError(

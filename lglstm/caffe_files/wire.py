@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
-import stat
 from collections.abc import Iterator
 from typing import BinaryIO
 
 from lglstm.common.errors import InputError
+from lglstm.common.files import check_ordinary
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MAX_TEXT = 1 << 20
@@ -34,15 +34,12 @@ def require_readable(path: str | os.PathLike[str]) -> None:
 def opened(path: str | os.PathLike[str]) -> BinaryIO:
     """The file at `path`, open for reading; InputError for a folder, a pipe or none at all."""
     try:
-        mode = os.stat(path).st_mode  # before open(), which would wait at a pipe
-        if stat.S_ISREG(mode):
-            return open(path, "rb")
+        check_ordinary(path)
+        return open(path, "rb")
     except OSError as error:
         raise _unreadable(path, error.strerror) from None
     except ValueError:  # a NUL in the name
         raise _unreadable(path, "no file has this name") from None
-    kind = "a folder" if stat.S_ISDIR(mode) else "not an ordinary file"
-    raise _unreadable(path, f"it is {kind}")
 
 
 def _unreadable(path: str | os.PathLike[str], reason: str | None) -> InputError:

@@ -35,6 +35,15 @@ _swept: set[tuple[int, int]] = set()
 """The folders, by device and inode, in which this process has looked for leftovers."""
 
 
+def check_ordinary(path: PathLike) -> None:
+    """Raise OSError unless there is an ordinary file: opening a named pipe would wait for ever."""
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode):
+        number = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+        kind = "a folder" if stat.S_ISDIR(mode) else "not an ordinary file"
+        raise OSError(number, f"it is {kind}", os.fspath(path))
+
+
 @contextmanager
 def atomic_path(destination: PathLike, sync: bool = True) -> Iterator[Path]:
     """Yield a temporary path in the destination's folder; rename it there when the block succeeds.

@@ -23,7 +23,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from lglstm.common.errors import InputError
-from lglstm.common.files import atomic_path
+from lglstm.common.files import atomic_path, check_ordinary
 from lglstm.common.labels import IGNORE
 
 PHOTO_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM", "GIF")
@@ -185,6 +185,7 @@ class _Bounded(io.BufferedReader):
 def _opened(path: PathLike, formats: tuple[str, ...]) -> Iterator[Image.Image]:
     """Open a picture; everything that goes wrong in the block, too, becomes an InputError."""
     try:
+        check_ordinary(path)
         with _Bounded(io.FileIO(path)) as file, Image.open(file, formats=formats) as image:
             width, height = image.size
             if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:

@@ -16,6 +16,7 @@ from lglstm.common.errors import InputError
 from lglstm.common.files import write_text
 from lglstm.common.labels import LabelSet, label_set
 from lglstm.common.rules import is_list, is_number
+from lglstm.common.text_files import read_text
 from lglstm.evaluation.evaluator import Evaluation
 from lglstm.evaluation.paper import Cell
 
@@ -84,7 +85,7 @@ def write(path: Path, contents: dict[str, object]) -> None:
 def read(path: Path) -> StoredEvaluation:
     """Read an evaluation.json; raise InputError for any other file, and for a newer format."""
     try:
-        contents = json.loads(path.read_text(encoding="utf-8"))
+        contents = json.loads(read_text(path))
         if contents["format"] != FORMAT:
             raise ValueError(f"format {contents['format']!s:.20} instead of {FORMAT}")
         fields = {key: _checked(key, contents[key]) for key in Provenance.__dataclass_fields__}

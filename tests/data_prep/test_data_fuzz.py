@@ -131,7 +131,7 @@ KINDS = {
     "png": (photo("PNG"), 150),
     "label": (label, 250),
     "list": (list_file(read_list), 150),
-    "names": (list_file(read_names), 50),
+    "names": (list_file(lambda path: read_names(path, lambda name: False)), 50),
 }
 
 

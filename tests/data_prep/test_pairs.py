@@ -183,6 +183,32 @@ def test_photos_and_maps_may_lie_in_one_folder():
     assert len(result()) == COUNT
 
 
+def test_a_corrected_label_map_arrives():
+    for k, ids in enumerate(photos()):
+        save("gray", k, ids)
+    pairs("--classes", "3")
+    save("gray", 4, 2 - np.minimum(truth(4), 2))
+    before = Path("set/labels/3.png").stat().st_mtime_ns
+    pairs("--classes", "3")
+    assert (result()["4"] == 2 - np.minimum(truth(4), 2)).all()
+    assert Path("set/labels/3.png").stat().st_mtime_ns == before, "done again without need"
+
+
+def test_names_with_spaces_capitals_and_other_suffixes():
+    """Photos as cameras and people name them, and lists of them."""
+    for k, ids in enumerate(photos(3, suffix="webp")):
+        save("gray", k, ids, suffix="_Mask")
+    for folder, ending in (("photos", ".webp"), ("maps", "_Mask.png")):
+        for k, name in enumerate(("one two", "three", "FOUR")):
+            Path(f"{folder}/{k}{ending}").rename(f"{folder}/{name}{ending.replace('png', 'PNG')}")
+    Path("train.txt").write_text("one two\nphotos/three.webp\n")
+    Path("test.txt").write_text("FOUR.webp\tthe last\n")
+    options = ("--classes", "3", "--suffix", "_mask")
+    summary = pairs(*options, "--train", "train.txt", "--test", "test.txt")
+    assert summary["examples"] == {"train": 2, "test": 1}
+    assert result().keys() == {"one two", "three", "FOUR"}
+
+
 def test_a_run_continues_only_with_the_same_classes():
     for k, ids in enumerate(photos()):
         save("gray", k, ids)
