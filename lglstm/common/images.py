@@ -12,6 +12,7 @@ import contextlib
 import io
 import os
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -186,7 +187,12 @@ def _opened(path: PathLike, formats: tuple[str, ...]) -> Iterator[Image.Image]:
     """Open a picture; everything that goes wrong in the block, too, becomes an InputError."""
     try:
         check_ordinary(path)
-        with _Bounded(io.FileIO(path)) as file, Image.open(file, formats=formats) as image:
+        with (
+            warnings.catch_warnings(),
+            _Bounded(io.FileIO(path)) as file,
+            Image.open(file, formats=formats) as image,
+        ):
+            warnings.simplefilter("ignore", UserWarning)  # Pillow's, of what it makes up for
             width, height = image.size
             if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
                 raise InputError(_too_large(path, f"has {width} × {height} pixels"))

@@ -241,3 +241,12 @@ def test_a_pair_must_have_one_size(tmp_path):
     flat = save(tmp_path / "flat.png", GRAY * 0)
     with pytest.raises(InputError, match="after its EXIF orientation .* turn the label map"):
         read_pair(turned, flat)
+
+
+def test_what_pillow_makes_up_for_is_not_told(tmp_path, recwarn):
+    """A palette with transparency, which Pillow warns of with a line of its own source."""
+    picture = Image.new("P", (4, 3))
+    picture.putpalette([10, 20, 30, 40, 50, 60])
+    picture.save(tmp_path / "photo.png", transparency=bytes([100, 200]))
+    assert read_photo(tmp_path / "photo.png").shape == (3, 4, 3)
+    assert not recwarn.list
