@@ -30,6 +30,8 @@ GOOD = {"num_output": 2, "neighbors": 8, "global_grid": 3}
 BAD_NETS = {
     "neighbors": ("LGLSTM", {"neighbors": 5}, [CELLS, CELLS, GLOBAL], 3, "it must be 2, 4 or 8"),
     "num_output": ("LGLSTM", {"num_output": 0}, [CELLS, CELLS, GLOBAL], 3, "at least 1"),
+    "wide": ("LGLSTM", {"num_output": 4_000_000_000}, [CELLS, CELLS], 3, "at most 65,536"),
+    "fine": ("LGLSTM", {"global_grid": 4_000_000_000}, [CELLS, CELLS], 3, "at most 1,024"),
     "tops": ("LGLSTM", {}, [CELLS, CELLS, GLOBAL], 2, "the tops are local, memory and global"),
     "bottoms": ("LGLSTM", {}, [CELLS, CELLS], 3, "the bottoms are local, memory and global"),
     "no-global": (

@@ -25,6 +25,10 @@ void LGLSTMBaseLayer<Dtype>::LayerSetUp(const vector<Blob<Dtype>*>& bottom,
       << "neighbors is " << param.neighbors() << "; it must be 2, 4 or 8.";
   CHECK_GT(param.num_output(), 0) << Label()
       << "num_output, the hidden cells of one LSTM, must be at least 1.";
+  CHECK_LE(param.num_output(), 65536) << Label()
+      << "num_output, the hidden cells of one LSTM, must be at most 65,536.";
+  CHECK_LE(param.global_grid(), 1024) << Label()
+      << "global_grid, the global cells along an axis, must be at most 1,024.";
   const int tops = param.global_grid() > 0 ? 3 : 2;
   CHECK_EQ(top.size(), tops) << Label() << "with global_grid "
       << param.global_grid() << " the tops are local, memory"
