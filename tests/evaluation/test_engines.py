@@ -103,6 +103,82 @@ def test_a_graph_bound_to_its_batch_takes_any_number_of_photos(folder, tmp_path)
     )
 
 
+def bind_to_no_photo(graph) -> None:
+    graph.input[0].type.tensor_type.shape.dim[0].dim_value = 0
+
+
+def fail_while_running(graph) -> None:
+    """Put a Reshape before the scores that no number of them fits."""
+    import onnx
+
+    node = next(node for node in graph.node if graph.output[0].name in node.output)
+    node.output[list(node.output).index(graph.output[0].name)] = "before"
+    shape = onnx.numpy_helper.from_array(np.array([1, 5, 7, 7_777_777]), "shape")
+    graph.initializer.append(shape)
+    made = onnx.helper.make_node("Reshape", ["before", "shape"], [graph.output[0].name])
+    graph.node.append(made)
+    for axis in range(4):
+        graph.output[0].type.tensor_type.shape.dim[axis].dim_param = f"d{axis}"
+    del graph.value_info[:]
+
+
+@pytest.mark.parametrize("change", [bind_to_no_photo, fail_while_running])
+def test_a_graph_that_fails_while_it_runs_is_refused(folder, tmp_path, change):
+    import onnx
+
+    model = onnx.load(folder / "scores.onnx")
+    change(model.graph)
+    path = tmp_path / "changed.onnx"
+    onnx.save(model, path)
+    with pytest.raises(InputError, match=f"{path}: ONNX Runtime cannot run it"):
+        Predictor(net_files(path), backend="onnx")
+
+
+@pytest.mark.parametrize("size", [(0, 8), (8, 0), (8, 2**40)])
+def test_a_graph_for_photos_that_there_cannot_be_is_refused(tmp_path, size):
+    import onnx
+    from onnx import TensorProto, helper
+
+    kernel = helper.make_tensor("kernel", TensorProto.FLOAT, (5, 3, 1, 1), [0.0] * 15)
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["data", "kernel"], ["score"])],
+        "net",
+        [helper.make_tensor_value_info("data", TensorProto.FLOAT, (1, 3, *size))],
+        [helper.make_tensor_value_info("score", TensorProto.FLOAT, (1, 5, *size))],
+        [kernel],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, tmp_path / "odd.onnx")
+    words = f"it takes photos as 1 × 3 × {size[0]} × {size[1]} numbers"
+    with pytest.raises(InputError, match=words):
+        Predictor(net_files(tmp_path / "odd.onnx"), backend="onnx")
+
+
+def test_tensors_in_other_files_are_part_of_the_net(folder, tmp_path):
+    import onnx
+
+    model = onnx.load(folder / "scores.onnx")
+    path = tmp_path / "x.onnx"
+    onnx.save(model, path, save_as_external_data=True, location="w.bin", size_threshold=1000)
+    arguments = ("predict", path, folder / "photo.png", "-o", tmp_path / "out")
+    run(*arguments)
+    label = tmp_path / "out/labels/photo.png"
+    before = label.stat().st_mtime_ns
+    run(*arguments)
+    assert label.stat().st_mtime_ns == before
+    weights = np.fromfile(tmp_path / "w.bin", np.uint8)
+    weights.view(np.float32)[: len(weights) // 8] *= 0.5
+    weights.tofile(tmp_path / "w.bin")
+    run(*arguments)
+    assert label.stat().st_mtime_ns != before
+    for tensor in onnx.external_data_helper._get_all_tensors(model):
+        for entry in tensor.external_data:
+            entry.value = "../w.bin" if entry.key == "location" else entry.value
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(InputError, match="x.onnx: keeps weights in a file outside its folder"):
+        Predictor(net_files(path), backend="onnx")
+
+
 def test_the_file_says_how_photos_go_in_and_what_the_classes_are(folder, tmp_path):
     """A net of another project: other colors first, another mean, pixels from 0 to 1."""
     import onnx

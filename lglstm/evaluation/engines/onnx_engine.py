@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import onnxruntime
@@ -11,7 +13,9 @@ import onnxruntime
 from lglstm.caffe_files import wire
 from lglstm.common import preprocessing
 from lglstm.common.errors import InputError, reason_of
-from lglstm.common.hashing import sha256_of, unchanged
+from lglstm.common.files import inside
+from lglstm.common.hashing import sha256_of, sha256_of_json, unchanged
+from lglstm.common.images import MAX_PIXELS
 from lglstm.convert.description import Description, read_description
 from lglstm.convert.read import read_model
 from lglstm.evaluation.engines import Engine, Gpu, NetFiles, preparation_of
@@ -37,9 +41,8 @@ class OnnxEngine(Engine):
 
     def __init__(self, files: NetFiles, gpu: Gpu) -> None:
         self.files, self.gpu = files, gpu
-        with unchanged(files.weights) as self.weights_sha256:
+        with _unchanged(files.weights) as self.weights_sha256:
             if files.weights.suffix.lower() == ".onnx":
-                wire.require_readable(files.weights)
                 self._session = _session(files.weights, str(files.weights), gpu)
                 described = self._description()
             else:
@@ -48,10 +51,14 @@ class OnnxEngine(Engine):
         self._input, self._output = _ends(self._session, files.weights)
         self._takes_photo = self._input.type == "tensor(uint8)"
         size = self._size(described)
+        self._check_bound(size)
         self.preparation = preparation_of(described, size)
         self.label_set = described.label_set if described else None
         blank = self.prepare(np.zeros((*size, 3), np.uint8))
-        self.num_classes = self.run(blank[None])["score"].shape[1]
+        scores = self.run(blank[None])["score"]
+        if scores.ndim != 4 or len(scores) != 1 or not scores.size:
+            _refuse(files.weights, "run", f"it makes scores of shape {scores.shape} of a photo")
+        self.num_classes = scores.shape[1]
 
     def _converted(self, files: NetFiles) -> bytes:
         """The graph of a model's net with these weights."""
@@ -78,6 +85,14 @@ class OnnxEngine(Engine):
             "trained; make it again with `lglstm convert`"
         )
 
+    def _check_bound(self, size: preprocessing.Size) -> None:
+        """Raise InputError for photos that there cannot be."""
+        count = self._input.shape[0]
+        bound = (*size, count) if isinstance(count, int) else size
+        if min(bound) < 1 or size[0] * size[1] > MAX_PIXELS:
+            numbers = " × ".join(map(str, self._input.shape))
+            _refuse(self.files.weights, "run", f"it takes photos as {numbers} numbers")
+
     def prepare(self, photo: np.ndarray) -> np.ndarray:
         if not self._takes_photo:
             return super().prepare(photo)
@@ -97,7 +112,10 @@ class OnnxEngine(Engine):
 
     def _scores(self, batch: np.ndarray) -> np.ndarray:
         given = {self._input.name: np.ascontiguousarray(batch)}
-        return self._session.run([self._output.name], given)[0]
+        try:
+            return self._session.run([self._output.name], given)[0]
+        except Exception as error:  # of many kinds, as while loading
+            _refuse(self.files.weights, "run", reason_of(error))
 
     def versions(self) -> dict[str, str]:
         provider = self._session.get_providers()[0]
@@ -113,9 +131,66 @@ def _session(path: Path, graph: str | bytes, gpu: Gpu) -> Any:
     try:
         return onnxruntime.InferenceSession(graph, options, providers=providers)
     except Exception as error:  # it raises many kinds on a damaged file
+        _refuse(path, "load", reason_of(error))
+
+
+def _refuse(path: Path, what: str, reason: str) -> NoReturn:
+    raise InputError(
+        f"{path}: ONNX Runtime cannot {what} it ({reason}); convert the model again"
+    ) from None
+
+
+@contextmanager
+def _unchanged(weights: Path) -> Iterator[str]:
+    """As `hashing.unchanged`, of an ONNX file together with the files that hold its tensors."""
+    with unchanged(weights) as digest, ExitStack() as stack:
+        beside = _tensor_files(weights) if weights.suffix.lower() == ".onnx" else {}
+        others = {name: stack.enter_context(unchanged(path)) for name, path in beside.items()}
+        yield sha256_of_json([digest, others]) if others else digest
+
+
+def _tensor_files(path: Path) -> dict[str, Path]:
+    """The files beside an ONNX file that hold tensors of it, by the names that it has for them."""
+    try:
+        with wire.mapped(path) as view:
+            names = set(_locations(view))
+    except wire.Damaged as error:
+        _refuse(path, "load", str(error))
+    try:
+        return {name: inside(path.parent, name) for name in sorted(names)}
+    except (OSError, ValueError):
         raise InputError(
-            f"{path}: ONNX Runtime cannot load it ({reason_of(error)}); convert the model again"
+            f"{path}: keeps weights in a file outside its folder; save it with its weights in one "
+            "file or beside it"
         ) from None
+
+
+_PARTS = {
+    "model": {7: "graph", 25: "function"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "function": {7: "node", 11: "attribute"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: "tensor", 2: "tensor"},
+    "tensor": {13: "entry"},
+}
+"""Which fields of onnx.proto lead to tensors: the package onnx is not needed to run a file."""
+
+
+def _locations(model: memoryview) -> Iterator[str]:
+    """The names of the files that hold tensors of a model (`TensorProto.external_data`)."""
+    pending = [("model", model)]
+    while pending:
+        kind, view = pending.pop()
+        if kind == "entry":
+            entry = dict(wire.records(view))
+            if entry.keys() >= {1, 2} and wire.text(entry[1]) == "location":
+                yield wire.text(entry[2])
+            continue
+        fields = _PARTS[kind]
+        for number, value in wire.records(view):
+            if number in fields:
+                pending.append((fields[number], wire.content(value)))
 
 
 def _ends(session: Any, path: Path) -> tuple[Any, Any]:
