@@ -125,7 +125,8 @@ def find_label_maps(folder: Path, images: Sequence[ListedImage]) -> list[Path]:
     """The label map of every image in a folder that any program may have written.
 
     Looked for are <name>.png, the file name of the true label map, and the photo's name with .png.
-    Raises InputError unless every image has one: a score over fewer images would mislead.
+    Raises InputError unless every image has one of its own: a score over fewer images would
+    mislead.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: is not a folder; give the folder that holds the label maps")
@@ -142,7 +143,21 @@ def find_label_maps(folder: Path, images: Sequence[ListedImage]) -> list[Path]:
             f"{folder}: label maps of {len(missing)} of the {len(images)} images are missing, "
             f"first {missing[0].name}.png; predict all images of the list"
         )
-    return [path for path in found if path is not None]
+    paths = [path for path in found if path is not None]
+    _refuse_shared(images, paths)
+    return paths
+
+
+def _refuse_shared(images: Sequence[ListedImage], paths: Sequence[Path]) -> None:
+    """Raise InputError if two images have found the same label map: it can only be of one."""
+    owners: dict[Path, ListedImage] = {}
+    for image, path in zip(images, paths, strict=True):
+        other = owners.setdefault(path, image)
+        if other is not image:
+            raise InputError(
+                f"{path}: would be scored for both {other.photo} and {image.photo}; give each a "
+                f"label map of its own, {other.name}.png and {image.name}.png"
+            )
 
 
 def _candidates(folder: Path, image: ListedImage) -> Iterable[Path]:

@@ -373,6 +373,21 @@ def test_predictions_that_do_not_fit(listed, tmp_path):
     assert "the meaning of the labels" in error_of(*arguments[:-2])
 
 
+def test_one_label_map_is_not_scored_twice(listed, tmp_path):
+    data = listed.parent
+    for folder in "ab":
+        (data / "images" / folder).mkdir()
+        shutil.copy(data / "images/photo0.png", data / "images" / folder / "1.png")
+    lines = (f"images/{folder}/1.png labels/photo0.png\n" for folder in "ab")
+    listed.write_text("".join(lines))
+    theirs = tmp_path / "theirs"
+    write_label(theirs / "1.png", np.zeros((24, 40), np.uint8), HORSE.palette)
+    arguments = ("evaluate", "--predictions", theirs, "--list", listed, "--labels", "horse")
+    said = error_of(*arguments)
+    assert f"{theirs / '1.png'}: would be scored for both" in said
+    assert "a/1.png and b/1.png" in said
+
+
 def test_classes_of_ones_own_have_their_names_everywhere(colors, listed, tmp_path):
     names = ["ground", "leaf", "stem", "flower", "fruit"]
     labels = LabelSet.from_json({"name": "plants", "names": names}, "")
