@@ -15,6 +15,7 @@ from __future__ import annotations
 import csv
 import errno
 import io
+import os
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lglstm.common.convolution_engine import VARIABLE
 from lglstm.common.errors import InputError
 from lglstm.common.files import atomic_path, write_text
 from lglstm.common.images import PHOTO_SUFFIXES, read_label, read_photo, refuse_address, write_label
@@ -35,13 +37,20 @@ from lglstm.evaluation.image_list import names_below
 from lglstm.evaluation.overlay import overlay_with_legend
 from lglstm.evaluation.predictor import THREADS, Prediction, Predictor
 from lglstm.evaluation.resume import (
+    LABELS,
     MARK,
+    OVERLAYS,
+    PARTS,
+    SCORES,
     MadeBy,
+    is_claimed,
     is_current,
+    is_marked,
     made_by,
     mark_of,
     photo_sha256,
     read_marked,
+    refuse_folder,
 )
 
 AREAS = "areas.csv"
@@ -69,13 +78,17 @@ class ResultFiles:
     scores: bool = False
 
     def label(self, photo: Photo) -> Path:
-        return self.folder / "labels" / f"{photo.name}.png"
+        return self.folder / LABELS / f"{photo.name}.png"
 
     def overlay(self, photo: Photo) -> Path:
-        return self.folder / "overlays" / f"{photo.name}.jpg"
+        return self.folder / OVERLAYS / f"{photo.name}.jpg"
 
     def score(self, photo: Photo) -> Path:
-        return self.folder / "scores" / f"{photo.name}.npy"
+        return self.folder / SCORES / f"{photo.name}.npy"
+
+    def all_of(self, photo: Photo) -> list[Path]:
+        """The files of a photo, the optional ones included, which are removed if not wanted."""
+        return [self.label(photo), self.overlay(photo), self.score(photo)]
 
     def are_current(self, photo: Photo) -> bool:
         """Whether every file of a photo is there and made from its content by the same net."""
@@ -124,10 +137,10 @@ class PredictorSettings:
 
 
 def find_photos(paths: Sequence[Path]) -> list[Photo]:
-    """The photos that are named, and those in folders, at any depth.
+    """The photos that are named, and those in folders, at any depth, without results of ours.
 
     Photos that differ in their suffix alone keep it in their names. Raises InputError when there
-    are none.
+    are none, and for a folder that cannot be entered.
     """
     for path in paths:
         refuse_address(path)
@@ -218,14 +231,18 @@ def _predictor(settings: PredictorSettings) -> Predictor:
     return settings.open()
 
 
+_SAME = ("deploy_sha256", "weights_sha256", "code_sha256", "labels_sha256", "convolution_engine")
+
+
 def _check_same(here: MadeBy, wanted: MadeBy) -> None:
     """A worker whose files or code differ would mix its results with others in silence."""
-    for key in ("deploy_sha256", "weights_sha256", "code_sha256", "labels_sha256"):
-        if here[key] != wanted[key]:
+    for key in _SAME:
+        if here.get(key) != wanted.get(key):
+            what = key.removesuffix("_sha256").replace("_", " ")
             raise InputError(
-                f"this Dask worker has another {key.removesuffix('_sha256')} than the machine that "
-                "gave it the photos; install the same version of lglstm on all, and let them see "
-                "the same files"
+                f"this Dask worker has another {what} than the machine that gave it the photos; "
+                "install the same version of lglstm on all, let them see the same files, and set "
+                f"the same {VARIABLE}"
             )
 
 
@@ -236,8 +253,22 @@ class _BadPhotoError(InputError):
 def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    found = (file for file in path.rglob("*") if file.suffix.lower() in PHOTO_SUFFIXES)
-    return sorted(file for file in found if file.is_file() and not file.name.startswith("."))
+    found = []
+    for root, folders, names in os.walk(path, onerror=refuse_folder):
+        if is_claimed(Path(root)):
+            folders[:] = [name for name in folders if name not in PARTS]
+        found += [Path(root, name) for name in names if not name.startswith(".")]
+    return sorted(filter(_is_photo, found))
+
+
+def _is_photo(file: Path) -> bool:
+    """By its name, unless it is a label map of ours; a folder or a pipe is none."""
+    if file.suffix.lower() not in PHOTO_SUFFIXES:
+        return False
+    try:
+        return file.is_file() and not (file.suffix == ".png" and is_marked(file))
+    except PermissionError as error:  # of its folder, which may be listed but not entered
+        refuse_folder(PermissionError(error.errno, error.strerror, str(file.parent)))
 
 
 def _write(photo: Photo, prediction: Prediction, files: ResultFiles, mark: str) -> ParsedPhoto:

@@ -21,7 +21,9 @@ from lglstm.evaluation import nets
 from lglstm.evaluation.image_list import ListedImage
 from lglstm.evaluation.predictor import THREADS, Prediction, Predictor
 from lglstm.evaluation.resume import (
+    LAYERS,
     MARK,
+    PREDICTIONS,
     MadeBy,
     claim,
     is_current,
@@ -29,12 +31,13 @@ from lglstm.evaluation.resume import (
     mark_of,
     photo_sha256,
     read_marked,
+    refuse_harm,
 )
 
 
 def folder_of(folder: Path, output: str) -> Path:
     """Where the label maps of one output of the net are."""
-    return folder / "predictions" if output == nets.OUTPUT else folder / "layers" / output
+    return folder / PREDICTIONS if output == nets.OUTPUT else folder / LAYERS / output
 
 
 def png_of(folder: Path, image: ListedImage) -> Path:
@@ -56,7 +59,10 @@ def write_label_maps(
     together, so that a truth of another size or with other classes stops the run at its image.
     """
     maker = made_by(predictor, labels)
-    claim(folder, maker, ("predictions", "layers"))
+    inputs = [path for image in images for path in (image.photo, image.label)]
+    places = [folder_of(folder, output) for output in predictor.outputs]
+    refuse_harm(folder, inputs, [png_of(place, image) for place in places for image in images])
+    claim(folder, maker, (PREDICTIONS, LAYERS))
     of_image = {i.name: own for i, own in zip(images, offsets, strict=True)} if offsets else {}
     maps = _LabelMaps(predictor, labels, folder, maker, of_image)
     with ThreadPoolExecutor(THREADS) as pool:

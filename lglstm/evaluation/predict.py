@@ -13,6 +13,7 @@ from lglstm.common.locks import locked
 from lglstm.common.progress import progress_bar
 from lglstm.evaluation import resume, sanity, video
 from lglstm.evaluation.collection import (
+    AREAS,
     ParsedPhoto,
     Photo,
     PredictorSettings,
@@ -99,8 +100,10 @@ def predict(options: PredictOptions, warn: Callable[[str], None]) -> ParsedColle
     maker = resume.made_by(predictor, labels)
     folder = (options.output or _default_folder(net, maker, photos, videos)).resolve()
     files = ResultFiles(folder, labels, maker, not options.no_overlays, options.scores)
+    _refuse_harm(files, photos, videos)
     with locked(folder):
-        resume.claim(folder, maker, ("labels", "overlays", "scores", video.FOLDER))
+        parts = (resume.LABELS, resume.OVERLAYS, resume.SCORES, resume.VIDEOS)
+        resume.claim(folder, maker, parts, (AREAS,))
         if options.scheduler:
             stream = _on_cluster(options.scheduler, settings, files, photos)
         else:
@@ -130,6 +133,17 @@ def _videos(options: PredictOptions) -> dict[str, Path | int]:
     if options.camera is not None:
         named[f"camera{options.camera}"] = options.camera
     return named
+
+
+def _refuse_harm(
+    files: ResultFiles, photos: Sequence[Photo], videos: dict[str, Path | int]
+) -> None:
+    """Raise InputError if a result would take the place of a photo, a video or a foreign file."""
+    outputs = [path for photo in photos for path in files.all_of(photo)]
+    outputs += [path for name in videos for path in video.files_of(files.folder, name)]
+    inputs = [photo.path for photo in photos]
+    inputs += [source for source in videos.values() if isinstance(source, Path)]
+    resume.refuse_harm(files.folder, inputs, outputs)
 
 
 def _parse_video(

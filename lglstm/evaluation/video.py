@@ -28,9 +28,9 @@ from lglstm.common.labels import LabelSet, class_shares
 from lglstm.common.progress import Report, no_report
 from lglstm.evaluation.overlay import overlay
 from lglstm.evaluation.predictor import Predictor
+from lglstm.evaluation.resume import TABLE_START, VIDEOS
 
 SUFFIXES = {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm"}
-FOLDER = "videos"
 
 _USUAL_RATE = 25.0  # frames a second, of a camera that does not say
 _HIGHEST_RATE = 1000.0
@@ -60,6 +60,11 @@ def is_video(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and not path.is_dir()
 
 
+def files_of(folder: Path, name: str) -> tuple[Path, Path]:
+    """The video and the table that are made of the video of this name."""
+    return folder / VIDEOS / f"{name}.mp4", folder / VIDEOS / f"{name}.csv"
+
+
 def parse_video(
     predictor: Predictor,
     source: Path | int,
@@ -72,14 +77,14 @@ def parse_video(
     """Parse a video file, or what the camera of this number sees, until it or `seconds` end.
 
     folder, name: where the files go, see above; both appear when all is done. Ctrl-C ends a
-    recording from a camera as if its time was over. Raises InputError for a file that is no video
-    and for a camera that cannot be used.
+    recording from a camera as if its time was over. Raises InputError for a file that is no video,
+    for a camera that cannot be used, and for a video that could not be written whole.
     """
     what = f"camera {source}" if isinstance(source, int) else str(source)
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(["frame", "seconds", *labels.names])
-    target = folder / FOLDER / f"{name}.mp4"
+    table.writerow([*TABLE_START, *labels.names])
+    target, target_table = files_of(folder, name)
     with _opened(source, what) as capture:
         rate, expected = _rate(capture), max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
         most = None if seconds is None else max(1, round(seconds * rate))
@@ -99,8 +104,10 @@ def parse_video(
                     report(count, max(count, expected))
             if not count:
                 raise InputError(f"{what}: gives no frames; check that it plays")
-    write_text(target.with_suffix(".csv"), text.getvalue())
-    return ParsedVideo(what, target, target.with_suffix(".csv"), count, expected)
+            _check_whole(temporary, writer.frames, target)
+            # Before the video gets its name: a video without its table is not taken for ours.
+            write_text(target_table, text.getvalue())
+    return ParsedVideo(what, target, target_table, count, expected)
 
 
 @contextlib.contextmanager
@@ -158,8 +165,27 @@ def _frames(capture: Any) -> Iterator[np.ndarray]:
         yield frame
 
 
+def _check_whole(written: Path, frames: int, target: Path) -> None:
+    """Raise InputError if fewer frames can be read than were written; OpenCV's writer says nothing.
+
+    written: the file that is to become `target`.
+    """
+    capture = cv2.VideoCapture(str(written.resolve()))
+    found = 0
+    while found < frames and capture.grab():
+        found += 1
+    capture.release()
+    if found < frames:
+        raise InputError(
+            f"{target}: cannot be written whole ({found} of its {frames} frames can be read); "
+            "check the free space of its folder"
+        )
+
+
 class _Writer:
     """A video file that takes the size of its first frame."""
+
+    frames = 0
 
     def __init__(self, path: Path, rate: float) -> None:
         self.path, self.rate = path, rate
@@ -183,3 +209,4 @@ class _Writer:
                     "opencv-python-headless from PyPI"
                 )
         self._file.write(frame)
+        self.frames += 1

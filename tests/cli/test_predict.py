@@ -1,8 +1,11 @@
 """Prediction: folders with bad files in them, exact areas, a Dask worker killed half-way."""
 
 import csv
+import errno
 import json
 import os
+import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -209,6 +212,64 @@ def test_videos_that_cannot_be_parsed_are_said(colors, tmp_path):
         result = predict(*net, *arguments)
         assert result.exit_code and message in result.stderr, result.stderr
     assert not list((tmp_path / "out").rglob("*.mp4")) and not list(tmp_path.rglob("*.csv"))
+
+
+def test_a_video_that_cannot_be_written_whole_leaves_the_one_before(colors, tmp_path):
+    """OpenCV does not say when the disk is full; a limit on the size of files is as good."""
+    clip = tmp_path / "clip.mp4"
+    writer = cv2.VideoWriter(str(clip), cv2.VideoWriter.fourcc(*"mp4v"), 10, (320, 240))
+    rng = np.random.default_rng(0)
+    for _ in range(8):
+        writer.write(rng.integers(0, 255, (240, 320, 3), np.uint8))
+    writer.release()
+    arguments = (colors[0], clip, "--weights", colors[1], "--output", tmp_path / "out")
+    assert predict(*arguments).exit_code == 0
+    made = [tmp_path / "out/videos/clip.mp4", tmp_path / "out/videos/clip.csv"]
+    before = [path.read_bytes() for path in made]
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, limits[1]))
+        result = predict(*arguments)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert result.exit_code == 1
+    assert f"{made[0]}: cannot be written whole" in result.stderr
+    assert "check the free space" in result.stderr
+    assert [path.read_bytes() for path in made] == before
+    assert len(list(made[0].parent.iterdir())) == 2
+
+
+def test_results_among_the_photos_are_not_parsed(colors, tmp_path):
+    photos = tmp_path / "photos"
+    (photos / "labels of mine").mkdir(parents=True)
+    for name in ("a.png", "labels of mine/b.png"):
+        cv2.imwrite(str(photos / name), halves(1, 2))
+    arguments = (colors[0], photos, "--weights", colors[1], "--json", "--output")
+    for _ in range(2):
+        result = predict(*arguments, photos)
+        assert result.exit_code == 0, result.stderr
+        assert len(json.loads(result.stdout)) == 2
+    shutil.copy(photos / "labels/a.png", photos / "copy.png")
+    assert len(json.loads(predict(*arguments, tmp_path / "out").stdout)) == 2
+
+
+def test_a_folder_that_cannot_be_entered_is_said(colors, tmp_path, monkeypatch):
+    """Root may enter every folder, so the system's answer is played."""
+    closed = tmp_path / "photos/closed"
+    closed.mkdir(parents=True)
+    cv2.imwrite(str(tmp_path / "photos/a.png"), halves(1, 2))
+    scandir = os.scandir
+
+    def refusing(path="."):
+        if Path(path) == closed:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    result = predict(colors[0], tmp_path / "photos", "--weights", colors[1], "-o", tmp_path / "out")
+    assert result.exit_code == 1
+    assert f"error: {closed}: cannot be entered (Permission denied)" in result.stderr
+    assert not (tmp_path / "out/labels").exists()
 
 
 def test_overlay_colors_parts_and_names_them():

@@ -152,6 +152,117 @@ def test_a_photo_that_changes_while_it_is_read_is_no_result(tmp_path):
         resume.read_marked(path, read)
 
 
+def test_another_convolution_engine_makes_results_again(colors, place, monkeypatch):
+    arguments = ("predict", colors[0], photo(place / "p.png", 1), "--weights", colors[1])
+    assert lglstm(*arguments, "--output", "out").exit_code == 0
+    before = (place / "out/labels/p.png").stat().st_mtime_ns
+    monkeypatch.setenv("CAFFE_CONVOLUTION_ENGINE", "onednn")
+    assert lglstm(*arguments, "--output", "out").exit_code == 0
+    assert (place / "out/labels/p.png").stat().st_mtime_ns != before
+
+
+# -------------------------------------------------------------------------- what is not ours
+
+
+def other_net(colors, place):
+    """Weights that say background everywhere."""
+    net = caffe.Net(str(colors[0]), caffe.TEST)
+    net.copy_from(str(colors[1]))
+    net.params["nearest"][1].data[0] += 1e9
+    net.save(str(place / "other.caffemodel"))
+    return place / "other.caffemodel"
+
+
+def test_another_net_removes_our_results_alone(colors, place):
+    """Files of others stay, whatever they are called, and so does what links lead to."""
+    out = place / "out"
+    arguments = ("predict", colors[0], "--output", "out", "--scores")
+    photos = [photo(place / f"{name}.png", 1) for name in ("p", "q")]
+    assert lglstm(*arguments, *photos, "--weights", colors[1]).exit_code == 0
+    mine = [photo(path, 2) for path in (place / "precious/a.png", out / "labels/mine/b.png")]
+    shutil.copy(out / "labels/p.png", place / "precious/ours.png")
+    for name in ("overlays/mine.jpg", "scores/mine.npy", "videos/mine.mp4", "videos/mine.csv"):
+        (out / name).parent.mkdir(exist_ok=True)
+        (out / name).write_text("mine")
+        mine.append(out / name)
+    (out / "labels/truth").symlink_to("../../precious")
+    (out / "labels/link.png").symlink_to("p.png")
+    done = lglstm(*arguments, photos[0], "--weights", other_net(colors, place))
+    assert done.exit_code == 0, done.output
+    assert all(path.is_file() for path in mine)
+    assert (place / "precious/ours.png").is_file() and (out / "labels/link.png").is_symlink()
+    assert not list(out.rglob("q.*"))
+    assert (read_label(out / "labels/p.png") == 0).all()
+
+
+def clip(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 10, (60, 40))
+    for k in range(3):
+        writer.write(np.tile(COLORS[k], (40, 60, 1)))
+    writer.release()
+    return path
+
+
+def refused(*arguments):
+    result = lglstm(*arguments)
+    assert result.exit_code == 1, result.output
+    return result.stderr
+
+
+def test_no_input_is_replaced_by_its_own_results(colors, place):
+    net = ("predict", colors[0], "-o", ".", "--weights")
+    assert lglstm(*net, colors[1], photo(place / "a.png", 1)).exit_code == 0
+    sources = [clip(place / "videos/trot.mp4"), place / "labels/a.png"]
+    before = [path.read_bytes() for path in sources]
+    for weights in (colors[1], other_net(colors, place)):
+        for source in sources:
+            words = "would be replaced by its own results; choose another folder with --output"
+            assert words in refused(*net, weights, source)
+    assert [path.read_bytes() for path in sources] == before
+
+
+def test_no_listed_photo_is_replaced_by_its_label_map(colors, place):
+    net = ("--weights", colors[1], "-o", "out")
+    assert lglstm("predict", colors[0], *net, photo(place / "a.png", 1)).exit_code == 0
+    color_list(place / "data")
+    (place / "data/images").rename(place / "out/predictions")
+    lines = (f"out/predictions/photo{k}.png data/labels/photo{k}.png\n" for k in range(3))
+    (place / "list.txt").write_text("".join(lines))
+    photos = sorted((place / "out/predictions").iterdir())
+    before = [path.read_bytes() for path in photos]
+    said = refused("evaluate", colors[0], *net, "--list", place / "list.txt", "--labels", "horse")
+    assert "would be replaced by its own results" in said
+    assert [path.read_bytes() for path in photos] == before
+
+
+def test_foreign_files_are_not_replaced(colors, place):
+    net = ("predict", colors[0], "--weights", colors[1], "-o", "out")
+    assert lglstm(*net, photo(place / "a.png", 1)).exit_code == 0
+    for mine, source in (
+        (photo(place / "out/labels/b.png", 2), photo(place / "b.png", 1)),
+        (clip(place / "out/videos/c.mp4"), clip(place / "c.mp4")),
+    ):
+        before = mine.read_bytes()
+        assert f"{mine}: was not written by this program" in refused(*net, source)
+        assert mine.read_bytes() == before
+    (place / "own").mkdir()
+    (place / "own/areas.csv").write_text("mine")
+    words = "already holds files that this program did not write, such as "
+    assert words + str(place / "own/areas.csv") in refused(*net[:-1], "own", place / "a.png")
+    assert (place / "own/areas.csv").read_text() == "mine"
+
+
+def test_results_are_not_written_through_links(colors, place):
+    mine = photo(place / "precious/a.png", 2)
+    before = mine.read_bytes()
+    (place / "out").mkdir()
+    (place / "out/labels").symlink_to("../precious")
+    net = ("predict", colors[0], "--weights", colors[1], "-o", "out")
+    assert "out/labels: is a link" in refused(*net, photo(place / "a.png", 1))
+    assert mine.read_bytes() == before
+
+
 # ------------------------------------------------------------------------------------- one place
 
 

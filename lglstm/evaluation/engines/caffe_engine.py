@@ -9,6 +9,7 @@ from types import ModuleType
 
 import numpy as np
 
+from lglstm.common.convolution_engine import DEFAULT, VARIABLE
 from lglstm.common.devices import select_gpu
 from lglstm.common.hashing import sha256_of, sha256_of_json, unchanged
 from lglstm.common.pycaffe import CaffeNet, Message, load_caffe
@@ -68,7 +69,10 @@ class CaffeEngine(Engine):
     def versions(self) -> dict[str, str]:
         library = Path(load_caffe()._caffe.__file__)
         parts = [library, *_linked(library)]
-        return {"caffe_sha256": sha256_of_json([sha256_of(part) for part in parts])}
+        return {
+            "caffe_sha256": sha256_of_json([sha256_of(part) for part in parts]),
+            "convolution_engine": os.environ.get(VARIABLE) or DEFAULT,
+        }
 
 
 def _build(caffe: ModuleType, net: Message) -> CaffeNet:
