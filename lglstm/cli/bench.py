@@ -11,7 +11,15 @@ from typing import Any
 import click
 
 from lglstm.cli.group import Group
-from lglstm.cli.options import Choice, complete_model, picture_option, trust_option
+from lglstm.cli.options import (
+    BATCH,
+    SECONDS,
+    WORKERS,
+    Choice,
+    complete_model,
+    picture_option,
+    trust_option,
+)
 from lglstm.common.checkout import checkout
 from lglstm.common.errors import InputError
 from lglstm.common.models import find_model
@@ -92,11 +100,11 @@ def common_options(function: Callable) -> Callable:
             "--quick", is_flag=True, help="Tiny sizes, one round: a first try in under a minute."
         ),
         click.option(
-            "--threads", type=click.IntRange(min=1), default=cores, metavar="N",
+            "--threads", type=WORKERS, default=cores, metavar="N",
             help="Threads of every implementation (default: all cores).",
         ),
         click.option(
-            "--repeats", type=click.IntRange(min=1), metavar="N",
+            "--repeats", type=click.IntRange(1, 10_000), metavar="N",
             help=f"Rounds (default: {ROUNDS}, with --quick {QUICK_ROUNDS}).",
         ),
     ):  # fmt: skip
@@ -121,7 +129,7 @@ def cores() -> int:
     "150x100 with 256 channels, those of the models).",
 )  # fmt: skip
 @click.option(
-    "--batch", "batches", multiple=True, type=click.IntRange(min=1), metavar="N",
+    "--batch", "batches", multiple=True, type=BATCH, metavar="N",
     help="Images; may be repeated (default: 1 and 2).",
 )  # fmt: skip
 @click.option(
@@ -256,7 +264,7 @@ def infer(
     "drawn pictures).",
 )  # fmt: skip
 @click.option(
-    "--seconds", type=click.FloatRange(min=0, min_open=True), metavar="S",
+    "--seconds", type=SECONDS, metavar="S",
     help="Seconds of a training iteration, such as on a GPU (default: measured here, on the CPU).",
 )  # fmt: skip
 @trust_option

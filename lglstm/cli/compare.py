@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from lglstm.cli.options import list_options
+from lglstm.cli.options import SEED, list_options
 
 EXAMPLES = """\b
 Examples:
@@ -25,7 +25,7 @@ Examples:
     "--samples", type=click.IntRange(100, 1_000_000), default=10_000, show_default=True,
     help="How often the images are drawn anew.",
 )  # fmt: skip
-@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True)
+@click.option("--seed", type=SEED, default=1, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 def command(
     baseline: Path,

@@ -11,7 +11,7 @@ import click
 from rich.table import Table
 
 from lglstm.cli.group import Group
-from lglstm.cli.options import Choice
+from lglstm.cli.options import SEED, WORKERS, Choice, FiniteRange
 from lglstm.common.console import plain_console
 from lglstm.common.errors import InputError
 from lglstm.common.labels import IGNORE, LABEL_SETS, MOST_CLASSES
@@ -20,7 +20,8 @@ from lglstm.common.progress import progress_bar
 from lglstm.data_prep.prepare import DataSet, prepare
 
 DESTINATION = click.argument("dest", type=click.Path(path_type=Path))
-SHARE = click.FloatRange(0, 1, max_open=True)
+SHARE = FiniteRange(0, 1, max_open=True)
+PICTURES = click.IntRange(1, 1_000_000)
 Command = TypeVar("Command", bound=Callable[..., Any])
 LABEL_SET = "Label set, a name or a JSON file, when dataset.json is missing."
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -49,7 +50,7 @@ def _preparing(function: Callable[..., DataSet], sources: tuple[str, ...]) -> Ca
     """Add the options and the run that all sets share; `sources` are the arguments before DEST."""
 
     @DESTINATION
-    @click.option("--workers", type=click.IntRange(1), help="Processes; by default one per core.")
+    @click.option("--workers", type=WORKERS, help="Processes; by default one per core.")
     @click.option("--scheduler", metavar="ADDRESS", help="Run on the Dask cluster at this address.")
     @click.option(
         "--skip-bad", is_flag=True, help="Leave bad inputs out; DEST/skipped.txt says why."
@@ -158,7 +159,7 @@ def _given(**lists: Path | None) -> dict[str, Path]:
 )
 @click.option(
     "--context",
-    type=click.FloatRange(0, 10),
+    type=FiniteRange(0, 10),
     default=0.2,
     show_default=True,
     help="How far the crop extends beyond the animal's box, as a fraction of its sides.",
@@ -166,7 +167,7 @@ def _given(**lists: Path | None) -> dict[str, Path]:
 @click.option("--whole", is_flag=True, help="Keep whole photos instead of cropping.")
 @click.option(
     "--smallest",
-    type=click.IntRange(1),
+    type=click.IntRange(1, 1 << 16),
     default=50,
     show_default=True,
     help="Without lists: leave out animals whose longer side has fewer pixels.",
@@ -247,7 +248,7 @@ def _pairs_of_two_folders(function: Callable[..., DataSet]) -> Callable[..., Non
 @click.option("--test-share", type=SHARE, default=0.2, show_default=True, help="Without lists.")
 @click.option("--val-share", type=SHARE, default=0.0, show_default=True, help="Without lists.")
 @click.option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True,
+    "--seed", type=SEED, default=0, show_default=True,
     help="Another seed gives another split.",
 )  # fmt: skip
 @_pairs_of_two_folders
@@ -285,10 +286,10 @@ def pairs(
 
 @command.command(short_help="Draw animals to try everything with.")
 @DESTINATION
-@click.option("--train", "count_train", type=click.IntRange(1), default=300, show_default=True)
-@click.option("--test", "count_test", type=click.IntRange(1), default=100, show_default=True)
+@click.option("--train", "count_train", type=PICTURES, default=300, show_default=True)
+@click.option("--test", "count_test", type=PICTURES, default=100, show_default=True)
 @click.option("--size", type=click.IntRange(33, 1025), default=97, show_default=True)
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--seed", type=SEED, default=0, show_default=True)
 @click.option("--animal", type=Choice(["horse", "cow"]), default="horse", show_default=True)
 def synthetic(
     dest: Path, count_train: int, count_test: int, size: int, seed: int, animal: str
@@ -310,7 +311,7 @@ def synthetic(
 @command.command(short_help="Read every file of a set and say what is wrong.")
 @DESTINATION
 @click.option("--label-set", metavar="NAME|FILE", help=LABEL_SET)
-@click.option("--workers", type=click.IntRange(1), help="Processes; by default one per core.")
+@click.option("--workers", type=WORKERS, help="Processes; by default one per core.")
 @click.option("--sheet", type=click.Path(path_type=Path), help="Where to draw samples.")
 @AS_JSON
 def check(
@@ -377,7 +378,7 @@ def _pixels(found: dict[str, Any], split: str) -> int:
     "--size", type=(int, int), default=(321, 321), show_default=True, help="Height, width."
 )
 @click.option("--count", type=click.IntRange(1, 200), default=12, show_default=True)
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--seed", type=SEED, default=0, show_default=True)
 @click.option("--label-set", metavar="NAME|FILE", help=LABEL_SET)
 @click.option(
     "-o",

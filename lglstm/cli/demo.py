@@ -18,6 +18,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from lglstm.cli.options import SEED
 from lglstm.common import child
 from lglstm.common.checkout import setup_advice
 from lglstm.common.console import plain_console
@@ -43,7 +44,7 @@ TABLE_WIDTH = 100  # where output is not a terminal, rich would cut the headings
 
 @click.command(context_settings={"max_content_width": 100})
 @click.option("--compare", is_flag=True, help="Train the twin net too, both over three seeds.")
-@click.option("--seed", type=click.IntRange(0), default=1, show_default=True)
+@click.option("--seed", type=SEED, default=1, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(compare: bool, seed: int, as_json: bool) -> None:
     """Draw animals, train a small net on them with `caffe train`, measure it, show pictures.

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lglstm.cli.options import (
+    BATCH,
+    FiniteRange,
     backend_option,
     complete_model,
     device_options,
@@ -54,7 +56,7 @@ Examples:
     "--expect", metavar="ROW", help="Compare with this row; exit with 1 if a number is off."
 )
 @click.option(
-    "--tolerance", metavar="POINTS", type=click.FloatRange(min=0), default=0.5, show_default=True,
+    "--tolerance", metavar="POINTS", type=FiniteRange(0, 100), default=0.5, show_default=True,
     help="How far a number may be off, in percentage points.",
 )  # fmt: skip
 @click.option("--all-layers", is_flag=True, help="Score every LG-LSTM layer's own prediction too.")
@@ -71,7 +73,7 @@ Examples:
     "Where predictions, evaluation.json and report.html go (default: runs/evaluation/…)."
 )
 @click.option(
-    "--batch", metavar="N", type=click.IntRange(min=1), default=1, show_default=True,
+    "--batch", metavar="N", type=BATCH, default=1, show_default=True,
     help="Photos in one pass of the net.",
 )  # fmt: skip
 @device_options

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +16,35 @@ from lglstm.common.suggest import close
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 PICTURES = (".png", ".pdf", ".svg")
+
+
+MOST_WORKERS = 1024
+MOST_SEED = 2**63 - 1  # that of a data layer
+MOST_ITERATIONS = 2**31 - 1  # Caffe's
+LONGEST = 1_000_000
+"""Seconds; more than eleven days."""
+
+WORKERS = click.IntRange(1, MOST_WORKERS)
+BATCH = click.IntRange(1, 1 << 16)
+SEED = click.IntRange(0, MOST_SEED)
+
+
+class FiniteRange(click.FloatRange):
+    """As click's, but NaN, which no limit stops, is refused; has an upper limit, so inf is, too."""
+
+    def __init__(self, min: float, max: float, min_open: bool = False, max_open: bool = False):
+        super().__init__(min, max, min_open, max_open)
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value} is not a number.", param, ctx)
+        return number
+
+
+SECONDS = FiniteRange(0, LONGEST, min_open=True)
 
 
 class Choice(click.Choice):
@@ -39,7 +69,7 @@ def complete_model(
 def device_options(function: Function) -> Function:
     """Add --gpu and --cpu to a command that computes on one device."""
     gpu = click.option(
-        "--gpu", type=click.IntRange(min=0), metavar="N", help="Use GPU number N (default: 0)."
+        "--gpu", type=click.IntRange(0, 1023), metavar="N", help="Use GPU number N (default: 0)."
     )
     cpu = click.option("--cpu", is_flag=True, help="Use the CPU even if there is a GPU.")
     return gpu(cpu(function))

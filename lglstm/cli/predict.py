@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lglstm.cli.options import (
+    BATCH,
+    SECONDS,
     backend_option,
     complete_model,
     device_options,
@@ -32,6 +34,9 @@ Examples:
       --scheduler tcp://10.0.0.1:8786
 """
 
+CAMERA = click.IntRange(0, 99)
+"""OpenCV takes 100 and more for the number of a driver and of its camera."""
+
 FEW = 12
 """Up to so many photos the parts of each are printed."""
 
@@ -39,9 +44,9 @@ FEW = 12
 @click.command(epilog=EXAMPLES)
 @click.argument("model", shell_complete=complete_model)
 @click.argument("photos", metavar="IMAGE…|DIR|VIDEO", nargs=-1, type=Path)
-@click.option("--camera", metavar="N", type=click.IntRange(min=0), help="Parse what it sees.")
+@click.option("--camera", metavar="N", type=CAMERA, help="Parse what it sees.")
 @click.option(
-    "--seconds", metavar="S", type=click.FloatRange(min=0, min_open=True),
+    "--seconds", metavar="S", type=SECONDS,
     help="Stop after so much of each video, or of the camera's recording (else: Ctrl-C).",
 )  # fmt: skip
 @weights_option
@@ -51,7 +56,7 @@ FEW = 12
 @click.option("--scores", is_flag=True, help="Also write score maps (NumPy, float32, C × h × w).")
 @click.option("--no-overlays", is_flag=True, help="Write label maps and areas only.")
 @click.option(
-    "--batch", metavar="N", type=click.IntRange(min=1), default=1, show_default=True,
+    "--batch", metavar="N", type=BATCH, default=1, show_default=True,
     help="Photos in one pass of the net.",
 )  # fmt: skip
 @device_options

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from lglstm.cli.options import complete_model
+from lglstm.cli.options import MOST_ITERATIONS, complete_model
 
 EXAMPLES = """\b
 Examples:
@@ -32,7 +32,7 @@ Examples:
 @click.option("--cpu", is_flag=True, help="Train on the CPU even if there is a GPU.")
 @click.option(
     "--iterations",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, MOST_ITERATIONS),
     help="Train up to this iteration instead of max_iter.",
 )
 @click.option(

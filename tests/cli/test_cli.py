@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -102,6 +103,31 @@ def every_command() -> Iterator[tuple[list[str], click.Command]]:
             yield from (([name, key], each) for key, each in command.commands.items())
         else:
             yield [name], command
+
+
+def numbers(kind: type[click.ParamType]) -> Iterator[tuple[str, Any]]:
+    """The name and type of every option that takes a number of a kind."""
+    for words, command in every_command():
+        for option in (each for each in command.params if isinstance(each.type, kind)):
+            yield " ".join([*words, option.opts[0]]), option.type
+
+
+def test_no_option_takes_a_fraction_that_is_not_finite() -> None:
+    fractions = dict(numbers(click.types.FloatParamType))
+    assert len(fractions) > 4
+    for name, taken in fractions.items():
+        for value in ("nan", "-nan", "inf", "-inf", "1e300"):
+            with pytest.raises(click.BadParameter, match="not a number|not in the range"):
+                print(name, taken.convert(value, None, None))
+    assert fractions["evaluate --tolerance"].convert("0.5", None, None) == 0.5
+
+
+def test_no_option_takes_a_whole_number_of_any_size() -> None:
+    whole = dict(numbers(click.types.IntParamType))
+    assert len(whole) > 10
+    assert [name for name, taken in whole.items() if getattr(taken, "max", None) is None] == []
+    said = lglstm("train", "demo", "--iterations", "99999999999").stderr
+    assert "99999999999 is not in the range 1<=x<=2147483647" in said
 
 
 def test_every_mistyped_command_gets_the_nearest_name() -> None:
