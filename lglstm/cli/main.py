@@ -4,6 +4,10 @@ from lglstm.common.search_path import put_user_folders_last
 
 put_user_folders_last()  # before any other import, which a file of the user's might stand in for
 
+from lglstm.common.early_stop import let_ctrl_c_end_the_process, let_ctrl_c_raise  # noqa: E402
+
+importing = let_ctrl_c_end_the_process()
+
 import contextlib  # noqa: E402
 import errno  # noqa: E402
 import importlib  # noqa: E402
@@ -17,6 +21,9 @@ from lglstm import __version__  # noqa: E402
 from lglstm.cli.group import Group  # noqa: E402
 from lglstm.common.errors import InputError, UsageError  # noqa: E402
 from lglstm.common.streams import let_streams_print_anything  # noqa: E402
+
+if importing:
+    let_ctrl_c_raise()
 
 INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
 

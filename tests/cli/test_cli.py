@@ -56,6 +56,29 @@ def test_version_and_unknown_command() -> None:
     assert "choose one of doctor, demo, data" in lglstm("frobnicate").stderr
 
 
+CTRL_C_IN_AN_IMPORT = """
+import os, signal, sys
+
+class CtrlC:
+    def find_spec(self, name, path=None, target=None):
+        if name == when:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, CtrlC())
+from lglstm.cli.main import main
+print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+"""
+
+
+@pytest.mark.parametrize(("when", "status", "out"), [("click", -2, ""), ("none", 0, "True\n")])
+def test_ctrl_c_while_the_command_is_imported(when: str, status: int, out: str) -> None:
+    # Not ignored, as it is for what runs in the background.
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    code += f"when = {when!r}\n{CTRL_C_IN_AN_IMPORT}"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (run.returncode, run.stderr, run.stdout) == (status, "", out)
+
+
 @pytest.mark.parametrize(
     ("raised", "exit_code", "message"),
     [
