@@ -11,13 +11,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch
-
 from lglstm.caffe_files.costs import MeasuredLayer
 from lglstm.common.errors import InputError
 from lglstm.common.files import atomic_path
+from lglstm.common.plotting import (
+    Axes,
+    FancyArrowPatch,
+    FancyBboxPatch,
+    Figure,
+    Patch,
+    plain_style,
+)
 from lglstm.prototxt_gen.summary import Summary, group
 
 COLORS = {
@@ -68,6 +72,11 @@ def draw(summary: Summary, destination: Path) -> None:
     blocks = collect(summary.layers)
     if not any(block.part in TRUNK for block in blocks.values()):
         raise InputError(f"net {summary.name}: has no layers to draw; correct the prototxt")
+    with plain_style():
+        _draw(summary, blocks, destination)
+
+
+def _draw(summary: Summary, blocks: dict[str, Block], destination: Path) -> None:
     links = connections(blocks)
     place(blocks, links)
     arcs = [target.x - source.x for source, target in links if goes_over(source, target)]
@@ -173,6 +182,7 @@ def paint(axes: Axes, block: Block) -> None:
         va="center",
         linespacing=1.35,
         zorder=4,
+        parse_math=True,
     )
     if block.part not in ("prediction", "loss", "image labels"):
         axes.text(
@@ -208,7 +218,8 @@ def words(block: Block) -> list[str]:
 
 def in_math(name: str) -> str:
     """A layer's name as matplotlib's mathematics, which is how a part of a text becomes bold."""
-    plain = re.sub(r"[^\w.-]", "·", name) or "·"
+    # Its mathematics knows no letters of later planes of Unicode.
+    plain = re.sub(r"[^\w.-]|[\U00020000-\U0010ffff]", "·", name) or "·"
     return plain.replace("_", r"\_")
 
 
@@ -292,9 +303,7 @@ def bracket(axes: Axes, blocks: dict[str, Block]) -> None:
 
 def title(axes: Axes, summary: Summary, blocks: dict[str, Block], top: float) -> None:
     """Write the name, the totals and the legend."""
-    axes.text(
-        -WIDTH / 2, top - 0.15, summary.name, fontsize=12, weight="bold", va="top", parse_math=False
-    )
+    axes.text(-WIDTH / 2, top - 0.15, summary.name, fontsize=12, weight="bold", va="top")
     totals = (
         f"{summary.weights / 1e6:.2f} M weights · {summary.multiply_adds / 1e9:.2f} G multiply-adds"
         f" per image · {summary.gpu_bytes / 2**30:.2f} GiB to train with batch {summary.batch}"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -36,7 +38,7 @@ def command(files: tuple[Path, ...], output: Path, as_json: bool) -> None:
         for path, run in zip(files, runs, strict=True):
             run.name = str(path)
     draw(runs, output)
-    drawn = []
+    drawn: list[dict[str, Any]] = []
     for path, run in zip(files, runs, strict=True):
         iterations, values = curve(run.losses[TOTAL])
         drawn.append(
@@ -49,6 +51,8 @@ def command(files: tuple[Path, ...], output: Path, as_json: bool) -> None:
             }
         )
     if as_json:
+        for line in drawn:  # JSON knows no NaN
+            line["last_loss"] = line["last_loss"] if math.isfinite(line["last_loss"]) else None
         click.echo(json.dumps({"output": str(output), "runs": drawn}, indent=2))
         return
     for line in drawn:

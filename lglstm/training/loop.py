@@ -22,7 +22,7 @@ import numpy as np
 from google.protobuf import text_format
 
 from lglstm.common import convolution_engine, devices
-from lglstm.common.errors import InputError
+from lglstm.common.errors import InputError, reason_of
 from lglstm.common.pycaffe import Solver
 from lglstm.training import health, initial, log, record, snapshots
 from lglstm.training.display import Display
@@ -393,7 +393,7 @@ class Training:
     def _draw(self) -> None:
         """Draw the loss curve again; a run that has no row yet has no curve.
 
-        A picture that cannot be written, as on a full disk, is no reason to end the training.
+        A picture that cannot be made, as on a full disk, is no reason to end the training.
         """
         if not self._has_rows:
             return
@@ -401,6 +401,11 @@ class Training:
             draw([log.read(self.plan.csv)], self.plan.curve)
         except InputError as error:
             self.display.note(f"warning: {error}")
+        except Exception as error:  # whatever matplotlib raises: hours of training count for more
+            self.display.note(
+                f"warning: {self.plan.curve}: cannot be drawn ({reason_of(error)}); the numbers "
+                f"are in {self.plan.csv.name}"
+            )
 
     @property
     def _has_rows(self) -> bool:

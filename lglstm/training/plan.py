@@ -327,7 +327,8 @@ def _bring_curve_up_to_date(table: Path, prefix: Path) -> None:
     from lglstm.training.plot import draw
 
     curve = Path(f"{prefix}.png")
-    with contextlib.suppress(OSError, InputError):  # there is nothing to train in any case
+    # There is nothing to train in any case, and matplotlib raises whatever it likes.
+    with contextlib.suppress(Exception):
         if not curve.exists() or curve.stat().st_mtime_ns < table.stat().st_mtime_ns:
             draw([log.read(table)], curve)
 

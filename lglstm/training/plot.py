@@ -6,12 +6,18 @@ import gc
 from pathlib import Path
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from lglstm.common.errors import InputError
 from lglstm.common.files import atomic_path
+from lglstm.common.plotting import (
+    Axes,
+    Figure,
+    FuncFormatter,
+    Line2D,
+    LogLocator,
+    NullLocator,
+    plain_style,
+)
 from lglstm.training.log import TOTAL, Run, curve
 
 FORMATS = (".png", ".pdf", ".svg")
@@ -29,6 +35,14 @@ def draw(runs: list[Run], destination: str | Path) -> None:
         raise InputError(
             f"{destination}: unknown picture format; use a name that ends in {', '.join(FORMATS)}"
         )
+    with plain_style():
+        _draw(runs, destination)
+    # A figure is a cycle of references with a canvas of megabytes, and a training makes too few
+    # objects for Python to look for cycles by itself.
+    gc.collect()
+
+
+def _draw(runs: list[Run], destination: Path) -> None:
     parts = [name for name in runs[0].losses if name != TOTAL] if len(runs) == 1 else []
     panels = 2 if len(parts) > 1 else 1
     figure = Figure(figsize=(8 * panels, 4.8), layout="constrained")
@@ -38,10 +52,6 @@ def draw(runs: list[Run], destination: str | Path) -> None:
         _draw_parts(axes[1], runs[0], parts)
     with atomic_path(destination) as temporary:
         figure.savefig(temporary, dpi=130)
-    # A figure is a cycle of references with a canvas of megabytes, and a training makes too few
-    # objects for Python to look for cycles by itself.
-    del figure, axes
-    gc.collect()
 
 
 def smooth(values: np.ndarray) -> np.ndarray:
@@ -54,16 +64,16 @@ def smooth(values: np.ndarray) -> np.ndarray:
 
 
 def _draw_totals(axes: Axes, runs: list[Run]) -> None:
+    named: list[Line2D] = []
     for index, run in enumerate(runs):
         color = f"C{index % 10}"
-        name = f"{run.title}: " if len(runs) > 1 else ""
+        name = f"{_title(run)}: " if len(runs) > 1 else ""
         iterations, values = _finite(run.losses[TOTAL])
         axes.plot(iterations, values, color=color, alpha=0.25, linewidth=0.8)
-        axes.plot(
-            iterations, smooth(values), color=color, linewidth=2, label=f"{name}training (smoothed)"
-        )
+        label = f"{name}training (smoothed)"
+        named += axes.plot(iterations, smooth(values), color=color, linewidth=2, label=label)
         if TOTAL in run.tests:
-            axes.plot(
+            named += axes.plot(
                 *_finite(run.tests[TOTAL]),
                 color=color if len(runs) > 1 else "black",
                 linestyle="--",
@@ -72,14 +82,21 @@ def _draw_totals(axes: Axes, runs: list[Run]) -> None:
                 markersize=4,
                 label=f"{name}test",
             )
-    _finish(axes, "Total loss" if len(runs) > 1 else f"{runs[0].title}: total loss")
+    _finish(axes, "Total loss" if len(runs) > 1 else f"{_title(runs[0])}: total loss", named)
 
 
 def _draw_parts(axes: Axes, run: Run, parts: list[str]) -> None:
+    named: list[Line2D] = []
     for index, name in enumerate(parts):
         iterations, values = _finite(run.losses[name])
-        axes.plot(iterations, smooth(values), linewidth=1.5, label=name, color=f"C{index % 10}")
-    _finish(axes, f"{run.title}: each loss (smoothed)")
+        color = f"C{index % 10}"
+        named += axes.plot(iterations, smooth(values), linewidth=1.5, label=name, color=color)
+    _finish(axes, f"{_title(run)}: each loss (smoothed)", named)
+
+
+def _title(run: Run) -> str:
+    """The run's title; bytes of its file's name that are not UTF-8, which no font has, escaped."""
+    return run.title.encode(errors="backslashreplace").decode()
 
 
 def _finite(points: dict[int, float]) -> tuple[np.ndarray, np.ndarray]:
@@ -92,7 +109,7 @@ def _finite(points: dict[int, float]) -> tuple[np.ndarray, np.ndarray]:
     return iterations[keep], values[keep]
 
 
-def _finish(axes: Axes, title: str) -> None:
+def _finish(axes: Axes, title: str, named: list[Line2D]) -> None:
     values = np.concatenate([line.get_ydata() for line in axes.lines])
     if len(values) and values.min() > 0:
         axes.set_yscale("log")
@@ -102,4 +119,5 @@ def _finish(axes: Axes, title: str) -> None:
         axes.yaxis.set_minor_locator(NullLocator())
     axes.set(title=title, xlabel="iteration", ylabel="loss")
     axes.grid(alpha=0.3)
-    axes.legend()
+    # By itself it leaves out names that begin with an underscore.
+    axes.legend(named, [str(line.get_label()) for line in named])

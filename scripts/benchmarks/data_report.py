@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from matplotlib.figure import Figure
 from rich.table import Table
 
 from benchmarks.report import bars, number, spread, table
+from lglstm.common.plotting import Figure
 
 
 def tables(result: dict[str, Any]) -> list[Table | str]:

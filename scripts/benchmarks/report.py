@@ -6,14 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from lglstm.common.console import plain_console
 from lglstm.common.files import atomic_path
+from lglstm.common.plotting import Axes, Figure
 
 WIDTH = 120
 """Characters of a line where there is no terminal."""

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from rich.table import Table
 
 from benchmarks.report import number, spread, table
+from lglstm.common.plotting import Axes, Figure
 
 WHAT = {
     "positions": "positions of the map",

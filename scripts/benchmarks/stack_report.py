@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from matplotlib.figure import Figure
 from rich.table import Table
 
 from benchmarks.breakdown import WAYS
@@ -17,6 +16,7 @@ from benchmarks.report import (
     spread,
     table,
 )
+from lglstm.common.plotting import Figure
 
 
 def tables(result: dict[str, Any]) -> list[Table | str]:

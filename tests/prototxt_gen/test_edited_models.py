@@ -93,3 +93,13 @@ layer { name: "data" type: "Input" top: "data"
 layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
   convolution_param { num_output: 5 kernel_size: 1 } }
 """
+
+
+def test_any_letter_may_be_in_the_name_of_a_layer(tmp_path):
+    for name in ("test", "train"):
+        text = (MODELS / "demo" / f"{name}.prototxt").read_text()
+        edited = text.replace('name: "conv1"', 'name: "c\U00020000n$v_1"')
+        assert edited != text
+        (tmp_path / f"{name}.prototxt").write_text(edited)
+    draw(summary_of(tmp_path), tmp_path / "net.svg")
+    assert (tmp_path / "net.svg").stat().st_size > 1000

@@ -24,7 +24,6 @@ caffe = pytest.importorskip("caffe")
 from caffe.proto import caffe_pb2  # noqa: E402
 from click.testing import CliRunner  # noqa: E402
 from google.protobuf import text_format  # noqa: E402
-from matplotlib.figure import Figure  # noqa: E402
 from PIL import Image  # noqa: E402
 from training_help import (  # noqa: E402
     PHOTO_NET,
@@ -42,7 +41,8 @@ from training_help import (  # noqa: E402
 
 from lglstm.cli.main import main  # noqa: E402
 from lglstm.common.errors import InputError  # noqa: E402
-from lglstm.training import events, health, log, plot, snapshots  # noqa: E402
+from lglstm.common.plotting import Figure  # noqa: E402
+from lglstm.training import events, health, log, plot, record, snapshots  # noqa: E402
 from lglstm.training.loop import Training  # noqa: E402
 from lglstm.training.plot import draw, smooth  # noqa: E402
 from lglstm.training.stop import StopRequest  # noqa: E402
@@ -639,6 +639,51 @@ def test_curves_say_what_net_they_are_of(tmp_path, monkeypatch):
     axes = figures[0].axes[0]
     assert axes.get_title() == "seed_2 (net horse): total loss"
     assert axes.get_yscale() == "log"
+
+
+ODD = ("_u", "a$x_{$", r"$\frac$", "b\udcff")
+"""Names that matplotlib leaves out, takes for mathematics or cannot draw."""
+
+
+@pytest.mark.parametrize("names", [("x", *ODD), ODD[:1], ODD[1:2], ODD[3:]])
+@pytest.mark.parametrize("suffix", [".png", ".svg"])
+def test_names_are_drawn_as_they_are(tmp_path, monkeypatch, names, suffix):
+    shown = []
+    legend = plot.Axes.legend
+    monkeypatch.setattr(
+        plot.Axes, "legend", lambda axes, *given: shown.append(legend(axes, *given))
+    )
+    parts = {name: {0: 2.0, 1: 1.0} for name in ("total_loss", "_part", r"$\frac$")}
+    draw([log.Run(name, losses=parts) for name in names], tmp_path / f"curve{suffix}")
+    assert (tmp_path / f"curve{suffix}").stat().st_size > 1000
+    texts = [text.get_text() for each in shown for text in each.get_texts()]
+    if len(names) == 1:
+        assert texts == ["training (smoothed)", "_part", r"$\frac$"]
+    else:
+        escaped = (name.replace("\udcff", "\\udcff") for name in names)
+        assert texts == [f"{name}: training (smoothed)" for name in escaped]
+
+
+def test_a_loss_that_is_not_finite_is_null_in_json(tmp_path):
+    (tmp_path / "run.csv").write_text("iteration,lr,total_loss\n0,0.1,4\n1,0.1,nan\n")
+    words = ["plot", f"{tmp_path}/run.csv", "-o", f"{tmp_path}/c.png"]
+    assert "run.csv: 2 losses, nan at iteration 1" in CliRunner().invoke(main, words).stdout
+    shown = CliRunner().invoke(main, [*words, "--json"]).stdout
+    assert "NaN" not in shown and json.loads(shown)["runs"][0]["last_loss"] is None
+
+
+def test_a_curve_that_cannot_be_drawn_is_a_warning(folder, monkeypatch):
+    def fail(*_):
+        raise ArithmeticError("no such color")
+
+    monkeypatch.setattr("lglstm.training.loop.draw", fail)
+    told = io.StringIO()
+    plan = make_plan(cpu=True, iterations=2)
+    summary = Training(plan, StopRequest(), told).run()
+    assert summary.outcome == "finished" and summary.snapshot.endswith("_iter_2.solverstate")
+    assert "tiny.png: cannot be drawn (no such color); the numbers are in tiny.csv" in (
+        told.getvalue()
+    )
 
 
 def colors(path: Path) -> int:
