@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -239,9 +240,9 @@ def _snapshot_prefix(solver: Message, path: Path, folder: Path) -> Path:
     Caffe stores this path in each snapshot, and looks there for the weights on resuming.
     """
     if not solver.snapshot_prefix:
-        solver.snapshot_prefix = str(path.with_suffix(""))
+        solver.snapshot_prefix = _for_caffe(str(path.with_suffix("")))
     elif os.path.isdir(folder / solver.snapshot_prefix):
-        solver.snapshot_prefix = os.path.join(solver.snapshot_prefix, path.stem)
+        solver.snapshot_prefix = _for_caffe(os.path.join(solver.snapshot_prefix, path.stem))
     prefix = folder / solver.snapshot_prefix
     try:
         prefix.parent.mkdir(parents=True, exist_ok=True)
@@ -262,6 +263,20 @@ def _snapshot_prefix(solver: Message, path: Path, folder: Path) -> Path:
     return prefix
 
 
+def _for_caffe(name: str) -> str:
+    """A path as a text of a SolverParameter, which is UTF-8; a path on the disk may hold anything.
+
+    InputError for one that is not.
+    """
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{name}: is not a path in UTF-8, as Caffe's solver needs; rename the file or folder"
+        ) from error
+    return name
+
+
 def _check_solver(solver: Message, path: Path, folder: Path) -> None:
     if not (solver.net or solver.train_net or solver.HasField("net_param")
             or solver.HasField("train_net_param")):  # fmt: skip
@@ -270,11 +285,42 @@ def _check_solver(solver: Message, path: Path, folder: Path) -> None:
         read_message(folder / name, caffe_pb2.NetParameter(), for_caffe=True)
     if solver.max_iter <= 0:
         raise InputError(f"{path}: has no max_iter; add it, or give --iterations N")
+    _check_numbers(solver, path)
     if solver.snapshot_format != solver.BINARYPROTO:
         raise InputError(
             f"{path}: snapshot_format HDF5 cannot be checked and resumed here; leave it out, or "
             "give --set snapshot_format=BINARYPROTO"
         )
+
+
+# The smallest values that mean something, and where; Caffe takes others, and divides by 0, trains
+# nothing or writes snapshots that nobody has asked for.
+SMALLEST: tuple[tuple[str, int, Callable[[Message], bool]], ...] = (
+    ("iter_size", 1, lambda solver: True),
+    ("average_loss", 1, lambda solver: True),
+    ("snapshot", 0, lambda solver: True),
+    ("display", 0, lambda solver: True),
+    ("test_interval", 0, lambda solver: True),
+    ("test_iter", 1, lambda solver: solver.test_interval > 0),
+    ("stepsize", 1, lambda solver: solver.lr_policy == "step"),
+)
+
+
+def _check_numbers(solver: Message, path: Path) -> None:
+    for name, least, counts in SMALLEST:
+        given = getattr(solver, name)
+        for value in [given] if isinstance(given, int) else given:
+            if counts(solver) and value < least:
+                raise _wrong_number(path, name, value, f"at least {least} is needed")
+    for field, value in solver.ListFields():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise _wrong_number(path, field.name, value, "a finite number is needed")
+
+
+def _wrong_number(path: Path, name: str, value: float, needed: str) -> InputError:
+    return InputError(
+        f"{path}: {name} is {value} where {needed}; correct it there or in --set {name}=VALUE"
+    )
 
 
 def net_files(solver: Message) -> list[str]:
@@ -340,7 +386,7 @@ def _choose_weights(options: TrainOptions, solver: Message, folder: Path) -> Non
     elif options.weights:
         solver.ClearField("weights")
         names = map(named_weights, options.weights.split(","))
-        solver.weights.extend(os.path.abspath(name) for name in names)
+        solver.weights.extend(_for_caffe(os.path.abspath(name)) for name in names)
     for name in weight_files(solver):
         if options.weights:
             wire.require_readable(name)

@@ -404,6 +404,17 @@ def test_plan_takes_what_caffe_would_take(folder):
         ({"settings": ("snapshot_format=HDF5",)}, "snapshot_format HDF5"),
         ({"weights": "missing.caffemodel"}, "missing.caffemodel: cannot be read"),
         ({"settings": ("weights=w.caffemodel",)}, "w.caffemodel: the initial weights do not"),
+        ({"settings": ("iter_size=0",)}, "solver.prototxt: iter_size is 0 where at least 1 is"),
+        ({"settings": ("iter_size=-1",)}, "iter_size is -1 where at least 1 is needed"),
+        ({"settings": ("average_loss=0",)}, "average_loss is 0 where at least 1 is needed"),
+        ({"settings": ("snapshot=-2",)}, "snapshot is -2 where at least 0 is needed"),
+        ({"settings": ("display=-1",)}, "display is -1 where at least 0 is needed"),
+        ({"settings": ("test_interval=-1",)}, "test_interval is -1 where at least 0 is needed"),
+        ({"settings": ("test_iter=2", "test_iter=0")}, "test_iter is 0 where at least 1 is"),
+        ({"settings": ("stepsize=0",)}, "stepsize is 0 where at least 1 is needed"),
+        ({"settings": ("momentum=nan",)}, "momentum is nan where a finite number is needed"),
+        ({"settings": ("clip_gradients=-inf",)}, "clip_gradients is -inf where a finite number"),
+        ({"weights": "w\udcff.caffemodel"}, "w\udcff.caffemodel: is not a path in UTF-8"),
         ({"resume": True}, "nothing to resume"),
         ({"resume": True, "weights": "w"}, "--resume and --weights exclude each other"),
         ({"cpu": True, "gpu": "0"}, "--cpu and --gpu exclude each other"),
@@ -412,6 +423,18 @@ def test_plan_takes_what_caffe_would_take(folder):
 def test_wrong_options_are_refused(folder, options, message):
     with pytest.raises(InputError, match=message):
         make(folder, **options)
+
+
+def test_numbers_that_do_not_count_may_be_anything(folder):
+    make(folder, settings=("test_interval=0", "test_iter=0"))
+    make(folder, settings=("lr_policy=fixed", "stepsize=0", "snapshot=0", "display=0"))
+
+
+def test_a_solver_whose_path_is_not_utf8(folder):
+    text = (folder / "solver.prototxt").read_text().replace('snapshot_prefix: "runs/tiny"', "")
+    (folder / "s\udcff.prototxt").write_text(text)
+    with pytest.raises(InputError, match="s\udcff: is not a path in UTF-8"):
+        make_plan("./s\udcff.prototxt")
 
 
 def test_options_that_exclude_each_other_are_usage_errors(folder):
