@@ -170,8 +170,7 @@ class Training:
     def run(self) -> TrainingSummary:
         """Train to the end, or until a stop request or a loss that is not finite."""
         if self.plan.overwrite:
-            for state in snapshots.find(self.plan.prefix):
-                snapshots.remove(state)
+            snapshots.remove_all(self.plan.prefix)
         earlier = record.read(self.plan.record, warn=False).up_to(self.start) if self.start else {}
         self.record = record.RunRecord(self.plan.settings(), earlier)
         self.record.save(self.plan.record)

@@ -333,11 +333,8 @@ def _choose_snapshot(
     """The snapshot to continue from, or None for a start from iteration 0."""
     existing = snapshots.find(prefix)
     if not options.resume:
-        if existing and not options.overwrite:
-            raise InputError(
-                f"{existing[0]}: exists from an earlier run; continue it with --resume, or "
-                "start again with --overwrite, which deletes that run's files"
-            )
+        if not options.overwrite:
+            _require_no_earlier_run(prefix, existing)
         return None
     if options.weights or options.overwrite:
         other = "--weights" if options.weights else "--overwrite"
@@ -357,6 +354,35 @@ def _choose_snapshot(
             "give --iterations N with a larger N to continue"
         )
     return newest
+
+
+def _require_no_earlier_run(prefix: Path, states: list[Path]) -> None:
+    """Refuse to replace what took hours to make, or is the user's own."""
+    if states:
+        raise InputError(
+            f"{states[0]}: exists from an earlier run; continue it with --resume, or "
+            "start again with --overwrite, which deletes that run's files"
+        )
+    if kept := _kept_without_state(prefix):
+        raise InputError(
+            f"{kept}: exists from an earlier run, which cannot be continued without its "
+            ".solverstate; set another place with --set snapshot_prefix=FOLDER/NAME, or start "
+            "again with --overwrite, which deletes that run's files"
+        )
+
+
+def _kept_without_state(prefix: Path) -> Path | None:
+    """Weights without a .solverstate, or a table without a record, that a run would replace.
+
+    A run that was killed in its first snapshot leaves weights, too. Nobody keeps these: its record
+    is there, and does not name them.
+    """
+    path, table = Path(f"{prefix}.run.json"), Path(f"{prefix}.csv")
+    known = record.read(path, warn=False)
+    for model in snapshots.find_weights(prefix):
+        if not known.settings or str(snapshots.iteration(model)) in known.snapshots:
+            return model
+    return table if os.path.lexists(table) and not path.exists() else None
 
 
 def _lacks_last_test(solver: Message, table: Path) -> bool:

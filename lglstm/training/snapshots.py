@@ -57,6 +57,11 @@ def find(prefix: str | Path) -> list[Path]:
     return sorted(_files(Path(prefix), "solverstate"), key=iteration, reverse=True)
 
 
+def find_weights(prefix: str | Path) -> list[Path]:
+    """The .caffemodel files of a prefix, newest first, with their .solverstate or without."""
+    return sorted(_files(Path(prefix), "caffemodel"), key=iteration, reverse=True)
+
+
 def sweep_probes(prefix: Path) -> None:
     """Delete the empty files by which Caffe tries the place, left by runs that were killed."""
     for path in _files(prefix, "tempfile"):
@@ -187,6 +192,14 @@ def why_unwritable(path: Path) -> str:
         if before is None:
             path.unlink(missing_ok=True)
     return free
+
+
+def remove_all(prefix: str | Path) -> None:
+    """Delete all snapshots of a prefix, and weights whose .solverstate is gone."""
+    for state in find(prefix):
+        remove(state)
+    for model in find_weights(prefix):
+        model.unlink()
 
 
 def remove(state: Path) -> None:

@@ -462,6 +462,34 @@ def test_an_earlier_run_is_not_overwritten_by_accident(folder):
         make(folder, resume=True)
 
 
+def test_weights_whose_solverstate_is_gone_are_not_overwritten_by_accident(folder):
+    (folder / "runs").mkdir()
+    kept = folder / "runs/tiny_iter_20.caffemodel"
+    kept.write_bytes(b"hours")
+    with pytest.raises(InputError, match=r"tiny_iter_20.caffemodel: exists .* --overwrite"):
+        make(folder)
+    made = record.RunRecord({"seed": 7})
+    made.save(folder / "runs/tiny.run.json")
+    assert make(folder).resume is None  # a run was killed before this snapshot was whole
+    made.snapshots["20"] = {}
+    made.save(folder / "runs/tiny.run.json")
+    with pytest.raises(InputError, match=r"tiny_iter_20.caffemodel: exists .* --overwrite"):
+        make(folder)
+    assert make(folder, overwrite=True).resume is None
+    snapshots.remove_all(folder / "runs/tiny")
+    assert not kept.exists() and make(folder).resume is None
+
+
+def test_a_table_of_somebody_else_is_not_overwritten_by_accident(folder):
+    (folder / "runs").mkdir()
+    (folder / "runs/tiny.csv").write_text("mine\n")
+    with pytest.raises(InputError, match=r"tiny.csv: exists .* snapshot_prefix=FOLDER/NAME"):
+        make(folder)
+    assert make(folder, overwrite=True).resume is None
+    record.RunRecord({"seed": 7}).save(folder / "runs/tiny.run.json")
+    assert make(folder).resume is None  # of a run that has no snapshot yet
+
+
 def test_what_a_run_killed_at_its_end_left_is_swept_though_nothing_is_left_to_train(folder):
     (folder / "runs").mkdir()
     (folder / "runs/tiny_iter_60.solverstate").touch()
