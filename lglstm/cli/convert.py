@@ -14,6 +14,7 @@ from rich.table import Table
 
 from lglstm import __version__
 from lglstm.cli.options import Choice, complete_model, labels_option
+from lglstm.cli.paths import FilePath
 from lglstm.common.console import plain_console, status_line
 from lglstm.common.errors import InputError
 from lglstm.common.labels import LabelSet
@@ -48,10 +49,10 @@ Examples:
 
 @click.command(epilog=EXAMPLES)
 @click.argument("model", shell_complete=complete_model)
-@click.argument("weights", type=Path, required=False)
+@click.argument("weights", type=FilePath(), required=False)
 @click.option("--to", "target", type=Choice(TARGETS), help="The format to make.")
 @click.option(
-    "-o", "--output", type=Path, metavar="PATH",
+    "-o", "--output", type=FilePath(), metavar="PATH",
     help="Where to write (default: beside WEIGHTS, with the format's suffix; --to web: a folder).",
 )  # fmt: skip
 @click.option("--any-size", is_flag=True, help="onnx: leave height and width free.")
@@ -72,16 +73,16 @@ Examples:
     help="Of the numbers: float16 for onnx, pytorch and safetensors, int8 for onnx.",
 )  # fmt: skip
 @click.option(
-    "--calibrate", type=Path, metavar="DIR|FILE", multiple=True,
+    "--calibrate", type=FilePath(), metavar="DIR|FILE", multiple=True,
     help="int8: photos to calibrate on, like those that it will see; a hundred are taken.",
 )  # fmt: skip
 @click.option(
-    "--test-list", type=Path, metavar="FILE",
+    "--test-list", type=FilePath(), metavar="FILE",
     help="float16 and int8 onnx: measure the change of mean IoU on these lines of `photo label`.",
 )  # fmt: skip
-@click.option("--photo", type=Path, metavar="FILE", help="The photo to compare on.")
+@click.option("--photo", type=FilePath(), metavar="FILE", help="The photo to compare on.")
 @click.option(
-    "--reference", type=Path, metavar="FILE",
+    "--reference", type=FilePath(), metavar="FILE",
     help="Compare with what Caffe computed elsewhere (made by --to reference).",
 )  # fmt: skip
 @click.option("--no-verify", is_flag=True, help="Don't compare the result with Caffe.")

@@ -11,6 +11,7 @@ import click
 from rich.table import Table
 
 from lglstm.cli.options import complete_model, output_option
+from lglstm.cli.paths import FilePath
 from lglstm.common.console import plain_console
 from lglstm.common.errors import InputError
 from lglstm.common.models import find_model
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     "--from",
     "source",
     required=True,
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     help="VGG-16 as .caffemodel, .pth, .safetensors or .npz.",
 )
 @output_option("Where to write it (default: where the model's solver looks).", "FILE")
@@ -54,8 +55,14 @@ def command(
     """
     from lglstm.caffe_files import read_net
     from lglstm.convert.init_weights import initial_weights, write_initial_weights
+    from lglstm.convert.places import check_output
 
+    if output is not None and output.suffix.lower() != ".caffemodel":
+        raise click.UsageError(
+            f"--output {output}: a caffemodel is made; give a name that ends in .caffemodel"
+        )
     output = output or solver_weights(model)
+    check_output(output, [source])
     net = read_net(find_model(model, "train").file, "TRAIN")
     made = initial_weights(source, learnable_shapes(net), correct_mean)
     digest = write_initial_weights(made.weights, output)

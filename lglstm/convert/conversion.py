@@ -17,6 +17,7 @@ from lglstm.common.hashing import sha256_of
 from lglstm.convert.caffe_process import caffe_is_there
 from lglstm.convert.description import parsing_net
 from lglstm.convert.options import ConvertOptions
+from lglstm.convert.places import check_output
 from lglstm.convert.prove import expected_outputs, prove
 from lglstm.convert.read import SourceModel, read_model
 from lglstm.convert.samples import Reference, sample_photo
@@ -40,8 +41,7 @@ def convert(options: ConvertOptions, say: Say = _silent) -> dict[str, Any]:
     leaves nothing behind, if anything is wrong with the input or if the proof fails.
     """
     check_installed(options.format)
-    if options.output.resolve() == options.weights.resolve():
-        raise InputError(f"{options.output}: is the source itself; give another --output")
+    check_output(options.output, options.inputs)
     say(f"reading {options.weights}")
     model = read_model(options.deploy, options.weights, supported_layers(options.format))
     if options.precision == "float16" and options.format != "onnx":
@@ -137,6 +137,7 @@ def make_reference(options: ConvertOptions, say: Say = _silent) -> dict[str, Any
             "a reference is made by Caffe, whose Python package caffe is not installed here; run "
             "this where it is: in a checkout of the project, make setup installs it"
         )
+    check_output(options.output, options.inputs)
     say(f"reading {options.weights}")
     model = read_model(options.deploy, options.weights)
     expected = expected_outputs(model, options, say)

@@ -64,3 +64,10 @@ class ConvertOptions:
     labels_for: Callable[[int, LabelSet | None], LabelSet | None] = _unknown
     license: str | None = None
     versions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def inputs(self) -> list[Path]:
+        """The files that are read, none of which the result may replace."""
+        photos = [*self.calibration, *(self.truth.photos if self.truth else ())]
+        single = (self.deploy, self.weights, self.reference, self.photo)
+        return [*(path for path in single if path is not None), *photos]

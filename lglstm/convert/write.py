@@ -89,6 +89,8 @@ def describe(model: SourceModel, options: ConvertOptions) -> Description | None:
 def default_output(weights: Path, suffix: str) -> Path:
     """Beside the weights, with another suffix; never the weights themselves."""
     name = weights.name
+    if not name:
+        raise InputError(f"{weights}: is a folder; give the file of weights that is in it")
     for known in (".caffe.safetensors", ".caffemodel.h5", weights.suffix):
         name = name.removesuffix(known)
     output = weights.with_name(name + suffix)

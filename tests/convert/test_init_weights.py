@@ -365,6 +365,23 @@ def test_command_refuses_in_one_sentence(small_model):
         assert result.stderr.count("\n") == 1
 
 
+def test_command_keeps_its_source_and_writes_caffemodels_only(small_model):
+    weights = vgg16(np.random.default_rng(8))
+    v1_caffemodel(weights, small_model / "v.caffemodel")
+    before = (small_model / "v.caffemodel").read_bytes()
+    for output, code, words in (
+        ("v.caffemodel", 1, "v.caffemodel: is the source itself, which would be lost"),
+        ("./v.caffemodel", 1, "v.caffemodel: is the source itself, which would be lost"),
+        ("v.npz", 2, "--output v.npz: a caffemodel is made; give a name that ends in .caffemodel"),
+        ("", 2, "a caffemodel is made"),
+    ):
+        arguments = ["init-weights", "small", "--from", "v.caffemodel", "-o", output]
+        result = CliRunner().invoke(main, arguments)
+        assert result.exit_code == code and words in " ".join(result.stderr.split())
+    assert (small_model / "v.caffemodel").read_bytes() == before
+    assert not (small_model / "v.npz").exists()
+
+
 # ------------------------------------------------------------- the proof on real weights
 
 
