@@ -27,6 +27,7 @@ from lglstm.caffe_files.layer_types import (
 from lglstm.caffe_files.prototxt import read_prototxt
 from lglstm.caffe_files.schema import LayerParameter
 from lglstm.common.errors import InputError
+from lglstm.common.paths import as_text
 
 if TYPE_CHECKING:
     from lglstm.caffe_files.schema import Message
@@ -161,7 +162,7 @@ def read_net(
             raise InputError(f"{where}: {error}{advice}") from None
     if not builder.layers:
         raise InputError(f"{path}: has no layers in phase {phase}; give a net's prototxt")
-    return builder.net(message.name or Path(path).stem, tuple(stages))
+    return builder.net(message.name or as_text(Path(path).stem), tuple(stages))
 
 
 class _Builder:

@@ -20,6 +20,7 @@ import numpy as np
 
 from lglstm.common import child
 from lglstm.common.errors import InputError
+from lglstm.common.paths import utf8_path
 from lglstm.common.scratch import scratch_folder
 
 Blobs = dict[str, np.ndarray]
@@ -94,7 +95,10 @@ def _main(
     with np.load(given, allow_pickle=False) as file:
         count = 1 + max(int(key.split(":", 1)[0]) for key in file.files)
     net = caffe.Net(
-        prototxt, caffe.TEST, weights=weights, stages=stages.split(",") if stages else None
+        utf8_path(prototxt),
+        caffe.TEST,
+        weights=utf8_path(weights),
+        stages=stages.split(",") if stages else None,
     )
     results = []
     for inputs in _load(Path(given), count):

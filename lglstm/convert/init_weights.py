@@ -251,5 +251,7 @@ def write_initial_weights(weights: Weights, destination: Path) -> str:
     ]
     write_caffemodel(destination, "vgg16_largefov", layers)
     digest = sha256_of(destination)
-    write_text(f"{destination}.sha256", f"{digest}  {destination.name}\n")
+    # Names need not be text in any encoding; sha256sum compares their bytes.
+    line = f"{digest}  {destination.name}\n"
+    write_text(f"{destination}.sha256", line, errors="surrogateescape")
     return digest

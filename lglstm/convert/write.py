@@ -17,6 +17,7 @@ from lglstm.caffe_files.caffemodel import StoredLayer, write_layers
 from lglstm.caffe_files.layer_types import LAYER_TYPES
 from lglstm.caffe_files.schema import LayerParameter
 from lglstm.common.errors import InputError
+from lglstm.common.paths import as_text
 from lglstm.convert.description import KEY, LABELS, NOT_STATED, Description, parsing_net
 from lglstm.convert.options import PRECISIONS, ConvertOptions
 from lglstm.convert.read import SourceModel
@@ -79,7 +80,7 @@ def describe(model: SourceModel, options: ConvertOptions) -> Description | None:
         model=model.deploy.name.removesuffix("_deploy"),
         label_set=options.labels_for(classes, before.label_set if before else None),
         input_size=size,
-        source=model.weights_path.name,
+        source=as_text(model.weights_path.name),
         source_sha256=model.weights_sha256,
         outputs=(LABELS,) if options.labels else tuple(model.deploy.outputs),
         license=options.license or (before.license if before else NOT_STATED),

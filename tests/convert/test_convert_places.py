@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
-from convert_help import ROOT, write_weights
+from convert_help import ROOT, lg_lstm_net, make_net, needs_caffe, write_weights
 
 from lglstm.caffe_files import random_weights, read_net
 from lglstm.cli.convert import command
 from lglstm.cli.main import main
 from lglstm.common.errors import InputError
-from lglstm.convert.caffe_process import caffe_is_there
+from lglstm.convert.caffe_process import caffe_is_there, run_caffe
+from lglstm.convert.description import read_description
+from lglstm.convert.write import FORMATS, default_output
 
 for package in ("onnx", "onnxruntime", "safetensors"):
     pytest.importorskip(package, reason=f"needs the package {package}: see docs/convert.md")
@@ -93,3 +98,32 @@ def test_an_empty_path_is_refused(arguments):
 def test_a_folder_is_no_file_of_weights(folder):
     message = convert("demo", folder, "--to", "onnx", code=1)
     assert message == f"{folder}: is a folder; give the file of weights that is in it"
+
+
+@pytest.mark.parametrize("to", ["safetensors", "onnx", "caffemodel", "npz"])
+def test_names_need_not_be_utf_8(tmp_path, to):
+    """Of the net, whose name a file without one has, of the weights, and of the result."""
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    folder.mkdir()
+    net = read_net(DEMO)
+    weights = write_weights(folder / "w\udcff.caffemodel", net, random_weights(net, seed=1))
+    deploy = folder / "net\udcff.prototxt"
+    text = DEMO.read_text()
+    deploy.write_text(text.replace(re.search(r"^name: .*$", text, re.MULTILINE)[0], ""))
+    made = default_output(weights, FORMATS[to].suffixes[0])
+    convert(deploy, weights, "--to", to, "-o", made, "--no-verify")
+    if to in ("onnx", "safetensors"):
+        about = read_description(made)
+        assert about is not None and about.source == r"w\udcff.caffemodel"
+
+
+@needs_caffe
+def test_caffe_reads_files_whose_names_are_not_utf_8(tmp_path):
+    net, _ = make_net(tmp_path, lg_lstm_net(2, 0, True, False))
+    inputs = {"data": np.ones(net.inputs["data"], np.float32)}
+    (expected,) = run_caffe(net.path, tmp_path / "net.caffemodel", [inputs], ["score"])
+    moved = [tmp_path / f"n\udcff{suffix}" for suffix in (".prototxt", ".caffemodel")]
+    for path in moved:
+        (tmp_path / "net").with_suffix(path.suffix).rename(path)
+    (found,) = run_caffe(*moved, [inputs], ["score"])
+    np.testing.assert_array_equal(found["score"], expected["score"])

@@ -382,6 +382,13 @@ def test_command_keeps_its_source_and_writes_caffemodels_only(small_model):
     assert not (small_model / "v.npz").exists()
 
 
+def test_the_hash_names_a_file_that_is_not_utf_8(tmp_path):
+    path = tmp_path / "i\udcff.caffemodel"
+    digest = write_initial_weights({}, path)
+    beside = tmp_path / "i\udcff.caffemodel.sha256"
+    assert beside.read_bytes() == f"{digest}  ".encode() + b"i\xff.caffemodel\n"
+
+
 # ------------------------------------------------------------- the proof on real weights
 
 
