@@ -20,9 +20,12 @@ from lglstm.convert.options import ConvertOptions
 from lglstm.convert.read import read_deploy
 
 MODEL = "model.onnx"
+ABOUT = "model.json"
 _SOURCE = Path(__file__).with_name("web")
 _PAGE = ("index.html", "page.css", "page.js", "parse.js", "sample.jpg")
 """sample.jpg is `lglstm.data_prep.synthetic.draw_example(291, seed=7, index=1005)`."""
+_KEYS = {"name", "input", "output", "size", "mean_bgr", "names", "colors"}
+"""What `_about` says of a model."""
 _RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 
 
@@ -42,8 +45,7 @@ def build_page(options: ConvertOptions, say: Say) -> dict[str, Any]:
             f"{runtime / missing[0]}: is missing; run: npm ci --prefix "
             f"{_SOURCE if source.startswith(os.pardir) else source}"
         )
-    if folder.exists() and any(folder.iterdir()) and not (folder / "model.json").is_file():
-        raise InputError(f"{folder}: holds other files than such a page; give another --output")
+    _check_replaceable(folder)
     about = _about(read_deploy(options.deploy), options)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -58,11 +60,46 @@ def build_page(options: ConvertOptions, say: Say) -> dict[str, Any]:
             shutil.copyfile(_SOURCE / name, made / name)
         for name in _RUNTIME:
             shutil.copyfile(runtime / name, made / name)
-        (made / "model.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+        (made / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
         if folder.exists():
             folder.rename(Path(scratch, "old"))
         made.rename(folder)
     return report
+
+
+def _check_replaceable(folder: Path) -> None:
+    """Raise InputError for a folder that is neither empty nor a page that we made, and no more.
+
+    TensorFlow.js names its models model.json, too, so a page is known by what ours says.
+    """
+    try:
+        found = {path.name for path in folder.iterdir()}
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise InputError(
+            f"{folder}: cannot become such a page ({error.strerror}); choose another --output"
+        ) from None
+    foreign = sorted(found - {*_PAGE, *_RUNTIME, MODEL, f"{MODEL}.json", ABOUT})
+    if foreign:
+        raise InputError(
+            f"{folder}: holds {foreign[0]}, which is no part of such a page and would be lost; "
+            "give another --output"
+        )
+    if found and not _is_ours(folder / ABOUT):
+        raise InputError(
+            f"{folder}: holds other files than such a page, which would be lost; give another "
+            "--output"
+        )
+
+
+def _is_ours(about: Path) -> bool:
+    """Whether a file is what `_about` returns, for any net."""
+    try:
+        known = json.loads(about.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(known, dict) and known.keys() == _KEYS
 
 
 def _about(net: Net, options: ConvertOptions) -> dict[str, Any]:

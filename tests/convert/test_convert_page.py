@@ -133,3 +133,52 @@ def test_a_missing_runtime_is_named_with_the_command_that_gets_it(tmp_path, monk
     path, advice = str(result.exception).split(": is missing; run: npm ci --prefix ")
     assert path.endswith("missing.wasm")
     assert (Path(advice) / "package-lock.json").is_file()
+
+
+@pytest.fixture
+def runtime(tmp_path, monkeypatch) -> Path:
+    """A folder to build pages in, with what stands in for npm's files."""
+    from lglstm.convert import page
+
+    source = tmp_path / "web"
+    shutil.copytree(WEB, source, ignore=shutil.ignore_patterns("node_modules"))
+    dist = source / "node_modules" / "onnxruntime-web" / "dist"
+    dist.mkdir(parents=True)
+    for name in page._RUNTIME:
+        (dist / name).write_text("runtime")
+    monkeypatch.setattr(page, "_SOURCE", source)
+    monkeypatch.chdir(ROOT)
+    return tmp_path
+
+
+def test_only_a_page_of_ours_is_replaced(runtime):
+    """TensorFlow.js also names its models model.json."""
+    pytest.importorskip("onnx")
+    from lglstm.cli.convert import command
+
+    net = read_net(ROOT / "models" / "demo" / "deploy.prototxt")
+    weights = write_weights(runtime / "w.caffemodel", net, random_weights(net, seed=1))
+    folder, about = runtime / "page", runtime / "page" / "model.json"
+    folder.mkdir()
+
+    def build() -> str:
+        arguments = ["demo", str(weights), "--to", "web", "-o", str(folder), "--no-verify"]
+        result = CliRunner().invoke(command, arguments)
+        assert result.exception is None or isinstance(result.exception, InputError)
+        return str(result.exception or "")
+
+    for text in ("{}", '{"format": "layers-model"}', "[]", "no JSON"):
+        about.write_text(text)
+        assert build() == (
+            f"{folder}: holds other files than such a page, which would be lost; give another "
+            "--output"
+        )
+        assert about.read_text() == text
+    about.unlink()
+    for _ in range(2):  # empty, then a page
+        assert build() == ""
+        assert json.loads(about.read_text())["names"]
+    (folder / "src").mkdir()
+    (folder / "src" / "app.js").write_text("mine")
+    assert build().startswith(f"{folder}: holds src, which is no part of such a page and would be")
+    assert (folder / "src" / "app.js").read_text() == "mine"
