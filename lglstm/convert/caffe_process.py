@@ -8,12 +8,14 @@ need not be that of other frameworks: none of this belongs in the converter's pr
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,9 @@ from lglstm.common.paths import utf8_path
 from lglstm.common.scratch import scratch_folder
 
 Blobs = dict[str, np.ndarray]
+
+_FATAL = re.compile(r"^F\d+ \S+ +\d+ \S+\] (.*)$", re.MULTILINE)
+"""A line of Caffe's log, with what it says: `F0612 09:30:00.1 77 net.cpp:40] Check failed: …`."""
 
 
 def caffe_is_there() -> bool:
@@ -55,21 +60,53 @@ def run_caffe(
         files = (prototxt, weights, given, made)
         result = _run(__name__, str(os.getpid()), *files, ",".join(stages), *wanted)
         if result.returncode:
-            words = " ".join(result.stderr.split()[-60:]) or f"status {result.returncode}"
+            words = _words(result)
             raise InputError(
                 f"{prototxt}: Caffe failed on it ({words}); see whether `caffe test` runs it"
             )
         return _load(made, len(inputs))
 
 
-def _run(module: str, *arguments: str | os.PathLike[str]) -> subprocess.CompletedProcess[str]:
+@functools.lru_cache(16)
+def why_not_built(net: str) -> str | None:
+    """Why Caffe cannot build a net for predictions, in its own words; None if it can.
+
+    net: the text of its prototxt. It is handed over in memory, so that no kill leaves a file.
+    """
+    with _as_file(net) as handle:
+        result = _run("lglstm.convert.caffe_build", str(os.getpid()), stdin=handle)
+    return _words(result) if result.returncode else None
+
+
+@contextlib.contextmanager
+def _as_file(text: str) -> Iterator[int]:
+    handle = os.memfd_create("net.prototxt")
+    try:
+        with open(handle, "w", encoding="utf-8", closefd=False) as file:
+            file.write(text)
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _run(
+    module: str, *arguments: str | os.PathLike[str], stdin: int | None = None
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         child.module_command(module, *arguments),
         env=child.environment(GLOG_minloglevel="2"),
+        stdin=stdin,
         capture_output=True,
         text=True,
         errors="replace",
     )
+
+
+def _words(failed: subprocess.CompletedProcess[str]) -> str:
+    """What a process says that failed: the check that ended it, without its stack, or the end."""
+    fatal = _FATAL.search(failed.stderr)
+    words = fatal[1] if fatal else failed.stderr
+    return " ".join(words.split()[-60:]) or f"status {failed.returncode}"
 
 
 def _save(path: Path, sets: Sequence[Blobs]) -> None:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lglstm import caffe_files
 from lglstm.caffe_files import trusted
 from lglstm.caffe_files.layer_types import is_fixed
 from lglstm.caffe_files.prototxt import read_message
 from lglstm.caffe_files.schema import LayerParameter, NetParameter
 from lglstm.common.checkout import setup_advice
 from lglstm.common.errors import InputError
-from lglstm.common.models import ModelFiles
+from lglstm.common.models import ModelFiles, find_model
+from lglstm.convert import caffe_process
 from lglstm.layers import seg_options
 
 INPUT, OUTPUT = "data", "score"
+
+_CORRECT = "correct the prototxt"
 
 
 def read_net(path: str | Path) -> NetParameter:
@@ -57,6 +61,44 @@ def check_deploy(net: NetParameter, path: str | Path, trust_net: bool = False) -
     trusted.use_our_modules(net.layer)
     if not trust_net:
         trusted.check_layers(net.layer, path)
+
+
+def check_builds(net: NetParameter, model: ModelFiles, test: Path | None = None) -> None:
+    """Raise InputError for a net that Caffe cannot build, since it would end this process.
+
+    net: of the deploy net of `model` and, where this is given, of its test net. One that our reader
+    finds sound in a model that is named, not given by a path, is taken as it is; others are built
+    in a process of their own first.
+    """
+    mistake = None
+    for path in (model.file, test):
+        if path is not None and mistake is None:
+            mistake = _mistake(path)
+    if mistake is None and _is_known(model):
+        return
+    reason = caffe_process.why_not_built(str(net))
+    if reason is None:
+        return
+    if mistake and mistake.endswith(_CORRECT):
+        raise InputError(mistake)
+    raise InputError(f"{test or model.file}: Caffe cannot build this net ({reason}); {_CORRECT}")
+
+
+def _mistake(path: Path) -> str | None:
+    """What our reader says against a net, or None; it ends in _CORRECT unless only we lack it."""
+    try:
+        caffe_files.read_net(path, advice=_CORRECT)
+    except InputError as error:
+        return str(error)
+    return None
+
+
+def _is_known(model: ModelFiles) -> bool:
+    """Whether it is the model that is found by its name."""
+    try:
+        return find_model(model.name).file.samefile(model.file)
+    except (InputError, OSError):
+        return False
 
 
 def fixed_layers(net: NetParameter) -> tuple[str, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +21,7 @@ import lglstm
 from lglstm.cli.main import main
 from lglstm.common.errors import InputError
 from lglstm.common.images import read_label
+from lglstm.convert import caffe_process
 
 
 @pytest.fixture(scope="module")
@@ -105,3 +108,78 @@ def test_importing_the_package_imports_nothing_else() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
+
+
+# Each would end a process in which Caffe builds it.
+WRONG_NETS = [
+    ("kernel_size: 1", "kernel_size: 0", "line 5: layer .nearest. .* kernel, .* must be positive"),
+    ('bottom: "data"', 'bottom: "photo"', "line 5: layer .nearest. .* not a top of a layer before"),
+    ("dim: 24", "dim: -4", "line 3: layer .data. .* is not positive"),
+    (
+        "kernel_size: 1",
+        'kernel_size: 1 bias_filler { type: "random" }',
+        r"Caffe cannot build this net \(Check failed: false Unknown filler name: random\); correct",
+    ),
+    (
+        "num_output: 5",
+        "num_output: 5 engine: CUDNN",
+        r"Caffe cannot build this net \(Layer nearest has unknown engine.\); correct",
+    ),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("right", "wrong", "words"), WRONG_NETS)
+def test_a_net_that_caffe_cannot_build_is_refused(
+    tmp_path: Path, right: str, wrong: str, words: str
+) -> None:
+    deploy, weights = color_net(tmp_path)
+    deploy.write_text(deploy.read_text().replace(right, wrong))
+    assert re.match(f"{re.escape(str(deploy))}: {words}", refusal(deploy, weights))
+
+
+def refusal(model: object, weights: Path, **environment: str) -> str:
+    """The InputError of a Parser, made in a process of its own."""
+    code = (
+        "import sys, lglstm\n"
+        "from lglstm.common.errors import InputError\n"
+        "try:\n"
+        "    lglstm.Parser(*sys.argv[1:], gpu=None)\n"
+        "except InputError as error:\n"
+        "    print(error)\n"
+    )
+    command = [sys.executable, "-c", code, str(model), str(weights)]
+    run = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
+    assert run.returncode == 0, run.stderr
+    return run.stdout.strip()
+
+
+@pytest.mark.slow
+def test_layers_that_only_caffe_knows_are_run(tmp_path: Path) -> None:
+    deploy, weights = color_net(tmp_path)
+    text = deploy.read_text().replace('top: "score"', 'top: "raw"')
+    more = 'layer {{ name: "threshold" type: "Threshold" bottom: "raw" top: "score" {} }}'
+    deploy.write_text(text + more.format(""))
+    assert refusal(deploy, weights) == ""
+    deploy.write_text(text + more.format('bottom: "raw"'))
+    words = "Caffe cannot build this net (Check failed: "
+    assert refusal(deploy, weights).startswith(f"{deploy}: {words}")
+
+
+@pytest.mark.slow
+def test_an_unknown_convolution_engine_is_refused(tmp_path: Path) -> None:
+    weights = demo_weights(tmp_path)
+    said = refusal("demo", weights, CAFFE_CONVOLUTION_ENGINE="mkl")
+    assert said.startswith("CAFFE_CONVOLUTION_ENGINE=mkl: there is no such engine; set it to one")
+
+
+def test_a_model_by_its_name_is_not_built_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = []
+    monkeypatch.setattr(caffe_process, "why_not_built", built.append)
+    weights = demo_weights(tmp_path)
+    lglstm.Parser("demo", weights, gpu=None)
+    assert not built
+    lglstm.Parser(*color_net(tmp_path), gpu=None)
+    assert len(built) == 1

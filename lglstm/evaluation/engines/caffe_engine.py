@@ -9,8 +9,10 @@ from types import ModuleType
 
 import numpy as np
 
-from lglstm.common.convolution_engine import DEFAULT, VARIABLE
+from lglstm.common import convolution_engine
+from lglstm.common.checkout import setup_advice
 from lglstm.common.devices import select_gpu
+from lglstm.common.errors import InputError
 from lglstm.common.hashing import sha256_of, sha256_of_json, unchanged
 from lglstm.common.pycaffe import CaffeNet, Message, load_caffe
 from lglstm.convert.description import read_description
@@ -30,7 +32,9 @@ class CaffeEngine(Engine):
     def __init__(
         self, files: NetFiles, gpu: Gpu, test: Path | None = None, trust_net: bool = False
     ) -> None:
+        _check_convolution_engine()
         caffe = load_caffe()
+        _check_onednn(gpu)
         deploy = files.deploy
         assert deploy is not None  # choose_backend
         assert not isinstance(gpu, str)
@@ -43,6 +47,8 @@ class CaffeEngine(Engine):
             with unchanged(test) as self.test_sha256:
                 whole = nets.read_net(test)
             net, self._blobs = nets.with_all_scores(net, whole, test, trust_net)
+        assert files.model is not None  # it has the deploy net
+        nets.check_builds(net, files.model, test)
         select_gpu(gpu)
         self.net = _build(caffe, net)
         self.layers_sha256 = _modules_sha256(net)
@@ -71,8 +77,29 @@ class CaffeEngine(Engine):
         parts = [library, *_linked(library)]
         return {
             "caffe_sha256": sha256_of_json([sha256_of(part) for part in parts]),
-            "convolution_engine": os.environ.get(VARIABLE) or DEFAULT,
+            "convolution_engine": os.environ.get(convolution_engine.VARIABLE) or convolution_engine.DEFAULT,
         }
+
+
+def _check_convolution_engine() -> None:
+    """Raise InputError for an engine that is not known, of which Caffe ends the process."""
+    asked = os.environ.get(convolution_engine.VARIABLE)
+    if asked and asked not in convolution_engine.ENGINES:
+        raise InputError(
+            f"{convolution_engine.VARIABLE}={asked}: there is no such engine; set it to one of "
+            f"{', '.join(convolution_engine.ENGINES)}, or unset it"
+        )
+
+
+def _check_onednn(gpu: Gpu) -> None:
+    """Raise InputError where convolutions are to be oneDNN's and Caffe, loaded by now, lacks it."""
+    asked = os.environ.get(convolution_engine.VARIABLE) or convolution_engine.DEFAULT
+    is_default = asked == convolution_engine.DEFAULT
+    if gpu is None and not is_default and convolution_engine.onednn_library() is None:
+        raise InputError(
+            f"{convolution_engine.VARIABLE}={asked}: this Caffe was built without oneDNN; unset "
+            f"it, or {setup_advice()}"
+        )
 
 
 def _build(caffe: ModuleType, net: Message) -> CaffeNet:
