@@ -85,6 +85,9 @@ class Parser:
     ) -> None:
         if isinstance(gpu, str) and gpu != "auto":
             raise InputError(f"gpu={gpu!r}: give a number, None for the CPU, or 'auto'")
+        whole = isinstance(batch_size, int | np.integer) and not isinstance(batch_size, bool)
+        if not whole or batch_size < 1:
+            raise InputError(f"batch_size={batch_size!r}: give a whole number from 1")
         files = net_files(model, weights)
         chosen = choose_backend(backend, files)
         asked = gpu if isinstance(gpu, int) else None
@@ -119,8 +122,14 @@ class Parser:
 
 
 def _pixels(photo: Photo) -> np.ndarray:
-    if not isinstance(photo, np.ndarray):
+    if isinstance(photo, str | os.PathLike):
         return read_photo(photo)
+    if not isinstance(photo, np.ndarray):
+        hint = "; cv2.imread returns None for a file that it cannot read" if photo is None else ""
+        raise InputError(
+            f"a photo is of the type {type(photo).__name__}{hint}; give (H, W, 3) uint8 in BGR "
+            "order, or a path"
+        )
     if photo.ndim != 3 or photo.shape[2] != 3 or photo.dtype != np.uint8 or not photo.size:
         raise InputError(
             f"a photo is {photo.dtype} of shape {photo.shape}; give (H, W, 3) uint8 in BGR order, "

@@ -110,6 +110,18 @@ def test_importing_the_package_imports_nothing_else() -> None:
     assert run.returncode == 0, run.stderr
 
 
+@pytest.mark.parametrize("wrong", [None, 5, [[[0]]], b"photo.png"])
+def test_what_is_neither_pixels_nor_a_path_is_refused(parser: lglstm.Parser, wrong: object) -> None:
+    with pytest.raises(InputError, match="a photo is of the type"):
+        parser.parse(wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", [0, -1, "2", None, 1.5, True])
+def test_a_wrong_batch_size_is_refused(tmp_path: Path, wrong: object) -> None:
+    with pytest.raises(InputError, match=r"batch_size=.*: give a whole number from 1"):
+        lglstm.Parser(*color_net(tmp_path), batch_size=wrong)  # type: ignore[arg-type]
+
+
 # Each would end a process in which Caffe builds it.
 WRONG_NETS = [
     ("kernel_size: 1", "kernel_size: 0", "line 5: layer .nearest. .* kernel, .* must be positive"),
