@@ -15,7 +15,10 @@ from rich.text import Text
 
 def plain_console(**settings: Any) -> Console:
     """A console without markup and emoji codes, in tables and titles, too; `settings` as rich's."""
-    return Console(markup=False, emoji=False, **settings)
+    console = Console(markup=False, emoji=False, **settings)
+    if not console.width:  # COLUMNS=0, with which rich would print nothing
+        console.width = 80
+    return console
 
 
 @contextmanager

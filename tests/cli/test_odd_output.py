@@ -60,6 +60,17 @@ def test_brackets_and_codes_are_printed_as_they_are(terminal):
         assert made.file.getvalue().count(text) >= 6
 
 
+@pytest.mark.parametrize("columns", ["0", "40", ""])
+def test_tables_are_printed_whatever_columns_says(monkeypatch, columns):
+    """Some shells and schedulers set COLUMNS=0."""
+    monkeypatch.setenv("COLUMNS", columns)
+    made = plain_console(file=io.StringIO())
+    table = Table("model", "described")
+    table.add_row("horse", "a horse")
+    made.print(table)
+    assert "a horse" in made.file.getvalue()
+
+
 def test_all_consoles_are_plain():
     folders = ("lglstm", "layers", "data_prep", "prototxt_gen", "scripts")
     sources = {
