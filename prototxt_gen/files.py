@@ -21,7 +21,7 @@ def texts(options: ModelOptions, name: str, origin: str) -> dict[Path, str]:
     the net says.
     """
     check_name(name)
-    header = f"# {name}: made by `{origin}`; change the options, not this file.\n"
+    header = f"# {name}: made by `{_on_one_line(origin)}`; change the options, not this file.\n"
     solver_header = (
         f"# {derivation(options)}.\n"
         f"# Run in the repository root: caffe train -solver models/{name}/solver.prototxt\n"
@@ -32,6 +32,11 @@ def texts(options: ModelOptions, name: str, origin: str) -> dict[Path, str]:
     folder = Path(FOLDER) / name
     prototxts = {folder / f"{file}.prototxt": text for file, text in files.items()}
     return prototxts | {folder / LABELS: options.label_set.to_text()}
+
+
+def _on_one_line(text: str) -> str:
+    """With escapes for what would end a comment, and for bytes that are not text."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def index_text() -> dict[Path, str]:

@@ -14,11 +14,14 @@ from click.testing import CliRunner
 from seg_help import make_set
 
 from lglstm.caffe_files import read_net
+from lglstm.caffe_files.prototxt import read_message
+from lglstm.caffe_files.schema import NetParameter
 from lglstm.cli.main import main
 from lglstm.common.errors import InputError
 from lglstm.common.labels import LabelSet
 from lglstm.common.models import find_model
 from lglstm.evaluation.label_choice import known_labels
+from lglstm.layers import seg_options
 from lglstm.prototxt_gen.nets import build
 from lglstm.prototxt_gen.options import (
     CoCNN,
@@ -185,6 +188,21 @@ def test_variant_names_the_command_that_makes_it(repository):
     settings = (repository / "models/mine/solver.prototxt").read_text()
     assert 'train_net: "models/mine/train.prototxt"' in settings
     assert 'snapshot_prefix: "runs/mine"' in settings
+
+
+def test_options_stay_in_the_comment_that_names_them(repository):
+    """Behind a line break they would be part of the net; bytes that are no text are escaped."""
+    for odd in ("new\nline: 1", "r\r", "\u2028", "caf\udce9"):
+        arguments = ["generate", "demo", "--set", f"train_list={odd}", "--name", "mine"]
+        result = run(*arguments)
+        assert result.exit_code == 0, result.output
+        for form in ("train", "test", "deploy", "solver"):
+            text = (repository / f"models/mine/{form}.prototxt").read_text()
+            assert text.startswith("# mine: made by `lglstm models generate demo --set")
+            assert "change the options, not this file." in text.split("\n")[0]
+        train = read_message("models/mine/train.prototxt", NetParameter())
+        (data,) = seg_options.seg_data_layers(train)
+        assert seg_options.parse(data.python_param.param_str).list == odd
 
 
 LEAVES = LabelSet.from_json(
