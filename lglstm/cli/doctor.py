@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import re
 import shutil
@@ -48,7 +47,7 @@ def collect() -> dict[str, Any]:
         "prefix": sys.prefix,
         "numpy": _version("numpy"),
         "packages": _packages(),
-        "convolution": os.environ.get(convolution_engine.VARIABLE) or convolution_engine.DEFAULT,
+        "convolution": convolution_engine.asked(),
         "build": json.loads(record.read_text()) if record.is_file() else None,
         "caffe": _probe(),
         "command": _command(),

@@ -6,6 +6,7 @@ docs/performance.md has them measured. Caffe's own engine is the default, becaus
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 from pathlib import Path
 
@@ -13,6 +14,11 @@ VARIABLE = "CAFFE_CONVOLUTION_ENGINE"
 DEFAULT = "caffe"
 ENGINES = (DEFAULT, "onednn", "onednn_winograd", "onednn_bf16")
 AVX512_BF16, AMX = 0xE7, 0x3E7  # dnnl_cpu_isa_avx512_core_bf16 and …_amx, sets of bits
+
+
+def asked() -> str:
+    """The engine that the variable names, which may be none of ENGINES."""
+    return os.environ.get(VARIABLE) or DEFAULT
 
 
 def onednn_library() -> str | None:

@@ -77,14 +77,14 @@ class CaffeEngine(Engine):
         parts = [library, *_linked(library)]
         return {
             "caffe_sha256": sha256_of_json([sha256_of(part) for part in parts]),
-            "convolution_engine": os.environ.get(convolution_engine.VARIABLE) or convolution_engine.DEFAULT,
+            "convolution_engine": convolution_engine.asked(),
         }
 
 
 def _check_convolution_engine() -> None:
     """Raise InputError for an engine that is not known, of which Caffe ends the process."""
-    asked = os.environ.get(convolution_engine.VARIABLE)
-    if asked and asked not in convolution_engine.ENGINES:
+    asked = convolution_engine.asked()
+    if asked not in convolution_engine.ENGINES:
         raise InputError(
             f"{convolution_engine.VARIABLE}={asked}: there is no such engine; set it to one of "
             f"{', '.join(convolution_engine.ENGINES)}, or unset it"
@@ -93,7 +93,7 @@ def _check_convolution_engine() -> None:
 
 def _check_onednn(gpu: Gpu) -> None:
     """Raise InputError where convolutions are to be oneDNN's and Caffe, loaded by now, lacks it."""
-    asked = os.environ.get(convolution_engine.VARIABLE) or convolution_engine.DEFAULT
+    asked = convolution_engine.asked()
     is_default = asked == convolution_engine.DEFAULT
     if gpu is None and not is_default and convolution_engine.onednn_library() is None:
         raise InputError(
