@@ -18,6 +18,7 @@ from lglstm.common.plotting import (
     NullLocator,
     plain_style,
 )
+from lglstm.common.paths import as_text
 from lglstm.training.log import TOTAL, Run, curve
 
 FORMATS = (".png", ".pdf", ".svg")
@@ -67,7 +68,7 @@ def _draw_totals(axes: Axes, runs: list[Run]) -> None:
     named: list[Line2D] = []
     for index, run in enumerate(runs):
         color = f"C{index % 10}"
-        name = f"{_title(run)}: " if len(runs) > 1 else ""
+        name = f"{as_text(run.title)}: " if len(runs) > 1 else ""
         iterations, values = _finite(run.losses[TOTAL])
         axes.plot(iterations, values, color=color, alpha=0.25, linewidth=0.8)
         label = f"{name}training (smoothed)"
@@ -82,7 +83,7 @@ def _draw_totals(axes: Axes, runs: list[Run]) -> None:
                 markersize=4,
                 label=f"{name}test",
             )
-    _finish(axes, "Total loss" if len(runs) > 1 else f"{_title(runs[0])}: total loss", named)
+    _finish(axes, "Total loss" if len(runs) > 1 else f"{as_text(runs[0].title)}: total loss", named)
 
 
 def _draw_parts(axes: Axes, run: Run, parts: list[str]) -> None:
@@ -91,12 +92,7 @@ def _draw_parts(axes: Axes, run: Run, parts: list[str]) -> None:
         iterations, values = _finite(run.losses[name])
         color = f"C{index % 10}"
         named += axes.plot(iterations, smooth(values), linewidth=1.5, label=name, color=color)
-    _finish(axes, f"{_title(run)}: each loss (smoothed)", named)
-
-
-def _title(run: Run) -> str:
-    """The run's title; bytes of its file's name that are not UTF-8, which no font has, escaped."""
-    return run.title.encode(errors="backslashreplace").decode()
+    _finish(axes, f"{as_text(run.title)}: each loss (smoothed)", named)
 
 
 def _finite(points: dict[int, float]) -> tuple[np.ndarray, np.ndarray]:
