@@ -9,6 +9,7 @@ import numpy as np
 
 from lglstm.common.errors import InputError
 from lglstm.common.files import atomic_path
+from lglstm.common.paths import as_text
 from lglstm.common.plotting import (
     Axes,
     Figure,
@@ -18,7 +19,6 @@ from lglstm.common.plotting import (
     NullLocator,
     plain_style,
 )
-from lglstm.common.paths import as_text
 from lglstm.training.log import TOTAL, Run, curve
 
 FORMATS = (".png", ".pdf", ".svg")
