@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from lglstm.caffe_files import Net, random_weights, read_net, write_caffemodel
+from lglstm.cli.convert import command
+from lglstm.common.errors import InputError
 from lglstm.convert.caffe_process import caffe_is_there, run_caffe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -89,3 +93,14 @@ def assert_close(got, expected, relative: float = 1e-5) -> None:
     largest = np.abs(expected).max()
     assert largest > 0
     assert np.abs(got - expected).max() <= relative * largest
+
+
+def convert(*arguments: object, code: int = 0) -> dict | str:
+    """Run `lglstm convert` in the current folder; its report, or with code=1 its error."""
+    result = CliRunner().invoke(command, [*map(str, arguments), "--json"])
+    if code:
+        assert isinstance(result.exception, InputError), result.output
+        return str(result.exception)
+    if result.exception:
+        raise result.exception
+    return json.loads(result.stdout)

@@ -11,12 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from convert_help import ROOT, lg_lstm_net, make_net, needs_caffe, write_weights
+from convert_help import ROOT, convert, lg_lstm_net, make_net, needs_caffe, write_weights
 
 from lglstm.caffe_files import random_weights, read_caffemodel, read_net
-from lglstm.cli.convert import command
 from lglstm.cli.main import main
-from lglstm.common.errors import InputError
 from lglstm.common.hashing import sha256_of
 from lglstm.convert import conversion, prove
 from lglstm.convert.samples import Sample
@@ -39,17 +37,6 @@ def demo(tmp_path_factory) -> Path:
     fixed = {x.name for x in deploy.layers} - {x.name for x in net.layers}
     assert {x.type for x in deploy.layers if x.name in fixed} <= {"Deconvolution"}
     return write_weights(path, net, random_weights(net, seed=1))
-
-
-def convert(*arguments, code: int = 0) -> dict | str:
-    """Run the command from the repository's root; its report, or its error."""
-    result = CliRunner().invoke(command, [*map(str, arguments), "--json"])
-    if code:
-        assert isinstance(result.exception, InputError), result.output
-        return str(result.exception)
-    if result.exception:
-        raise result.exception
-    return json.loads(result.stdout)
 
 
 @pytest.fixture(autouse=True)

@@ -10,12 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from convert_help import ROOT, lg_lstm_net, make_net, needs_caffe, write_weights
+from convert_help import ROOT, convert, lg_lstm_net, make_net, needs_caffe, write_weights
 
 from lglstm.caffe_files import random_weights, read_net
-from lglstm.cli.convert import command
 from lglstm.cli.main import main
-from lglstm.common.errors import InputError
 from lglstm.convert.caffe_process import caffe_is_there, run_caffe
 from lglstm.convert.description import read_description
 from lglstm.convert.write import FORMATS, default_output
@@ -31,17 +29,6 @@ def demo(tmp_path: Path) -> Path:
     """Random weights of models/demo."""
     net = read_net(DEMO)
     return write_weights(tmp_path / "demo.caffemodel", net, random_weights(net, seed=1))
-
-
-def convert(*arguments: object, code: int = 0) -> str:
-    """Run the command; what it says is wrong, which it must with code=1."""
-    result = CliRunner().invoke(command, [*map(str, arguments), "--json"])
-    if code:
-        assert isinstance(result.exception, InputError), result.output
-        return str(result.exception)
-    if result.exception:
-        raise result.exception
-    return ""
 
 
 @pytest.fixture(autouse=True)
