@@ -59,7 +59,8 @@ def find(prefix: str | Path) -> list[Path]:
 
 def find_weights(prefix: str | Path) -> list[Path]:
     """The .caffemodel files of a prefix, newest first, with their .solverstate or without."""
-    return sorted(_files(Path(prefix), "caffemodel"), key=iteration, reverse=True)
+    found = (path for path in _files(Path(prefix), "caffemodel") if path.is_file())
+    return sorted(found, key=iteration, reverse=True)
 
 
 def sweep_probes(prefix: Path) -> None:
