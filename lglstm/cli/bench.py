@@ -20,6 +20,7 @@ from lglstm.cli.options import (
     picture_option,
     trust_option,
 )
+from lglstm.cli.paths import FilePath
 from lglstm.common.checkout import checkout
 from lglstm.common.errors import InputError
 from lglstm.common.models import find_model
@@ -213,7 +214,7 @@ def net(
 @command.command(epilog=INFER_EXAMPLES)
 @click.argument("model", required=False)
 @click.option(
-    "--weights", type=click.Path(path_type=Path), metavar="FILE",
+    "--weights", type=FilePath(), metavar="FILE",
     help="A caffemodel of the model (default: random weights).",
 )  # fmt: skip
 @click.option(
@@ -259,7 +260,7 @@ def infer(
 @command.command(epilog=DATA_EXAMPLES)
 @click.argument("model", required=False, shell_complete=complete_model)
 @click.option(
-    "--list", "list_path", type=click.Path(path_type=Path), metavar="FILE",
+    "--list", "list_path", type=FilePath(), metavar="FILE",
     help="Images and labels to decode (default: the model's training list if it exists, else "
     "drawn pictures).",
 )  # fmt: skip

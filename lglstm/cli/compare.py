@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from lglstm.cli.options import SEED, list_options
+from lglstm.cli.paths import FilePath
 
 EXAMPLES = """\b
 Examples:
@@ -18,8 +19,8 @@ Examples:
 
 
 @click.command(epilog=EXAMPLES)
-@click.argument("baseline", type=Path)
-@click.argument("others", type=Path, nargs=-1, required=True)
+@click.argument("baseline", type=FilePath())
+@click.argument("others", type=FilePath(), nargs=-1, required=True)
 @list_options("the list of the first evaluation")
 @click.option(
     "--samples", type=click.IntRange(100, 1_000_000), default=10_000, show_default=True,

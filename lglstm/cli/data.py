@@ -12,6 +12,7 @@ from rich.table import Table
 
 from lglstm.cli.group import Group
 from lglstm.cli.options import SEED, WORKERS, Choice, FiniteRange
+from lglstm.cli.paths import FilePath
 from lglstm.common.console import plain_console
 from lglstm.common.errors import InputError
 from lglstm.common.labels import IGNORE, LABEL_SETS, MOST_CLASSES
@@ -19,7 +20,7 @@ from lglstm.common.labels import label_set as named
 from lglstm.common.progress import progress_bar
 from lglstm.data_prep.prepare import DataSet, prepare
 
-DESTINATION = click.argument("dest", type=click.Path(path_type=Path))
+DESTINATION = click.argument("dest", type=FilePath())
 SHARE = FiniteRange(0, 1, max_open=True)
 PICTURES = click.IntRange(1, 1_000_000)
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -84,7 +85,7 @@ def _preparing(function: Callable[..., DataSet], sources: tuple[str, ...]) -> Ca
 
     command: Any = run
     for name in reversed(sources):
-        command = click.argument(name, type=click.Path(path_type=Path))(command)
+        command = click.argument(name, type=FilePath())(command)
     command.__name__, command.__doc__ = function.__name__, function.__doc__
     command.__click_params__ = getattr(function, "__click_params__", []) + command.__click_params__
     return command
@@ -128,7 +129,7 @@ def _lists(*splits: str) -> Callable[[Command], Command]:
     def add(function: Command) -> Command:
         for name in reversed(splits):
             text = f"File with the {name} names, one a line; give all lists or none."
-            option = click.option(f"--{name}", type=click.Path(path_type=Path), help=text)
+            option = click.option(f"--{name}", type=FilePath(), help=text)
             function = option(function)
         return function
 
@@ -145,9 +146,7 @@ def _given(**lists: Path | None) -> dict[str, Path]:
 
 @command.command("horse-cow", short_help="VOC 2010 photos with the parts of PASCAL-Part.")
 @click.option("--animal", type=Choice(["horse", "cow"]), default="horse", show_default=True)
-@click.option(
-    "--annotations", type=click.Path(path_type=Path), help="Its folder, if it is not in SOURCE."
-)
+@click.option("--annotations", type=FilePath(), help="Its folder, if it is not in SOURCE.")
 @_lists("train", "test")
 @click.option("--neck", type=Choice(["body", "head"]), default="body", show_default=True)
 @click.option(
@@ -202,7 +201,7 @@ def horse_cow(
 @_lists("train", "val", "test")
 @click.option(
     "--without",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     metavar="DEST",
     help="A prepared set (Fashionista); do not train on its test photos, found by what they show.",
 )
@@ -236,7 +235,7 @@ def _pairs_of_two_folders(function: Callable[..., DataSet]) -> Callable[..., Non
 )  # fmt: skip
 @click.option("--binary", is_flag=True, help="The label maps are masks of 0 and 255.")
 @click.option(
-    "--colors", type=click.Path(path_type=Path), metavar="FILE",
+    "--colors", type=FilePath(), metavar="FILE",
     help='The label maps are color pictures; FILE is JSON, {"leaf": [0, 128, 0], …}.',
 )  # fmt: skip
 @click.option(
@@ -312,7 +311,7 @@ def synthetic(
 @DESTINATION
 @click.option("--label-set", metavar="NAME|FILE", help=LABEL_SET)
 @click.option("--workers", type=WORKERS, help="Processes; by default one per core.")
-@click.option("--sheet", type=click.Path(path_type=Path), help="Where to draw samples.")
+@click.option("--sheet", type=FilePath(), help="Where to draw samples.")
 @AS_JSON
 def check(
     dest: Path, label_set: str | None, workers: int | None, sheet: Path | None, as_json: bool
@@ -370,10 +369,10 @@ def _pixels(found: dict[str, Any], split: str) -> int:
 
 
 @command.command(short_help="Draw examples as the net sees them.")
-@click.argument("list_file", metavar="LIST", type=click.Path(path_type=Path))
+@click.argument("list_file", metavar="LIST", type=FilePath())
 @click.option("--augmented", is_flag=True, help="Show random versions as training makes them.")
 @click.option("--no-photos", is_flag=True, help="Show the labels alone, as may be published.")
-@click.option("--net", type=click.Path(path_type=Path), help="Use size and changes of this net.")
+@click.option("--net", type=FilePath(), help="Use size and changes of this net.")
 @click.option(
     "--size", type=(int, int), default=(321, 321), show_default=True, help="Height, width."
 )
@@ -383,7 +382,7 @@ def _pixels(found: dict[str, Any], split: str) -> int:
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     default=Path("runs/examples.png"),
     show_default=True,
     help="The sheet to draw.",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,6 +20,7 @@ from lglstm.cli.options import (
     warn,
     weights_option,
 )
+from lglstm.cli.paths import FilePath
 
 if TYPE_CHECKING:
     from lglstm.evaluation.evaluate import EvaluationFiles
@@ -44,7 +44,7 @@ Examples:
 @backend_option
 @list_options("the model's test list")
 @click.option(
-    "--predictions", metavar="DIR", type=Path,
+    "--predictions", metavar="DIR", type=FilePath(),
     help="Score these label maps, <photo>.png each, instead of running a net.",
 )  # fmt: skip
 @labels_option
@@ -66,7 +66,7 @@ Examples:
     "for comparing nets apart from where they draw the line between classes.",
 )  # fmt: skip
 @click.option(
-    "--log", metavar="FILE", type=Path,
+    "--log", metavar="FILE", type=FilePath(),
     help="CSV or log of the training run; puts its loss curve into the report.",
 )  # fmt: skip
 @output_option(

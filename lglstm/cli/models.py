@@ -13,6 +13,7 @@ from rich.text import Text
 
 from lglstm.cli.group import Group
 from lglstm.cli.options import Choice
+from lglstm.cli.paths import FilePath
 from lglstm.common.console import plain_console
 from lglstm.common.errors import InputError
 from lglstm.common.files import write_text
@@ -55,7 +56,7 @@ def weights_of(name: str) -> str:
     help="Change an option (needs --name); repeat for more.",
 )
 @click.option(
-    "--data", type=click.Path(path_type=Path), metavar="DIR",
+    "--data", type=FilePath(), metavar="DIR",
     help="Take classes, lists and their lengths from this prepared data set (needs --name).",
 )  # fmt: skip
 @click.option("--name", "new_name", help="Name of the variant that the options make.")
@@ -199,7 +200,7 @@ def summary(name: str, as_json: bool) -> None:
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     help="File ending in .png, .svg or .pdf.  [default: runs/NAME_net.png]",
 )
 def draw_model(name: str, output: Path | None) -> None:

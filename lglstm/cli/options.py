@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from lglstm.cli.paths import FilePath
 from lglstm.common.labels import LABEL_SETS
 from lglstm.common.suggest import close
 
@@ -88,7 +89,7 @@ backend_option = click.option(
 )  # fmt: skip
 
 weights_option = click.option(
-    "--weights", metavar="FILE|MODEL", type=Path,
+    "--weights", metavar="FILE|MODEL", type=FilePath(),
     help="Trained weights, in any format that convert reads (default: those in models/MODEL).",
 )  # fmt: skip
 
@@ -96,11 +97,11 @@ weights_option = click.option(
 def list_options(default: str) -> Callable[[Function], Function]:
     """--list and --root: the images to score, by default those that `default` names."""
     image_list = click.option(
-        "--list", "list_path", metavar="FILE", type=Path,
+        "--list", "list_path", metavar="FILE", type=FilePath(),
         help=f"Lines of `photo label` (default: {default}).",
     )  # fmt: skip
     root = click.option(
-        "--root", metavar="DIR", type=Path,
+        "--root", metavar="DIR", type=FilePath(),
         help="Where the list's paths start (default: its folder).",
     )  # fmt: skip
 
@@ -118,7 +119,7 @@ trust_option = click.option(
 
 def output_option(help: str, metavar: str = "DIR", **settings: Any) -> Callable[..., Any]:
     """-o/--output: where a command writes, as a Path."""
-    return click.option("-o", "--output", type=Path, metavar=metavar, help=help, **settings)
+    return click.option("-o", "--output", type=FilePath(), metavar=metavar, help=help, **settings)
 
 
 def picture_option(help: str, **settings: Any) -> Callable[..., Any]:

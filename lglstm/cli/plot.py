@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from lglstm.cli.options import picture_option
+from lglstm.cli.paths import FilePath
 
 EXAMPLES = """\b
 Examples:
@@ -20,7 +21,7 @@ Examples:
 
 
 @click.command(epilog=EXAMPLES)
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, required=True, type=FilePath())
 @picture_option(
     "The picture to write: .png, .pdf or .svg.", default="runs/curve.png", show_default=True
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,6 +19,7 @@ from lglstm.cli.options import (
     warn,
     weights_option,
 )
+from lglstm.cli.paths import FilePath
 
 if TYPE_CHECKING:
     from lglstm.evaluation.predict import ParsedCollection
@@ -43,7 +43,7 @@ FEW = 12
 
 @click.command(epilog=EXAMPLES)
 @click.argument("model", shell_complete=complete_model)
-@click.argument("photos", metavar="IMAGE…|DIR|VIDEO", nargs=-1, type=Path)
+@click.argument("photos", metavar="IMAGE…|DIR|VIDEO", nargs=-1, type=FilePath())
 @click.option("--camera", metavar="N", type=CAMERA, help="Parse what it sees.")
 @click.option(
     "--seconds", metavar="S", type=SECONDS,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lglstm.cli.options import Choice, warn
+from lglstm.cli.paths import FilePath
 from lglstm.common.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ ALL = "all"
 
 @click.command(epilog=EXAMPLES)
 @click.argument("number", type=Choice(["1", "2", "3", "4", "5", ALL]))
-@click.argument("runs", required=False, type=Path, metavar="[RUNS_DIR]")
+@click.argument("runs", required=False, type=FilePath(), metavar="[RUNS_DIR]")
 @click.option("--json", "as_json", is_flag=True, help="Print the tables as JSON.")
 def command(number: str, runs: Path | None, as_json: bool) -> None:
     """Print table NUMBER of the paper, with our results from RUNS_DIR.

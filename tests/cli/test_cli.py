@@ -153,6 +153,16 @@ def test_no_option_takes_a_whole_number_of_any_size() -> None:
     assert "99999999999 is not in the range 1<=x<=2147483647" in said
 
 
+def test_an_empty_path_is_refused_everywhere() -> None:
+    """A variable that is not set would mean the current folder."""
+    said = lglstm("predict", "horse", "").stderr
+    assert "the path is empty" in said
+    for words, command in every_command():
+        for parameter in command.params:
+            kind = getattr(parameter.type, "func", parameter.type)
+            assert kind is not Path and not isinstance(kind, click.Path), (words, parameter.name)
+
+
 def test_every_mistyped_command_gets_the_nearest_name() -> None:
     for words, _ in every_command():
         *group, name = words
