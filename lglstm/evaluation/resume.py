@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -264,8 +265,10 @@ def _is_foreign(output: Path) -> bool:
 def _png_info(path: Path) -> dict | None:
     """The texts before a PNG's pixels; None if it is no PNG."""
     try:
-        with Image.open(path, formats=("PNG",)) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=("PNG",)) as image:
             return dict(image.info)
+    except Image.DecompressionBombError:  # larger than any of ours
+        return {}
     except Exception:  # Pillow raises many kinds on damaged bytes
         return None
 

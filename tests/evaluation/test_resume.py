@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 caffe = pytest.importorskip("caffe", reason="needs Caffe: make setup")
 
@@ -424,3 +425,16 @@ def test_old_names_of_our_layers_do_not_run_a_folders_code(colors, place):
     code = f"from lglstm.cli.main import main; main({list(map(str, arguments))!r})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert not (place / "ran").exists(), done.stderr
+
+
+@pytest.mark.parametrize("pixels", [20, 40])
+def test_a_huge_picture_is_nobodys_label_map(tmp_path, monkeypatch, recwarn, pixels):
+    """Pillow warns of one that is too large, and refuses one that is twice as large."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 15)
+    picture = tmp_path / "labels" / "a.png"
+    picture.parent.mkdir()
+    Image.new("L", (pixels, 1)).save(picture)
+    assert not resume.is_marked(picture)
+    with pytest.raises(InputError, match="was not written by this program"):
+        resume.refuse_harm(tmp_path, [], [picture])
+    assert not recwarn.list
