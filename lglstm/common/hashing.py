@@ -10,10 +10,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from lglstm.common.errors import InputError
+from lglstm.common.files import check_ordinary
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:
     """The SHA-256 of a file in hexadecimal; raises OSError when it cannot be read."""
+    check_ordinary(path)
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -26,6 +26,7 @@ from lglstm.common.files import sweep, write_text
 from lglstm.common.hashing import sha256_of, sha256_of_json, unchanged
 from lglstm.common.images import read_text_chunk
 from lglstm.common.labels import LabelSet
+from lglstm.common.text_files import read_text
 
 if TYPE_CHECKING:
     from lglstm.evaluation.predictor import Predictor
@@ -295,7 +296,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
 def _read(path: Path) -> MadeBy | None:
     """What predictions.json says; None unless a version of this program wrote it."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(path))
     except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) and content.keys() >= _OURS else None

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from lglstm.common.errors import InputError
-from lglstm.common.files import write_text
+from lglstm.common.files import check_ordinary, write_text
 
 TOTAL = "total_loss"
 TEST = "test_"
@@ -94,6 +94,7 @@ def _iteration(line: str, columns: int) -> int:
 
 def _text(path: Path) -> str:
     try:
+        check_ordinary(path)
         return path.read_bytes().decode("utf-8", "replace")
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error

@@ -14,6 +14,7 @@ from typing import Any
 
 from lglstm.common.files import write_text
 from lglstm.common.hashing import sha256_of, sha256_of_json
+from lglstm.common.text_files import read_text
 
 KINDS = ("caffemodel", "solverstate")
 
@@ -59,7 +60,7 @@ class RunRecord:
 def read(path: Path, warn: bool = True) -> RunRecord:
     """The record at `path`; an empty one, with a warning if that is wanted, when it is damaged."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(path))
         if content.pop("sha256") == sha256_of_json(content):
             return RunRecord(**content)
     except FileNotFoundError:
