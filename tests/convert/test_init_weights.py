@@ -373,7 +373,7 @@ def test_command_keeps_its_source_and_writes_caffemodels_only(small_model):
         ("v.caffemodel", 1, "v.caffemodel: is the source itself, which would be lost"),
         ("./v.caffemodel", 1, "v.caffemodel: is the source itself, which would be lost"),
         ("v.npz", 2, "--output v.npz: a caffemodel is made; give a name that ends in .caffemodel"),
-        ("", 2, "a caffemodel is made"),
+        ("", 2, "--output': the path is empty; name a file"),
     ):
         arguments = ["init-weights", "small", "--from", "v.caffemodel", "-o", output]
         result = CliRunner().invoke(main, arguments)
